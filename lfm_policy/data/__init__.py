@@ -1,0 +1,1 @@
+"""Data: the contract, demonstration files, prepared stores, windows and normalisers."""

@@ -1,0 +1,84 @@
+"""What the runner asks of an environment and of a policy; nothing else is assumed about either."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from lfm_policy.data.contract import Contract
+
+Observation = Mapping[str, np.ndarray]
+"""Named raw observations; `Contract.flatten` turns one into a vector."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Outcome of one control step."""
+
+    observation: Observation
+    reward: float
+    success: bool
+    """The task's success check holds after this step."""
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One task, stepped at the contract's control rate."""
+
+    @property
+    def contract(self) -> Contract:
+        """What this environment's actions and observations mean."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Steps after which an episode counts as failed."""
+        ...
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode of `seed`: the same seed gives the same start, whatever happened before."""
+        ...
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Execute one action of shape (contract.action_dim,) for one control period."""
+        ...
+
+    def render(self, width: int, height: int) -> np.ndarray:
+        """The current scene as uint8 (height, width, 3). Raises RolloutError where no renderer is available."""
+        ...
+
+    def close(self) -> None:
+        """Release the simulator."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChunkBatch:
+    """Predicted action chunks and what they cost."""
+
+    actions: np.ndarray
+    """(B, horizon, action_dim), in the contract's units, ready to execute."""
+    nfe: int
+    """Network evaluations spent on each chunk."""
+
+
+class ChunkPolicy(Protocol):
+    """A policy as the runner sees it: stacked observation histories in, action chunks out."""
+
+    contract: Contract
+    observation_steps: int
+    """To: observations in the history, the latest last."""
+    action_steps: int
+    """Ta: actions executed from each chunk."""
+    noise_shape: tuple[int, ...]
+    """Shape of the noise of one chunk, (horizon, action_dim) for flows."""
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+        """Predict one chunk a history.
+
+        Args:
+            histories: float32 (B, To, observation_dim), raw units.
+            noise: float32 (B, *noise_shape), standard normal; the chunk is a function of history and noise.
+        """
+        ...
