@@ -1,4 +1,4 @@
-"""The edge of every script: Hydra composes plain YAML with the command line's overrides, pydantic types it, errors are kind."""
+"""The edge of every script: Hydra composes YAML with the overrides given, pydantic types it, errors are kind."""
 
 import sys
 from collections.abc import Callable
