@@ -1,0 +1,133 @@
+"""Affine normalisers, x_normalised = x * scale + offset per dimension; the statistics travel with the weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lfm_policy.errors import ContractError, DataError
+
+CONSTANT = 1e-4
+"""A dimension that varies by less is only centred; dividing by its spread would blow up noise."""
+
+ARM_WIDTH = 10
+"""Position [m] 3, first two rows of the rotation matrix 6, gripper 1."""
+
+
+def position_columns(action_dim: int) -> list[int]:
+    """Columns that hold positions in absolute actions of ten numbers an arm.
+
+    Raises:
+        ContractError: `action_dim` is not a multiple of ten.
+    """
+    if action_dim <= 0 or action_dim % ARM_WIDTH:
+        raise ContractError(
+            f"absolute actions have {ARM_WIDTH} numbers an arm, found action_dim {action_dim}: "
+            "prepare the data again with scripts/prepare.py"
+        )
+    return [arm + axis for arm in range(0, action_dim, ARM_WIDTH) for axis in range(3)]
+
+
+class AffineNormalizer(nn.Module):
+    """A fixed affine map per dimension, kept in the module's state. Until it is fitted or loaded, using it is an error.
+
+    Args:
+        dim: width D of the vectors it maps.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    fitted: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("offset", torch.zeros(dim))
+        self.register_buffer("fitted", torch.tensor(False))
+        self._ready = False  # mirrors `fitted` so that no call waits for a GPU
+        self.register_load_state_dict_post_hook(_read_fitted)
+
+    @classmethod
+    def standard(cls, x: Tensor) -> "AffineNormalizer":
+        """Zero mean, unit standard deviation per dimension of x (S, D); nearly constant ones are only centred."""
+        x = _samples(x)
+        std = x.std(dim=0, correction=0)
+        scale = torch.where(std < CONSTANT, 1.0, 1 / std)
+        return cls._of(scale, -x.mean(dim=0) * scale)
+
+    @classmethod
+    def scalar(cls, x: Tensor) -> "AffineNormalizer":
+        """One factor 1 / max|x| for all dimensions of x (S, D), Diffusion Policy's choice for observations."""
+        x = _samples(x)
+        largest = x.abs().max()
+        scale = torch.ones_like(x[0]) if largest < CONSTANT else torch.full_like(x[0], 1 / largest.item())
+        return cls._of(scale, torch.zeros_like(scale))
+
+    @classmethod
+    def min_max(cls, x: Tensor, columns: Sequence[int] | None = None) -> "AffineNormalizer":
+        """The range of x (S, D) to [-1, 1] on `columns` (all when None), the identity on the others."""
+        x = _samples(x)
+        low, high = x.amin(dim=0), x.amax(dim=0)
+        varies = high - low >= CONSTANT
+        scale = torch.where(varies, 2 / (high - low), 1.0)
+        offset = -(high + low) / 2 * scale
+        if columns is not None:
+            others = torch.ones(x.shape[1], dtype=torch.bool)
+            others[list(columns)] = False
+            scale[others], offset[others] = 1.0, 0.0
+        return cls._of(scale, offset)
+
+    @classmethod
+    def identity(cls, dim: int) -> "AffineNormalizer":
+        """Leaves vectors of width `dim` as they are, on purpose."""
+        return cls._of(torch.ones(dim), torch.zeros(dim))
+
+    @classmethod
+    def _of(cls, scale: Tensor, offset: Tensor) -> "AffineNormalizer":
+        normalizer = cls(scale.shape[0])
+        normalizer.scale.copy_(scale)
+        normalizer.offset.copy_(offset)
+        normalizer.fitted.fill_(True)
+        normalizer._ready = True
+        return normalizer
+
+    def normalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Raw units to normalised ones. Raises ContractError when unfitted or the width is wrong."""
+        self._require(x)
+        return x * self.scale + self.offset
+
+    def denormalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Normalised units back to raw ones. Raises ContractError when unfitted or the width is wrong."""
+        self._require(x)
+        return (x - self.offset) / self.scale
+
+    def _require(self, x: Tensor) -> None:
+        if not self._ready:
+            raise ContractError(
+                "the normaliser was never fitted or its statistics were lost: a policy run like this hardly moves. "
+                "Fit it on the training data, or load a checkpoint that contains it"
+            )
+        if x.shape[-1] != self.scale.shape[0]:
+            raise ContractError(f"the normaliser maps vectors of width {self.scale.shape[0]}, found {tuple(x.shape)}")
+
+    def extra_repr(self) -> str:
+        return f"dim={self.scale.shape[0]}, fitted={self._ready}"
+
+
+def _read_fitted(module: nn.Module, _: Any) -> None:
+    assert isinstance(module, AffineNormalizer)
+    module._ready = bool(module.fitted)
+
+
+def _samples(x: Tensor | np.ndarray) -> Tensor:
+    """Validate (S, D) samples; double precision, on the CPU, so that statistics do not lose digits."""
+    x = torch.as_tensor(x).detach().to("cpu", torch.float64)
+    if x.ndim != 2 or x.shape[0] == 0:
+        raise DataError(f"a normaliser is fitted on samples of shape (S, D) with S > 0, found {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        bad = (~torch.isfinite(x)).any(dim=0).nonzero().flatten().tolist()
+        raise DataError(f"a normaliser is fitted on finite samples, found NaN or infinity in columns {bad}")
+    return x

@@ -1,0 +1,99 @@
+"""Diffusion Policy's training windows, as tensors: a batch is two indexing operations, no Python per sample.
+
+A window is `horizon` (T) consecutive rows of one episode. Windows may start up to To - 1 rows before the episode and
+end up to Ta - 1 rows after it; rows outside repeat the first or last row, and are not masked. With T = 16, To = 2,
+Ta = 8 an episode of length L has L - 7 windows.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lfm_policy.data.store import Split, Store
+from lfm_policy.errors import DataError
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """A batch of windows in raw units."""
+
+    observation: Float[Tensor, "B To D"]
+    """The window's first To observations, the latest last."""
+    action: Float[Tensor, "B T A"]
+    """Its T actions; row To - 1 is the action taken at the latest observation."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of a set of episodes, on one device."""
+
+    observation: Float[Tensor, "S D"]
+    action: Float[Tensor, "S A"]
+    rows: Int[Tensor, "W T"]
+    """Row of `observation` and `action` at each place of each window."""
+    observation_steps: int
+
+    @classmethod
+    def from_store(
+        cls,
+        store: Store,
+        split: Split = "train",
+        horizon: int = 16,
+        observation_steps: int = 2,
+        action_steps: int = 8,
+    ) -> "Windows":
+        """Read one split of a prepared data set into memory.
+
+        Raises:
+            DataError: the store is damaged or the split has no window.
+        """
+        observation, action, episode_end = (torch.from_numpy(array) for array in store.read(split))
+        rows = window_rows(episode_end, horizon, observation_steps, action_steps)
+        if len(rows) == 0:
+            raise DataError(
+                f"split '{split}' of {store.path} has no window: {len(episode_end)} episode(s), {len(action)} steps; "
+                f"a window of horizon {horizon} needs an episode of at least "
+                f"{horizon - observation_steps - action_steps + 2} steps"
+            )
+        return cls(observation, action, rows, observation_steps)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, index: Int[Tensor, "B"]) -> WindowBatch:
+        """The windows at `index`, a batch on the device of the data."""
+        rows = self.rows[index]
+        return WindowBatch(self.observation[rows[:, : self.observation_steps]], self.action[rows])
+
+    def to(self, device: torch.device | str) -> "Windows":
+        """The same windows, resident on `device`."""
+        return replace(
+            self, observation=self.observation.to(device), action=self.action.to(device), rows=self.rows.to(device)
+        )
+
+
+def window_rows(
+    episode_end: Int[Tensor, "E"], horizon: int, observation_steps: int, action_steps: int
+) -> Int[Tensor, "W T"]:
+    """Rows of every window, in order of episode and start; those outside the episode are clamped to its ends.
+
+    Args:
+        episode_end: for each episode, the row after its last one.
+        horizon: T, rows of a window.
+        observation_steps: To; windows start up to To - 1 rows early.
+        action_steps: Ta; windows end up to Ta - 1 rows late.
+    """
+    if not (1 <= observation_steps <= horizon and 1 <= action_steps <= horizon - observation_steps + 1):
+        raise DataError(
+            "windows need 1 <= observation_steps and observation_steps + action_steps <= horizon + 1, found "
+            f"horizon {horizon}, observation_steps {observation_steps}, action_steps {action_steps}"
+        )
+    begin = torch.cat([episode_end.new_zeros(1), episode_end[:-1]])
+    count = (episode_end - begin - horizon + observation_steps + action_steps - 1).clamp(min=0)
+    episode = torch.repeat_interleave(count)
+    first_window = count.cumsum(0) - count
+    start = begin[episode] - (observation_steps - 1) + torch.arange(len(episode)) - first_window[episode]
+    rows = start[:, None] + torch.arange(horizon)
+    return rows.clamp(min=begin[episode, None], max=episode_end[episode, None] - 1)
