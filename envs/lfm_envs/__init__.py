@@ -1,0 +1,40 @@
+"""Environments for LFM policies: robosuite's five robomimic tasks, scripted experts, and a tiny point mass."""
+
+import inspect
+from typing import Any
+
+from lfm_envs.tasks import TASKS
+from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.rollout.protocols import Environment
+
+__all__ = ["make", "names"]
+
+
+def names() -> list[str]:
+    """Every environment that `make` knows."""
+    return [*(f"robosuite/{name}" for name in TASKS), "point_mass"]
+
+
+def make(name: str, **options: Any) -> Environment:
+    """Build the environment `name`, for example "robosuite/lift"; the simulator is imported only now.
+
+    Raises:
+        ConfigError: unknown name or option (names the nearest one), or the simulator is not installed.
+    """
+    if name not in names():
+        raise ConfigError(f"unknown environment '{name}': {nearest(name, names())}")
+    if name == "point_mass":
+        from lfm_envs.point_mass import PointMass
+
+        return _build(name, PointMass, options)
+    from lfm_envs.robosuite_env import RobosuiteEnvironment
+
+    return _build(name, RobosuiteEnvironment, {"task": TASKS[name.removeprefix("robosuite/")], **options})
+
+
+def _build(name: str, cls: type, options: dict[str, Any]) -> Any:
+    known = [parameter for parameter in inspect.signature(cls).parameters if parameter != "task"]
+    for option in options:
+        if option not in known and option != "task":
+            raise ConfigError(f"environment '{name}' has no option '{option}': {nearest(option, known)}")
+    return cls(**options)

@@ -1,0 +1,231 @@
+"""A robosuite task behind the runner's `Environment` protocol, plus what replays and experts need."""
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from lfm_envs.simulator import make_simulation
+from lfm_envs.tasks import DELTA_WIDTH, Task
+from lfm_policy.data.contract import Contract
+from lfm_policy.errors import DataError, RolloutError
+from lfm_policy.policy.actions import ARM_WIDTH, decode_absolute, encode_absolute, matrix_to_rotvec
+from lfm_policy.rollout.protocols import Observation, StepResult
+
+CAMERA = "agentview"
+
+
+class RobosuiteEnvironment:
+    """One robosuite task at 20 Hz, with absolute actions (`step`) and delta actions (`step_delta`) on one controller.
+
+    Args:
+        task: which of the five tasks.
+        plain: use robosuite's own, slower observation updates; the results are bit-equal.
+    """
+
+    def __init__(self, task: Task, plain: bool = False):
+        self.task = task
+        self.contract: Contract = task.contract
+        self.horizon = task.horizon
+        self._model_xml = ""
+        self._renderer: Any = None
+        kwargs = copy.deepcopy(task.env_kwargs()) | {"horizon": task.horizon, "renderer": "mujoco", "seed": 0}
+        self.simulation = make_simulation(task.environment, kwargs, plain)
+        """The robosuite environment, for privileged access."""
+        # robosuite's get_xml() returns whichever model this process loaded last, maybe another environment's.
+        self.simulation.set_xml_processor(self._remember_xml)
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode of `seed`, a function of the seed alone: model, robot posture and object placement."""
+        # The generator is shared with the placement samplers, so its state is replaced, not the object.
+        self.simulation.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+        self._close_renderer()
+        return self._observation(self.simulation.reset())
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Servo towards an absolute pose for one control period.
+
+        Args:
+            action: (10 * arms,): per arm position [m] in the world 3, first two rows of the rotation matrix 6,
+                gripper 1 (-1 open, +1 closed). Poses are never clipped.
+
+        Raises:
+            RolloutError: the action has another shape or is not finite.
+        """
+        return self._step(np.concatenate([_to_rotvec(arm) for arm in self._split(action, ARM_WIDTH)]), "absolute")
+
+    def step_delta(self, action: np.ndarray) -> StepResult:
+        """Servo towards a pose relative to the current one, for one control period.
+
+        Args:
+            action: (7 * arms,): per arm translation 3 (1 is 0.05 m), axis-angle 3 (1 is 0.5 rad), both in the world
+                frame and clipped to [-1, 1], gripper 1.
+
+        Raises:
+            RolloutError: the action has another shape or is not finite.
+        """
+        return self._step(np.concatenate(self._split(action, DELTA_WIDTH)), "delta")
+
+    def goal_of(self, action: np.ndarray) -> np.ndarray:
+        """The absolute action (10 * arms,) whose goal poses are those `step_delta(action)` would set in this state."""
+        from robosuite.utils import transform_utils as T
+
+        goals = []
+        for arm, delta, (position, matrix) in zip(
+            self.arms, self._split(action, DELTA_WIDTH), self.grip_poses(), strict=True
+        ):
+            scaled = arm.scale_action(delta[:6])
+            turned = T.quat2mat(T.axisangle2quat(scaled[3:])) @ matrix
+            goals.append(encode_absolute(position + scaled[:3], turned, delta[6:]))
+        return np.concatenate(goals)
+
+    def grip_poses(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each arm's grip site in the world: position (3,) [m] and rotation matrix (3, 3), up to date."""
+        self.refresh()
+        sim = self.simulation.sim
+        sites = [sim.model.site_name2id(arm.ref_name) for arm in self.arms]
+        return [(sim.data.site_xpos[site].copy(), sim.data.site_xmat[site].reshape(3, 3).copy()) for site in sites]
+
+    @property
+    def arms(self) -> list[Any]:
+        """robosuite's arm controllers, in the order of the action."""
+        return [robot.part_controllers["right"] for robot in self.simulation.robots]
+
+    def refresh(self) -> None:
+        """Recompute poses from joint positions: after a step robosuite's are one physics step (2 ms) old."""
+        import mujoco
+
+        sim = self.simulation.sim
+        mujoco.mj_kinematics(sim.model._model, sim.data._data)
+
+    def get_state(self) -> np.ndarray:
+        """Time, joint positions and velocities as one vector (1 + nq + nv,): robomimic's `states`."""
+        return self.simulation.sim.get_state().flatten()
+
+    @property
+    def model_xml(self) -> str:
+        """The MJCF model of the current episode: robomimic's `model_file`."""
+        return self._model_xml
+
+    def reset_to(self, state: np.ndarray, model_xml: str | None = None, start: np.ndarray | None = None) -> Observation:
+        """Go to a recorded state. From an episode's first state on, its replay is bit-exact.
+
+        A state in mid-episode lacks the ramp of the gripper's command and the solver's warm start, so what
+        follows agrees closely, not bitwise.
+
+        Args:
+            state: (1 + nq + nv,), from `get_state` or a file's `states`.
+            model_xml: model of the recorded episode; the current one if None.
+            start: first state of the recorded episode, whose arm posture the controllers' null space holds;
+                `state` if None.
+
+        Raises:
+            DataError: the model does not load, or the state does not fit it.
+        """
+        self._close_renderer()
+        self._reset_without_randomness(model_xml)
+        sim = self.simulation.sim
+        width = 1 + sim.model.nq + sim.model.nv
+        for name, value in {"state": state, "start": state if start is None else start}.items():
+            if np.shape(value) != (width,) or not np.all(np.isfinite(value)):
+                raise DataError(
+                    f"{self.task.environment}: expected a finite {name} of shape ({width},), found {np.shape(value)}; "
+                    "is it from another task or model?"
+                )
+        posture = np.asarray(state if start is None else start)[1 : 1 + sim.model.nq]
+        for arm in self.arms:
+            arm.initial_joint = posture[arm.qpos_index]
+        sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
+        sim.forward()
+        return self._observation(self.simulation._get_observations(force_update=True))
+
+    def success(self) -> bool:
+        """Whether the task's own check holds now."""
+        return bool(self.simulation._check_success())
+
+    def render(self, width: int, height: int) -> np.ndarray:
+        """The scene from the front camera as uint8 (height, width, 3).
+
+        Raises:
+            RolloutError: this machine has neither a GPU's EGL nor a software renderer.
+        """
+        import mujoco
+
+        sim = self.simulation.sim
+        if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
+            self._close_renderer()
+            view = sim.model._model.vis.global_
+            view.offwidth, view.offheight = max(width, view.offwidth), max(height, view.offheight)
+            try:
+                self._renderer = mujoco.Renderer(sim.model._model, height, width)
+            except Exception as error:  # each GL backend raises its own types
+                raise RolloutError(
+                    f"no headless renderer works here ({error}): install libosmesa6 or libegl1, or turn video off"
+                ) from error
+        self._renderer.update_scene(sim.data._data, camera=CAMERA, scene_option=_visual_geometry())
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Release the simulator."""
+        self._close_renderer()
+        self.simulation.close()
+
+    def _step(self, action: np.ndarray, input_type: str) -> StepResult:
+        for arm in self.arms:
+            arm.input_type = input_type
+        observation, reward, _, _ = self.simulation.step(action)
+        return StepResult(self._observation(observation), float(reward), self.success())
+
+    def _split(self, action: np.ndarray, width: int) -> list[np.ndarray]:
+        """One vector an arm."""
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (width * self.task.arms,) or not np.all(np.isfinite(action)):
+            raise RolloutError(
+                f"{self.task.environment}: expected a finite action of shape ({width * self.task.arms},), "
+                f"found shape {action.shape}: {action}"
+            )
+        return np.split(action, self.task.arms)
+
+    def _reset_without_randomness(self, model_xml: str | None) -> None:
+        if model_xml is not None and model_xml != self._model_xml:
+            try:
+                self.simulation.reset_from_xml_string(model_xml)
+            except Exception as error:  # XML errors, MuJoCo's own and missing names all mean an unusable model
+                raise DataError(
+                    f"{self.task.environment}: the recorded model does not load in this robosuite ({error}); "
+                    "models of another robosuite version do not, their states do: leave the model out"
+                ) from error
+            return
+        self.simulation.deterministic_reset = True
+        try:
+            self.simulation.reset()
+        finally:
+            self.simulation.deterministic_reset = False
+
+    def _remember_xml(self, xml: str) -> str:
+        self._model_xml = xml
+        return xml
+
+    @staticmethod
+    def _observation(raw: dict[str, Any]) -> Observation:
+        """robomimic's names: `object` and each robot's own entries."""
+        robots = {key: value for key, value in raw.items() if key.startswith("robot") and "proprio" not in key}
+        return {"object": raw["object-state"], **robots}
+
+    def _close_renderer(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def _to_rotvec(action: np.ndarray) -> np.ndarray:
+    position, matrix, gripper = decode_absolute(action)
+    return np.concatenate([position, matrix_to_rotvec(matrix), gripper])
+
+
+def _visual_geometry() -> Any:
+    import mujoco
+
+    option = mujoco.MjvOption()
+    option.geomgroup[0] = 0  # collision shapes
+    return option

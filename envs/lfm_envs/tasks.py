@@ -1,0 +1,141 @@
+"""The five robosuite tasks of the robomimic benchmark: names, horizons, observations, controllers, contracts."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from lfm_policy.data.contract import ArmController, Contract, ObservationKey
+from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.policy.actions import ARM_WIDTH
+
+CONTROL_HZ = 20
+DELTA_WIDTH = 7
+"""Numbers per arm in a delta action: position 3, rotation 3, gripper 1, all in [-1, 1]."""
+
+_PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task as robomimic runs it."""
+
+    name: str
+    """robomimic's name ("lift")."""
+    environment: str
+    """robosuite's class name ("Lift")."""
+    horizon: int
+    """Steps after which an episode counts as failed."""
+    object_dim: int
+    """Width of the observation `object` (robosuite's `object-state`)."""
+    robots: tuple[str, ...] = ("Panda",)
+    options: tuple[tuple[str, Any], ...] = ()
+    """Further keyword arguments of the robosuite environment."""
+
+    @property
+    def arms(self) -> int:
+        """Number of controlled arms."""
+        return len(self.robots)
+
+    @property
+    def observations(self) -> tuple[ObservationKey, ...]:
+        """The policy's observation: object first, then each arm's pose and fingers, in robomimic's names."""
+        arms = [(f"robot{arm}_{name}", dim) for arm in range(self.arms) for name, dim in _PROPRIOCEPTION]
+        return tuple(ObservationKey(name=name, dim=dim) for name, dim in [("object", self.object_dim), *arms])
+
+    @property
+    def contract(self) -> Contract:
+        """What actions and observations of this task mean, with absolute actions in the world frame."""
+        return Contract(
+            suite_version=version("robosuite"),
+            environment=self.environment,
+            robots=self.robots,
+            control_hz=CONTROL_HZ,
+            controllers=(ArmController(),) * self.arms,
+            action_dim=ARM_WIDTH * self.arms,
+            observations=self.observations,
+        )
+
+    def env_kwargs(self, input_type: Literal["absolute", "delta"] = "absolute") -> dict[str, Any]:
+        """Keyword arguments of `robosuite.make` (and of robomimic's `env_args`), plain JSON values only."""
+        configs = [controller_config(arm, input_type) for arm in self.contract.controllers]
+        return {
+            "robots": list(self.robots) if self.arms > 1 else self.robots[0],
+            "controller_configs": configs if self.arms > 1 else configs[0],
+            "control_freq": CONTROL_HZ,
+            "lite_physics": self.contract.lite_physics,
+            "has_renderer": False,
+            "has_offscreen_renderer": False,
+            "use_camera_obs": False,
+            "use_object_obs": True,
+            "reward_shaping": False,
+            "ignore_done": True,
+            **dict(self.options),
+        }
+
+
+def controller_config(arm: ArmController, input_type: Literal["absolute", "delta"]) -> dict[str, Any]:
+    """robosuite's composite controller for a robot with one arm and a gripper."""
+    reach = [arm.delta_position_m] * 3 + [arm.delta_rotation_rad] * 3
+    part = {
+        "type": arm.type,
+        "input_max": 1,
+        "input_min": -1,
+        "output_max": reach,
+        "output_min": [-value for value in reach],
+        "kp": arm.kp,
+        "damping_ratio": arm.damping_ratio,
+        "impedance_mode": "fixed",
+        "kp_limits": [0, 300],
+        "damping_ratio_limits": [0, 10],
+        "position_limits": None,
+        "orientation_limits": None,
+        "uncouple_pos_ori": arm.uncouple_pos_ori,
+        "input_type": input_type,
+        "input_ref_frame": arm.frame,
+        "interpolation": None,
+        "ramp_ratio": 0.2,
+        "gripper": {"type": "GRIP"},
+    }
+    return {"type": "BASIC", "body_parts": {"right": part}}
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("lift", "Lift", horizon=400, object_dim=10),
+        Task("can", "PickPlaceCan", horizon=400, object_dim=14),
+        Task("square", "NutAssemblySquare", horizon=400, object_dim=14),
+        Task(
+            "transport",
+            "TwoArmTransport",
+            horizon=700,
+            object_dim=41,
+            robots=("Panda", "Panda"),
+            options=(("env_configuration", "opposed"),),
+        ),
+        Task("tool_hang", "ToolHang", horizon=700, object_dim=44),
+    )
+}
+
+
+def task(name: str) -> Task:
+    """The task of robomimic's `name`.
+
+    Raises:
+        ConfigError: no such task; names the nearest one.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"unknown task '{name}': {nearest(name, TASKS)}")
+    return TASKS[name]
+
+
+def task_of_environment(environment: str) -> Task:
+    """The task whose robosuite class is `environment` ("NutAssemblySquare").
+
+    Raises:
+        ConfigError: none of the five tasks uses it; names the nearest one.
+    """
+    by_environment = {task.environment: task for task in TASKS.values()}
+    if environment not in by_environment:
+        raise ConfigError(f"unknown robosuite environment '{environment}': {nearest(environment, by_environment)}")
+    return by_environment[environment]
