@@ -1,0 +1,228 @@
+"""Environments in processes of their own, one each: they step in parallel, and one that breaks takes nothing along.
+
+The parent holds a `Worker` for each and waits for all of them with `poll`. Children start fresh (spawn), compute with
+one thread, and import only what the environment needs: no torch. Messages go over multiprocessing's pipes.
+"""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm_policy.errors import LFMError
+from lfm_policy.rollout.protocols import Environment, Observation
+from lfm_policy.rollout.records import Failure, Ready, Segment
+
+Factory = Callable[[], Environment]
+"""Makes one environment; picklable, for example `functools.partial(lfm_envs.make, "robosuite/lift")`."""
+FrameSize = tuple[int, int] | None
+"""Width and height of the frames to render [pixels]."""
+Reply = Ready | Segment | Failure
+
+_SINGLE_THREADED = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")}
+_LOG_TAIL = 4000
+"""Characters of a failed worker's output that are shown."""
+
+
+class Worker:
+    """The parent's handle of one child. Every request sets a deadline; `poll` collects the answers.
+
+    Args:
+        factory: makes the environment in the child.
+        log: file that takes what the child prints.
+        timeout_s: longest time between a request and its answer [s]; None waits for ever.
+        start_timeout_s: the same for the child's start, imports and simulator included [s].
+    """
+
+    horizon: int
+    """Steps after which an episode of the environment is over; known once it is `Ready`."""
+
+    def __init__(
+        self, factory: Factory, log: Path, timeout_s: float | None = 60.0, start_timeout_s: float | None = 300.0
+    ) -> None:
+        self._factory, self._log = factory, log
+        self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
+        self.start()
+
+    def start(self) -> None:
+        """Start a fresh child; it answers `Ready`."""
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, str(self._log), os.getpid()), daemon=True)
+        with _child_surroundings():
+            self._process.start()
+        theirs.close()
+        self._request(self._factory, self._start_timeout_s)
+
+    def reset(self, seed: int, frame: FrameSize = None) -> None:
+        """Ask for the start of the episode of `seed`; answered by a `Segment` of one observation."""
+        self._request(("reset", seed, frame), self._timeout_s)
+
+    def execute(self, actions: np.ndarray, frame: FrameSize = None) -> None:
+        """Ask for the actions (k, action_dim), stopping at success; answered by a `Segment`."""
+        self._request(("execute", actions, frame), self._timeout_s)
+
+    def receive(self) -> Reply:
+        """The answer that lies in the pipe, or a `Failure` that says how the child ended."""
+        self.deadline = None
+        try:
+            reply = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(5)
+            return Failure(f"the worker process died ({_ending(self._process.exitcode)}){self._output()}", final=False)
+        if isinstance(reply, Ready):
+            self.horizon = reply.horizon
+        return reply
+
+    def hung(self) -> Failure:
+        """Say where the child hangs, and end it."""
+        waited = self._waits_for
+        if self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGUSR1)
+            time.sleep(0.3)
+        self.stop()
+        return Failure(f"the worker did not answer within {waited:g} s{self._output()}", final=False)
+
+    def stop(self) -> None:
+        """End the child at once."""
+        self.deadline = None
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+    def close(self) -> None:
+        """Let the child close its environment, then end it."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+            self._process.join(2)
+        self.stop()
+
+    def _request(self, message: Any, seconds: float | None) -> None:
+        self._waits_for = seconds or 0.0
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        # A dead child breaks the pipe here; the answer, which then is the end of the file, tells how it died.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(message)
+
+    def _output(self) -> str:
+        tail = self._log.read_text(errors="replace").strip()[-_LOG_TAIL:] if self._log.exists() else ""
+        return f"; the end of its output:\n{tail}" if tail else "; it printed nothing"
+
+
+def poll(workers: Sequence[Worker]) -> list[tuple[Worker, Reply]]:
+    """Wait until at least one of the asked `workers` has answered, died or run out of time."""
+    while True:
+        deadlines = [worker.deadline for worker in workers if worker.deadline is not None]
+        remaining = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        ready = wait([worker.connection for worker in workers], remaining)
+        replies: list[tuple[Worker, Reply]] = []
+        for worker in workers:
+            if worker.connection in ready:
+                replies.append((worker, worker.receive()))
+            elif worker.deadline is not None and time.monotonic() > worker.deadline:
+                replies.append((worker, worker.hung()))
+        if replies:
+            return replies
+
+
+@contextlib.contextmanager
+def _child_surroundings() -> Iterator[None]:
+    """What a child inherits: one thread each, and Ctrl-C left to the parent, which ends its children itself."""
+    before = {name: os.environ.get(name) for name in _SINGLE_THREADED}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(_SINGLE_THREADED)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"signal {signal.Signals(-exitcode).name}"
+    return f"exit code {exitcode}"
+
+
+def _serve(connection: Connection, log: str, parent: int) -> None:
+    """Life of a child: make the environment, answer requests, leave when the parent closes the pipe or is gone."""
+    output = open(log, "w", buffering=1)  # noqa: SIM115 (lives as long as the process)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    faulthandler.enable(output)
+    faulthandler.register(signal.SIGUSR1, output)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    try:
+        _answer(connection)
+    except Exception as error:
+        expected = isinstance(error, LFMError)
+        connection.send(Failure(str(error) if expected else traceback.format_exc(), final=expected))
+        sys.exit(1)
+
+
+def _answer(connection: Connection) -> None:
+    environment: Environment = connection.recv()()
+    try:
+        connection.send(Ready(environment.contract, environment.horizon))
+        while (message := _next(connection)) is not None:
+            kind, argument, frame = message
+            answer = _reset if kind == "reset" else _execute
+            connection.send(answer(environment, argument, frame))
+    finally:
+        environment.close()
+
+
+def _next(connection: Connection) -> Any:
+    """The next request; None when the parent closes the pipe."""
+    try:
+        return connection.recv()
+    except EOFError:
+        return None
+
+
+def _reset(environment: Environment, seed: int, frame: FrameSize) -> Segment:
+    observation = environment.reset(seed)
+    return _segment(environment, [observation], [], False, [environment.render(*frame)] if frame else [])
+
+
+def _execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> Segment:
+    observations, rewards, frames, success = [], [], [], False
+    for action in actions:
+        result = environment.step(action)
+        observations.append(result.observation)
+        rewards.append(result.reward)
+        if frame:
+            frames.append(environment.render(*frame))
+        if success := result.success:
+            break
+    return _segment(environment, observations, rewards, success, frames)
+
+
+def _segment(
+    environment: Environment,
+    observations: list[Observation],
+    rewards: list[float],
+    success: bool,
+    frames: list[np.ndarray],
+) -> Segment:
+    rows = np.stack([environment.contract.flatten(observation) for observation in observations])
+    return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None)
+
+
+def _leave_with(parent: int) -> None:
+    """End this process, even in the middle of a step, once its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

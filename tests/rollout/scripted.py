@@ -1,0 +1,79 @@
+"""Real parts for the tests of rollouts: a scripted chunk policy, and point masses that break at a given seed."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from lfm_envs.point_mass import CONTRACT, SPEED_M, PointMass
+
+from lfm_policy.rollout.protocols import ChunkBatch, Observation, StepResult
+
+OBSERVATION_STEPS, ACTION_STEPS, HORIZON = 2, 4, 8
+
+
+class Straight:
+    """Goes straight to the goal, with noise that differs per chunk; some slow episodes run out of steps."""
+
+    contract = CONTRACT
+    observation_steps = OBSERVATION_STEPS
+    action_steps = ACTION_STEPS
+    noise_shape = (HORIZON, 2)
+
+    def __init__(self, noise_m: float = 0.1, gain: float = 0.5) -> None:
+        self.noise_m, self.gain = noise_m, gain
+        self.batches: list[int] = []
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+        self.batches.append(len(histories))
+        position, goal = histories[:, -1, None, :2], histories[:, -1, None, 2:]
+        way = goal - position
+        unit = way / np.linalg.norm(way, axis=-1, keepdims=True).clip(1e-9)
+        ahead = np.clip(np.arange(HORIZON) - OBSERVATION_STEPS + 2, 0, None)[:, None] * SPEED_M * self.gain
+        return ChunkBatch(position + unit * ahead + self.noise_m * noise, nfe=3)
+
+
+class Breaking(PointMass):
+    """A point mass that breaks at step 3 of the episode of `seed`; only the first time if `once` names a file."""
+
+    def __init__(self, how: str, seed: int, once: str | None = None) -> None:
+        super().__init__()
+        self._how, self._bad_seed, self._once = how, seed, once
+
+    def reset(self, seed: int) -> Observation:
+        assert "torch" not in sys.modules, "a worker imported torch"
+        self._seed, self._steps = seed, 0
+        return super().reset(seed)
+
+    def step(self, action: np.ndarray) -> StepResult:
+        self._steps += 1
+        if self._seed == self._bad_seed and self._steps == 3 and not self._done_before():
+            self._break()
+        return super().step(action)
+
+    def _done_before(self) -> bool:
+        if self._once is None:
+            return False
+        before = Path(self._once).exists()
+        Path(self._once).touch()
+        return before
+
+    def _break(self) -> None:
+        match self._how:
+            case "raise":
+                raise ValueError("the simulator lost the cube")
+            case "kill":
+                print("about to die")
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                self._hang_in_contact_solver()
+
+    def _hang_in_contact_solver(self) -> None:
+        time.sleep(3600)
+
+
+def needs_a_licence() -> PointMass:
+    """A factory that cannot make its environment."""
+    raise OSError("no licence file found")
