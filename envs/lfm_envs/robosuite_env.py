@@ -40,7 +40,9 @@ class RobosuiteEnvironment:
         # The generator is shared with the placement samplers, so its state is replaced, not the object.
         self.simulation.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self._close_renderer()
-        return self._observation(self.simulation.reset())
+        observation = self.simulation.reset()
+        self._forget_poses()
+        return self._observation(observation)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Servo towards an absolute pose for one control period.
@@ -133,10 +135,11 @@ class RobosuiteEnvironment:
                     "is it from another task or model?"
                 )
         posture = np.asarray(state if start is None else start)[1 : 1 + sim.model.nq]
-        for arm in self.arms:
-            arm.initial_joint = posture[arm.qpos_index]
         sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
         sim.forward()
+        for arm in self.arms:
+            arm.initial_joint = posture[arm.qpos_index]
+        self._forget_poses()
         return self._observation(self.simulation._get_observations(force_update=True))
 
     def success(self) -> bool:
@@ -185,6 +188,11 @@ class RobosuiteEnvironment:
                 f"found shape {action.shape}: {action}"
             )
         return np.split(action, self.task.arms)
+
+    def _forget_poses(self) -> None:
+        """Make the controllers look again: they remember poses and inertias from while the scene was being set up."""
+        for arm in self.arms:
+            arm.new_update = True
 
     def _reset_without_randomness(self, model_xml: str | None) -> None:
         if model_xml is not None and model_xml != self._model_xml:
