@@ -1,0 +1,155 @@
+"""What scripted experts are made of.
+
+A skill is a generator: it yields one `Command` a control step, looks at the simulator again when it is resumed, and
+so reads like the instructions one would give a person. An expert is a skill that ends when its task is done.
+Positions are in the world [m]; a hand's matrix is its grip site's: +z is the approach, the fingers close along x.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lfm_envs.robosuite_env import RobosuiteEnvironment
+from lfm_envs.tasks import DELTA_WIDTH
+from lfm_policy.policy.actions import matrix_to_rotvec
+
+FREE = 0.1
+"""Action noise (standard deviation, in units of a delta action) that free motion can take."""
+PRECISE = 0.03
+"""Action noise that grasping and placing can take."""
+OPEN, CLOSED = -1.0, 1.0
+
+
+class Pose(NamedTuple):
+    """Position (3,) [m] and rotation matrix (3, 3) in the world."""
+
+    position: np.ndarray
+    matrix: np.ndarray
+
+
+@dataclass(frozen=True)
+class Command:
+    """What an expert wants done in one control step."""
+
+    action: np.ndarray
+    """The expert's own delta action, (7 * arms,): what gets recorded."""
+    noise: np.ndarray
+    """Standard deviation (7 * arms,) of the disturbance that may be added to what is executed."""
+
+    def disturbed(self, rng: np.random.Generator) -> np.ndarray:
+        """The action to execute: this command plus its white noise, within [-1, 1]."""
+        return np.clip(self.action + self.noise * rng.standard_normal(self.noise.shape), -1, 1)
+
+
+Skill = Generator[Command, None, None]
+Expert = Callable[[RobosuiteEnvironment, np.random.Generator], Skill]
+
+
+class Hand:
+    """One arm's gripper: where it is, what it holds, and how to servo it.
+
+    Args:
+        env: the environment to read and to command.
+        arm: which arm.
+        pace: largest translation and rotation, as parts of a full delta action.
+    """
+
+    POSITION_GAIN = 1.6
+    ROTATION_GAIN = 1.2
+
+    def __init__(self, env: RobosuiteEnvironment, arm: int = 0, pace: float = 1.0):
+        self._env = env
+        self._arm = arm
+        self.pace = pace
+
+    @property
+    def pose(self) -> Pose:
+        """The grip site now."""
+        return Pose(*self._env.grip_poses()[self._arm])
+
+    @property
+    def yaw(self) -> float:
+        """Heading of the fingers' closing direction about the vertical [rad]."""
+        return heading(self.pose.matrix[:, 0])
+
+    def holds(self, name: str) -> bool:
+        """Whether both fingers touch the robosuite object `name`."""
+        simulation = self._env.simulation
+        return bool(simulation._check_grasp(simulation.robots[self._arm].gripper, getattr(simulation, name)))
+
+    def toward(self, target: Pose, gripper: float, noise: float) -> Command:
+        """One step of a proportional servo; a command that saturates is scaled as a whole, keeping its direction."""
+        now, (position_reach, rotation_reach) = self.pose, self._reach()
+        move = self.POSITION_GAIN * (target.position - now.position) / position_reach
+        turn = self.ROTATION_GAIN * matrix_to_rotvec(target.matrix @ now.matrix.T) / rotation_reach
+        pose = np.concatenate([_limited(move, self.pace), _limited(turn, self.pace)])
+        return Command(np.append(pose, gripper), noise * (np.arange(DELTA_WIDTH) < 6))
+
+    def error(self, target: Pose) -> tuple[float, float]:
+        """Distance [m] and angle [rad] from the hand to `target`."""
+        now = self.pose
+        turn = matrix_to_rotvec(target.matrix @ now.matrix.T)
+        return float(np.linalg.norm(target.position - now.position)), float(np.linalg.norm(turn))
+
+    def _reach(self) -> tuple[float, float]:
+        controller = self._env.contract.controllers[self._arm]
+        return controller.delta_position_m, controller.delta_rotation_rad
+
+
+def move(
+    hand: Hand,
+    target: Callable[[], Pose],
+    gripper: float,
+    within: tuple[float, float],
+    steps: int,
+    noise: float = FREE,
+) -> Generator[Command, None, bool]:
+    """Servo towards a live target until within ([m], [rad]) of it; give up after `steps`. Returns whether it arrived."""
+    for _ in range(steps):
+        goal = target()
+        distance, angle = hand.error(goal)
+        if distance < within[0] and angle < within[1]:
+            return True
+        yield hand.toward(goal, gripper, noise)
+    return False
+
+
+def close_on(hand: Hand, name: str, at: Pose, steps: int, settle: int = 2) -> Generator[Command, None, bool]:
+    """Close the fingers, staying at a pose, until both have touched the object for `settle` steps. Returns whether so."""
+    touching = 0
+    for _ in range(steps):
+        touching = touching + 1 if hand.holds(name) else 0
+        if touching > settle:
+            return True
+        yield hand.toward(at, CLOSED, PRECISE)
+    return False
+
+
+def body_pose(env: RobosuiteEnvironment, body: str) -> Pose:
+    """Where a body is now."""
+    env.refresh()
+    data = env.simulation.sim.data
+    index = env.simulation.sim.model.body_name2id(body)
+    return Pose(data.body_xpos[index].copy(), data.body_xmat[index].reshape(3, 3).copy())
+
+
+def top_down(yaw: float) -> np.ndarray:
+    """Hand pointing straight down, closing along the heading `yaw` [rad]: (3, 3)."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
+
+
+def heading(vector: np.ndarray) -> float:
+    """Angle of a vector's horizontal part from the world's x axis [rad]."""
+    return float(np.arctan2(vector[1], vector[0]))
+
+
+def nearest_turn(angle: float, reference: float, symmetry: float) -> float:
+    """The angle equal to `angle` modulo `symmetry` that is nearest to `reference` [rad]."""
+    return angle + symmetry * round((reference - angle) / symmetry)
+
+
+def _limited(vector: np.ndarray, limit: float) -> np.ndarray:
+    return vector * min(1.0, limit / max(float(np.abs(vector).max()), 1e-12))

@@ -1,0 +1,106 @@
+"""Scripted expert for Lift: come from above, align with the cube, close, rise; look again after a miss."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfm_envs.experts.base import (
+    CLOSED,
+    FREE,
+    OPEN,
+    PRECISE,
+    Command,
+    Hand,
+    Pose,
+    Skill,
+    body_pose,
+    close_on,
+    heading,
+    move,
+    nearest_turn,
+    top_down,
+)
+from lfm_envs.robosuite_env import RobosuiteEnvironment
+
+CUBE, CUBE_BODY = "cube", "cube_main"
+SLIPPED_M = 0.03
+"""A cube this far from where the fingers closed on it is lost."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one episode is performed, so that the demonstrations differ."""
+
+    pace: float
+    hover: np.ndarray
+    """Point above the cube that the approach aims for first, relative to the cube [m]."""
+    twist: float
+    """Grasp yaw relative to the cube's sides [rad]."""
+    depth: float
+    """Grip height relative to the cube's centre [m]."""
+    rise: float
+    """Height to lift to, above the grasp [m]."""
+    hold: int
+    """Steps for which success must last."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Style":
+        direction, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.03)
+        return cls(
+            pace=rng.uniform(0.7, 1.0),
+            hover=np.array([radius * np.cos(direction), radius * np.sin(direction), rng.uniform(0.04, 0.09)]),
+            twist=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
+            depth=rng.uniform(-0.006, 0.006),
+            rise=rng.uniform(0.06, 0.1),
+            hold=int(rng.integers(5, 9)),
+        )
+
+
+def lift(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
+    """Lift the cube and hold it up; ends when success has lasted."""
+    style = Style.draw(rng)
+    hand = Hand(env, pace=style.pace)
+    while True:
+        yaw = nearest_turn(_cube_heading(env) + style.twist, hand.yaw, np.pi / 2)
+        yield from move(hand, lambda: _above(env, yaw, style.hover), OPEN, within=(0.02, 0.3), steps=40)
+        yield from move(hand, lambda: _grasp(env, hand, yaw, style), OPEN, (0.006, 0.12), steps=30, noise=PRECISE)
+        if not (yield from close_on(hand, CUBE, _above(env, yaw, _depth(style)), steps=14)):
+            continue
+        if (yield from _rise(env, hand, style)):
+            return
+
+
+def _rise(env: RobosuiteEnvironment, hand: Hand, style: Style):
+    """Lift and hold. Returns whether success lasted; False as soon as the cube has slipped."""
+    start = hand.pose
+    goal = Pose(start.position + [0, 0, style.rise], top_down(hand.yaw))
+    grasp = body_pose(env, CUBE_BODY).position - start.position
+    held = 0
+    while held < style.hold:
+        if np.linalg.norm(body_pose(env, CUBE_BODY).position - hand.pose.position - grasp) > SLIPPED_M:
+            return False
+        yield hand.toward(goal, CLOSED, FREE)
+        held = held + 1 if env.success() else 0
+    return True
+
+
+def _above(env: RobosuiteEnvironment, yaw: float, offset: np.ndarray) -> Pose:
+    return Pose(body_pose(env, CUBE_BODY).position + offset, top_down(yaw))
+
+
+def _grasp(env: RobosuiteEnvironment, hand: Hand, yaw: float, style: Style) -> Pose:
+    """The grasp, approached in a funnel: no lower than the sideways error allows."""
+    target = _above(env, yaw, _depth(style))
+    aside = np.linalg.norm((target.position - hand.pose.position)[:2])
+    return Pose(target.position + [0, 0, max(0.0, 2 * (aside - 0.01))], target.matrix)
+
+
+def _depth(style: Style) -> np.ndarray:
+    return np.array([0.0, 0.0, style.depth])
+
+
+def _cube_heading(env: RobosuiteEnvironment) -> float:
+    """Heading of one of the cube's upright sides, whichever face it lies on [rad]."""
+    matrix = body_pose(env, CUBE_BODY).matrix
+    upright = int(np.argmax(np.abs(matrix[2])))
+    return heading(matrix[:, (upright + 1) % 3])
