@@ -126,20 +126,25 @@ class RobosuiteEnvironment:
         """
         self._close_renderer()
         self._reset_without_randomness(model_xml)
-        sim = self.simulation.sim
-        width = 1 + sim.model.nq + sim.model.nv
-        for name, value in {"state": state, "start": state if start is None else start}.items():
-            if np.shape(value) != (width,) or not np.all(np.isfinite(value)):
-                raise DataError(
-                    f"{self.task.environment}: expected a finite {name} of shape ({width},), found {np.shape(value)}; "
-                    "is it from another task or model?"
-                )
-        posture = np.asarray(state if start is None else start)[1 : 1 + sim.model.nq]
-        sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
-        sim.forward()
+        posture = self._checked(state if start is None else start)[1 : 1 + self.simulation.sim.model.nq]
+        observation = self.move_to(state)
         for arm in self.arms:
             arm.initial_joint = posture[arm.qpos_index]
         self._forget_poses()
+        return observation
+
+    def move_to(self, state: np.ndarray) -> Observation:
+        """Show a state of the current model, to look at and not to step on: the controllers are left as they are.
+
+        Args:
+            state: (1 + nq + nv,), as for `reset_to`, which takes far longer.
+
+        Raises:
+            DataError: the state does not fit the model.
+        """
+        sim = self.simulation.sim
+        sim.set_state_from_flattened(self._checked(state))
+        sim.forward()
         return self._observation(self.simulation._get_observations(force_update=True))
 
     def success(self) -> bool:
@@ -188,6 +193,16 @@ class RobosuiteEnvironment:
                 f"found shape {action.shape}: {action}"
             )
         return np.split(action, self.task.arms)
+
+    def _checked(self, state: np.ndarray) -> np.ndarray:
+        model = self.simulation.sim.model
+        state, width = np.asarray(state, dtype=np.float64), 1 + model.nq + model.nv
+        if state.shape != (width,) or not np.all(np.isfinite(state)):
+            raise DataError(
+                f"{self.task.environment}: expected a finite state of shape ({width},), found {state.shape}; "
+                "is it from another task or model?"
+            )
+        return state
 
     def _forget_poses(self) -> None:
         """Make the controllers look again: they remember poses and inertias from while the scene was being set up."""

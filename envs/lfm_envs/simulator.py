@@ -1,4 +1,4 @@
-"""Importing robosuite quietly and headless, and its environments with observables read once per control step."""
+"""Importing robosuite quietly and headless, and its environments without needless work."""
 
 import ctypes.util
 import logging
@@ -6,6 +6,7 @@ import os
 from functools import cache
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 from lfm_policy.errors import ConfigError
 
@@ -23,7 +24,7 @@ def load_robosuite() -> ModuleType:
         import robosuite
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"the robosuite tasks need the simulator, and {error.name!r} is not installed: pip install 'lfm-policy[sim]'"
+            f"the robosuite tasks need the simulator, but '{error.name}' is missing: pip install 'lfm-policy[sim]'"
         ) from error
     return robosuite
 
@@ -35,22 +36,18 @@ def _headless_backend() -> str:
 
 
 def make_simulation(environment: str, kwargs: dict[str, Any], plain: bool) -> Any:
-    """Build the robosuite environment; with `plain`, exactly as robosuite itself does."""
+    """Build the robosuite environment; with `plain`, robosuite's own class instead of the leaner, bit-equal one."""
     robosuite = load_robosuite()
-    if plain:
-        return robosuite.make(environment, **kwargs)
-    return _observing_once(environment)(**kwargs)
+    return robosuite.make(environment, **kwargs) if plain else _lean(environment)(**kwargs)
 
 
 @cache
-def _observing_once(environment: str) -> type:
-    """Subclass of a robosuite environment whose observables are read at the last physics step of a control step.
-
-    robosuite visits every observable after each of the 25 physics steps and samples at the last one only.
-    """
+def _lean(environment: str) -> type:
+    """Subclass of a robosuite environment that leaves out work nobody sees, with bit-equal results."""
     from robosuite.environments.base import REGISTERED_ENVS
+    from robosuite.models.robots.robot_model import RobotModel
 
-    class Once(REGISTERED_ENVS[environment]):
+    class Lean(REGISTERED_ENVS[environment]):
         _substep = 0
 
         def _pre_action(self, action, policy_step=False):
@@ -58,9 +55,21 @@ def _observing_once(environment: str) -> type:
             super()._pre_action(action, policy_step)
 
         def _update_observables(self, force=False):
+            """Read the observables after a control step's last physics step; robosuite asks them after each."""
             if force or self._substep == int(self.control_timestep / self.model_timestep):
                 super()._update_observables(force=True)
 
+        def _load_robots(self):
+            """Skip compiling a second model with nothing but the robot, which only IK controllers use."""
+            with patch.object(RobotModel, "set_mujoco_model", lambda _: None):
+                super()._load_robots()
+
+        def _destroy_sim(self):
+            """Free the simulation without robosuite's full garbage collection."""
+            if self.sim is not None:
+                del self.sim._render_context_offscreen, self.sim.data, self.sim.model
+                self.sim = None
+
     # robosuite registers every subclass by its name; keep its table as it was.
-    del REGISTERED_ENVS[Once.__name__]
-    return Once
+    del REGISTERED_ENVS[Lean.__name__]
+    return Lean

@@ -106,7 +106,7 @@ def move(
     steps: int,
     noise: float = FREE,
 ) -> Generator[Command, None, bool]:
-    """Servo towards a live target until within ([m], [rad]) of it; give up after `steps`. Returns whether it arrived."""
+    """Servo towards a live target until within ([m], [rad]) of it, for at most `steps`. Returns whether it arrived."""
     for _ in range(steps):
         goal = target()
         distance, angle = hand.error(goal)
@@ -117,7 +117,7 @@ def move(
 
 
 def close_on(hand: Hand, name: str, at: Pose, steps: int, settle: int = 2) -> Generator[Command, None, bool]:
-    """Close the fingers, staying at a pose, until both have touched the object for `settle` steps. Returns whether so."""
+    """Close the fingers at a pose until both have touched the object for `settle` steps. Returns whether they do."""
     touching = 0
     for _ in range(steps):
         touching = touching + 1 if hand.holds(name) else 0

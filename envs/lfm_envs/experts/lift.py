@@ -1,5 +1,6 @@
 """Scripted expert for Lift: come from above, align with the cube, close, rise; look again after a miss."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,44 +60,53 @@ class Style:
 def lift(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
     """Lift the cube and hold it up; ends when success has lasted."""
     style = Style.draw(rng)
-    hand = Hand(env, pace=style.pace)
-    while True:
-        yaw = nearest_turn(_cube_heading(env) + style.twist, hand.yaw, np.pi / 2)
-        yield from move(hand, lambda: _above(env, yaw, style.hover), OPEN, within=(0.02, 0.3), steps=40)
-        yield from move(hand, lambda: _grasp(env, hand, yaw, style), OPEN, (0.006, 0.12), steps=30, noise=PRECISE)
-        if not (yield from close_on(hand, CUBE, _above(env, yaw, _depth(style)), steps=14)):
-            continue
-        if (yield from _rise(env, hand, style)):
-            return
+    while not (yield from _attempt(env, Hand(env, pace=style.pace), style)):
+        pass
 
 
-def _rise(env: RobosuiteEnvironment, hand: Hand, style: Style):
+def _attempt(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
+    """Approach, grasp, rise. Returns whether the cube came along."""
+    matrix = top_down(nearest_turn(_cube_heading(env) + style.twist, hand.yaw, np.pi / 2))
+
+    def hover() -> Pose:
+        return Pose(_cube(env) + style.hover, matrix)
+
+    def grasp() -> Pose:
+        return Pose(_cube(env) + _up(style.depth), matrix)
+
+    def funnel() -> Pose:
+        """The grasp, but no lower than the sideways error allows."""
+        target = grasp()
+        aside = np.linalg.norm((target.position - hand.pose.position)[:2])
+        return Pose(target.position + _up(max(0.0, 2 * (aside - 0.01))), matrix)
+
+    yield from move(hand, hover, OPEN, within=(0.02, 0.3), steps=40)
+    yield from move(hand, funnel, OPEN, within=(0.006, 0.12), steps=30, noise=PRECISE)
+    if not (yield from close_on(hand, CUBE, grasp(), steps=14)):
+        return False
+    return (yield from _rise(env, hand, style))
+
+
+def _rise(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
     """Lift and hold. Returns whether success lasted; False as soon as the cube has slipped."""
     start = hand.pose
-    goal = Pose(start.position + [0, 0, style.rise], top_down(hand.yaw))
-    grasp = body_pose(env, CUBE_BODY).position - start.position
+    goal = Pose(start.position + _up(style.rise), top_down(hand.yaw))
+    grasp = _cube(env) - start.position
     held = 0
     while held < style.hold:
-        if np.linalg.norm(body_pose(env, CUBE_BODY).position - hand.pose.position - grasp) > SLIPPED_M:
+        if np.linalg.norm(_cube(env) - hand.pose.position - grasp) > SLIPPED_M:
             return False
         yield hand.toward(goal, CLOSED, FREE)
         held = held + 1 if env.success() else 0
     return True
 
 
-def _above(env: RobosuiteEnvironment, yaw: float, offset: np.ndarray) -> Pose:
-    return Pose(body_pose(env, CUBE_BODY).position + offset, top_down(yaw))
+def _cube(env: RobosuiteEnvironment) -> np.ndarray:
+    return body_pose(env, CUBE_BODY).position
 
 
-def _grasp(env: RobosuiteEnvironment, hand: Hand, yaw: float, style: Style) -> Pose:
-    """The grasp, approached in a funnel: no lower than the sideways error allows."""
-    target = _above(env, yaw, _depth(style))
-    aside = np.linalg.norm((target.position - hand.pose.position)[:2])
-    return Pose(target.position + [0, 0, max(0.0, 2 * (aside - 0.01))], target.matrix)
-
-
-def _depth(style: Style) -> np.ndarray:
-    return np.array([0.0, 0.0, style.depth])
+def _up(height: float) -> np.ndarray:
+    return np.array([0.0, 0.0, height])
 
 
 def _cube_heading(env: RobosuiteEnvironment) -> float:
