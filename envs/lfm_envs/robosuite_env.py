@@ -54,7 +54,8 @@ class RobosuiteEnvironment:
         Raises:
             RolloutError: the action has another shape or is not finite.
         """
-        return self._step(np.concatenate([_to_rotvec(arm) for arm in self._split(action, ARM_WIDTH)]), "absolute")
+        action = np.concatenate(self._split(action, ARM_WIDTH))
+        return self._step(to_axis_angle(action, self.task.arms), "absolute")
 
     def step_delta(self, action: np.ndarray) -> StepResult:
         """Servo towards a pose relative to the current one, for one control period.
@@ -241,9 +242,10 @@ class RobosuiteEnvironment:
             self._renderer = None
 
 
-def _to_rotvec(action: np.ndarray) -> np.ndarray:
-    position, matrix, gripper = decode_absolute(action)
-    return np.concatenate([position, matrix_to_rotvec(matrix), gripper])
+def to_axis_angle(action: np.ndarray, arms: int) -> np.ndarray:
+    """An absolute action (10 * arms,) as robomimic's `actions_abs` and robosuite's controller have it: (7 * arms,)."""
+    position, matrix, gripper = decode_absolute(np.reshape(action, (arms, ARM_WIDTH)))
+    return np.concatenate([position, matrix_to_rotvec(matrix), gripper], axis=-1).ravel()
 
 
 def _visual_geometry() -> Any:

@@ -38,9 +38,9 @@ class Command:
     noise: np.ndarray
     """Standard deviation (7 * arms,) of the disturbance that may be added to what is executed."""
 
-    def disturbed(self, rng: np.random.Generator) -> np.ndarray:
-        """The action to execute: this command plus its white noise, within [-1, 1]."""
-        return np.clip(self.action + self.noise * rng.standard_normal(self.noise.shape), -1, 1)
+    def disturbed(self, rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
+        """The action to execute: this command plus `scale` times its white noise, within [-1, 1]."""
+        return np.clip(self.action + scale * self.noise * rng.standard_normal(self.noise.shape), -1, 1)
 
 
 Skill = Generator[Command, None, None]

@@ -1,0 +1,199 @@
+"""Collecting demonstrations from a scripted expert: parallel, restartable, the same file whatever the workers."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lfm_envs.episodes import assemble, perform, read_result, write_episode
+from lfm_envs.experts import expert
+from lfm_envs.robosuite_env import RobosuiteEnvironment
+from lfm_envs.tasks import task
+from lfm_policy.errors import ConfigError, RolloutError
+from lfm_policy.files import read_json, write_json
+
+FILE, SUMMARY, IDENTITY, PARTS = "demos.hdf5", "summary.json", "recipe.json", "episodes"
+VALID_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a collection is a function of."""
+
+    task: str
+    episodes: int
+    seed: int
+    noise: float = 1.0
+
+    def identity(self) -> dict[str, Any]:
+        """What has to agree for two runs to share a folder."""
+        return {**vars(self), "suite_version": task(self.task).contract.suite_version}
+
+    def episode_seed(self, attempt: int) -> int:
+        """Seed of one attempt: far from the small consecutive seeds that evaluations use, and from other recipes'."""
+        return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
+
+
+def collect(recipe: Recipe, out: Path, workers: int) -> dict[str, Any]:
+    """Write `recipe.episodes` successful demonstrations to out/demos.hdf5 and a summary beside it.
+
+    Running it again continues; a finished collection is left as it is. Returns the summary.
+
+    Raises:
+        ConfigError: the task has no expert, or the folder holds another collection.
+        RolloutError: a worker died, or the expert fails too often.
+    """
+    expert(recipe.task)
+    _claim(out, recipe)
+    if (out / FILE).exists() and (out / SUMMARY).exists():
+        return read_json(out / SUMMARY)
+    begun = time.monotonic()
+    results = _attempt_all(recipe, out / PARTS, workers)
+    kept = [attempt for attempt, (success, _) in sorted(results.items()) if success]
+    valid = np.random.default_rng(recipe.seed).permutation(len(kept))[: _valid_count(len(kept))]
+    parts = [_part(out / PARTS, attempt) for attempt in kept]
+    assemble(out / FILE, parts, task(recipe.task), {"recipe": recipe.identity()}, valid.tolist())
+    lengths = [results[attempt][1] for attempt in kept]
+    summary = {
+        **recipe.identity(),
+        "file": str(out / FILE),
+        "attempts": len(results),
+        "expert_success": len(kept) / len(results),
+        "steps": {"mean": float(np.mean(lengths)), "min": min(lengths), "max": max(lengths), "total": sum(lengths)},
+        "seconds": time.monotonic() - begun,
+    }
+    write_json(out / SUMMARY, summary)
+    shutil.rmtree(out / PARTS)
+    return summary
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Make the folder this recipe's, or refuse if it is another's."""
+    ours, path = recipe.identity(), out / IDENTITY
+    if not path.exists():
+        write_json(path, ours)
+        return
+    theirs = read_json(path)
+    rows = [
+        f"  {key}: asked for {ours.get(key)!r}, found {theirs.get(key)!r}"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+    ]
+    if rows:
+        raise ConfigError(
+            f"{out} holds another collection:\n" + "\n".join(rows) + "\nchoose another folder (out=), or delete it"
+        )
+
+
+def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[bool, int]]:
+    """Attempt 0, 1, 2, … until enough have succeeded: attempt -> (success, steps)."""
+    results = {int(path.stem): read_result(path) for path in sorted(folder.glob("*.hdf5"))}
+    pending: dict[Future, int] = {}
+    with _progress() as bar, _pool(workers) as pool:
+        row = bar.add_task(f"demonstrations of {recipe.task}", total=recipe.episodes, failures=0)
+        while (kept := _show(bar, row, results)) < recipe.episodes:
+            _check_worth(recipe, results, kept)
+            # Never more than could be needed: so the set of attempts does not depend on who finishes first.
+            while kept + len(pending) < recipe.episodes and len(pending) < 2 * workers:
+                attempt = _lowest_missing({*results, *pending.values()})
+                pending[pool.submit(_attempt, recipe, folder, attempt)] = attempt
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                results[pending.pop(future)] = _outcome(future)
+    return results
+
+
+def _outcome(future: Future) -> tuple[bool, int]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise RolloutError(
+            "a collecting process died (out of memory?); what it finished is safe: run the same command to continue"
+        ) from error
+
+
+def _check_worth(recipe: Recipe, results: dict[int, tuple[bool, int]], kept: int) -> None:
+    failures = len(results) - kept
+    if failures > max(20, kept):
+        raise RolloutError(f"the {recipe.task} expert failed in {failures} of {len(results)} episodes: giving up")
+
+
+def _show(bar: Progress, row: TaskID, results: dict[int, tuple[bool, int]]) -> int:
+    """Update the progress bar. Returns the number of successes."""
+    kept = sum(success for success, _ in results.values())
+    bar.update(row, completed=kept, failures=len(results) - kept)
+    return kept
+
+
+def _lowest_missing(taken: set[int]) -> int:
+    return next(attempt for attempt in range(len(taken) + 1) if attempt not in taken)
+
+
+def _valid_count(episodes: int) -> int:
+    return max(1, round(VALID_FRACTION * episodes)) if episodes > 1 else 0
+
+
+def _part(folder: Path, attempt: int) -> Path:
+    return folder / f"{attempt:06d}.hdf5"
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failures]} failed"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes of one thread each, started afresh: simulators and GL contexts do not survive a fork."""
+    one_thread: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    before = {name: os.environ.get(name) for name in one_thread}
+    os.environ.update(one_thread)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@cache
+def _environment(task_name: str) -> RobosuiteEnvironment:
+    """The environment that this worker process keeps for all its episodes."""
+    return RobosuiteEnvironment(task(task_name))
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent winds up
+
+
+def _attempt(recipe: Recipe, folder: Path, attempt: int) -> tuple[bool, int]:
+    env = _environment(recipe.task)
+    episode = perform(env, expert(recipe.task), recipe.episode_seed(attempt), recipe.noise)
+    write_episode(_part(folder, attempt), episode)
+    return episode.success, len(episode.steps)
