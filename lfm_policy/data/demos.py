@@ -1,0 +1,255 @@
+"""Demonstration files in robomimic's HDF5 layout, validated as they are read: one clear error for each fault.
+
+Three kinds: "native" files of this project (their contract and absolute actions are inside), "robomimic" files
+(official low_dim, observations and deltas) and "raw" robosuite collections (simulator states and deltas only).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from pydantic import ValidationError
+
+from lfm_policy.data.contract import Contract
+from lfm_policy.data.recording import Recording, parse_recording
+from lfm_policy.data.store import Split
+from lfm_policy.errors import DataError, nearest
+
+Kind = Literal["native", "robomimic", "raw"]
+
+DELTA_WIDTH = 7
+"""Numbers an arm in a delta action."""
+SATURATED = 1.0
+"""Commands beyond are clipped by the controller."""
+FAR_OUT = {"native": 1.5, "robomimic": 1.5, "raw": 10.0}
+"""Commands beyond cannot be deltas; raw collections hold what a human's device sent, before clipping."""
+HOLD_OUT = 10
+"""Without a mask in the file, every tenth episode is for validation."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One validated demonstration of L steps."""
+
+    name: str
+    actions: np.ndarray
+    """(L, 7 * arms): deltas, clipped to [-1, 1]."""
+    clipped: int
+    """How many numbers of `actions` were beyond [-1, 1]."""
+    states: np.ndarray | None
+    """(L, n): the simulator's state before each action."""
+    actions_abs: np.ndarray | None
+    """(L, action_dim of the contract); native files only."""
+    observation: np.ndarray | None
+    """(L, observation_dim), in the contract's order; None in raw files."""
+    model_xml: str | None
+
+
+@dataclass(frozen=True)
+class DemoFile:
+    """An open demonstration file."""
+
+    path: Path
+    kind: Kind
+    recording: Recording
+    contract: Contract
+    """The contract of the prepared data: the file's own (native), or that of its environment here."""
+    names: tuple[str, ...]
+    """Episodes, in numerical order."""
+    split: Mapping[Split, tuple[int, ...]]
+    """Indices into `names`, from the file's masks or every tenth held out."""
+    data: Any
+    """The HDF5 group "data"."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> Demo:
+        """Read and validate one demonstration.
+
+        Raises:
+            DataError: a key is missing, a value is not finite or out of range, a width or length is wrong.
+        """
+        with _readable(self.path):
+            return _read_demo(self, self.names[index])
+
+    def source(self) -> dict[str, Any]:
+        """Provenance as JSON: file name, checksum, kind and how it was recorded."""
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        recorded = self.recording.model_dump(mode="json")
+        return {"file": self.path.name, "sha256": digest, "kind": self.kind, "recorded": recorded}
+
+
+@contextmanager
+def open_demos(path: str | Path, contracts: Mapping[str, Contract]) -> Iterator[DemoFile]:
+    """Open a demonstration file and validate what does not need reading the episodes.
+
+    Args:
+        path: the HDF5 file.
+        contracts: the contract of each known environment, by its class name ("Lift").
+
+    Raises:
+        DataError: not found, truncated, not HDF5, not a demonstration file, an unknown environment, another controller.
+    """
+    path = Path(path)
+    with _open_hdf5(path) as file:
+        with _readable(path):
+            demos = _describe(path, file, contracts)
+        yield demos
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """h5py answers damage inside a file with OSError, RuntimeError or KeyError."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(f"{path} is damaged and cannot be read ({error}): download or collect it again") from error
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise DataError(f"no demonstration file at {path}: check source=, or collect one with scripts/collect.py")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "truncated" in str(error):
+            raise DataError(
+                f"{path} is truncated ({path.stat().st_size} bytes): download or collect it again"
+            ) from error
+        raise DataError(f"{path} is not an HDF5 file ({error}): expected robomimic's demonstration format") from error
+
+
+def _describe(path: Path, file: Any, contracts: Mapping[str, Contract]) -> DemoFile:
+    if not isinstance(file.get("data"), h5py.Group):
+        raise DataError(f"{path}: expected a group 'data' with demonstrations, found {sorted(file)}")
+    data = file["data"]
+    metadata = next((name for name in ("env_args", "env_info") if name in data.attrs), None)
+    if metadata is None:
+        raise DataError(f"{path}: expected env_args (or env_info) among data's attributes, found {sorted(data.attrs)}")
+    version = data.attrs.get("repository_version")
+    recording = parse_recording(data.attrs[metadata], version, f"{path} ({metadata})")
+    if recording.environment not in contracts:
+        hint = nearest(recording.environment, contracts)
+        raise DataError(f"{path}: environment '{recording.environment}' is not one of the tasks here: {hint}")
+    names: list[str] = sorted((name for name in data if name.startswith("demo")), key=_number)
+    if not names:
+        raise DataError(f"{path}: expected demonstrations data/demo_0, …, found {sorted(data) or 'none'}")
+    kind = _kind(data, names[0])
+    contract = _own_contract(path, data) if kind == "native" else contracts[recording.environment]
+    recording.require_controllers(contract, str(path))
+    return DemoFile(path, kind, recording, contract, tuple(names), _split(path, file, names), data)
+
+
+def _kind(data: Any, first: str) -> Kind:
+    if "contract" in data.attrs:
+        return "native"
+    return "robomimic" if "env_args" in data.attrs and "obs" in data[first] else "raw"
+
+
+def _own_contract(path: Path, data: Any) -> Contract:
+    try:
+        return Contract.model_validate_json(data.attrs["contract"])
+    except ValidationError as error:
+        raise DataError(f"{path}: its contract cannot be read, collect it again with this version ({error})") from error
+
+
+def _number(name: str) -> tuple[int, str]:
+    digits = name.rpartition("_")[2]
+    return (int(digits) if digits.isdigit() else -1, name)
+
+
+def _split(path: Path, file: Any, names: list[str]) -> dict[Split, tuple[int, ...]]:
+    """The file's mask/train and mask/valid, or every tenth episode held out."""
+    masks = file.get("mask", {})
+    if "train" not in masks:
+        valid = tuple(range(HOLD_OUT - 1, len(names), HOLD_OUT))
+        return {"train": tuple(i for i in range(len(names)) if i not in valid), "valid": valid}
+    split: dict[Split, tuple[int, ...]] = {}
+    for name in ("train", "valid"):
+        chosen = [entry.decode() if isinstance(entry, bytes) else entry for entry in masks.get(name, [])]
+        unknown = sorted(set(chosen) - set(names))
+        if unknown:
+            raise DataError(
+                f"{path}: mask/{name} names {unknown[:3]}, which are not in the file ({len(names)} episodes)"
+            )
+        split[name] = tuple(sorted(names.index(entry) for entry in chosen))
+    return split
+
+
+def _read_demo(file: DemoFile, name: str) -> Demo:
+    group, contract, where = file.data[name], file.contract, f"{file.path}: {name}"
+    native = file.kind == "native"
+    keys = ["actions", *(["actions_abs"] if native else ["states"])]
+    if file.kind != "raw":
+        keys += [f"obs/{key.name}" for key in contract.observations]
+    missing = [key for key in keys if key not in group]
+    if missing:
+        raise DataError(f"{where}: missing {missing}; found {_keys(group)}")
+    deltas = _array(group, "actions", where)
+    length, width = len(deltas), DELTA_WIDTH * len(contract.controllers)
+    if length == 0:
+        raise DataError(f"{where} has no steps: remove it from the file")
+    _require_shape(deltas, (length, width), "actions", where)
+    _require_range(deltas, file.kind, where)
+    optional = {key: _array(group, key, where) for key in ("states", "actions_abs") if key in group}
+    for key, array in optional.items():
+        expected = contract.action_dim if native and key == "actions_abs" else array.shape[-1]
+        _require_shape(array, (length, expected), key, where)
+    if group.attrs.get("num_samples", length) != length:
+        raise DataError(f"{where}: num_samples says {group.attrs['num_samples']}, but there are {length} actions")
+    return Demo(
+        name=name,
+        actions=np.clip(deltas, -SATURATED, SATURATED),
+        clipped=int((np.abs(deltas) > SATURATED).sum()),
+        states=optional.get("states"),
+        actions_abs=optional.get("actions_abs") if native else None,
+        observation=None if file.kind == "raw" else _observation(group, contract, length, where),
+        model_xml=group.attrs.get("model_file"),
+    )
+
+
+def _observation(group: Any, contract: Contract, length: int, where: str) -> np.ndarray:
+    parts = {key.name: _array(group, f"obs/{key.name}", where) for key in contract.observations}
+    for key in contract.observations:
+        _require_shape(parts[key.name], (length, key.dim), f"obs/{key.name}", where)
+    return contract.flatten(parts)
+
+
+def _array(group: Any, key: str, where: str) -> np.ndarray:
+    array = np.asarray(group[key])
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise DataError(f"{where}/{key}: expected numbers of shape (L, width), found {array.dtype} {array.shape}")
+    array = array.astype(np.float64)
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise DataError(f"{where}/{key} has NaN or infinity in {bad.sum()} row(s), first in row {int(bad.argmax())}")
+    return array
+
+
+def _require_shape(array: np.ndarray, shape: tuple[int, int], key: str, where: str) -> None:
+    if array.shape == shape:
+        return
+    if len(array) != shape[0]:
+        raise DataError(f"{where}: lengths disagree: {key} has {len(array)} rows, actions {shape[0]}")
+    raise DataError(f"{where}: expected {key} of width {shape[1]}, found {array.shape[1]}")
+
+
+def _require_range(deltas: np.ndarray, kind: Kind, where: str) -> None:
+    largest = float(np.abs(deltas).max())
+    if largest > FAR_OUT[kind]:
+        raise DataError(
+            f"{where}: expected delta actions within [-1, 1], found one of magnitude {largest:.3g}: "
+            "are these absolute poses, or actions in physical units?"
+        )
+
+
+def _keys(group: Any) -> list[str]:
+    keys: list[str] = []
+    group.visititems(lambda name, entry: keys.append(name) if isinstance(entry, h5py.Dataset) else None)
+    return keys
