@@ -10,5 +10,4 @@ install_import_hook("lfm_policy", "beartype.beartype")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["WANDB_MODE"] = "disabled"
-os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("HYDRA_FULL_ERROR", None)
