@@ -3,16 +3,30 @@
 import inspect
 from typing import Any
 
-from lfm_envs.tasks import TASKS
+from lfm_envs.tasks import TASKS, task_of_environment
+from lfm_policy.data.contract import Contract
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.rollout.protocols import Environment
 
-__all__ = ["make", "names"]
+__all__ = ["make", "name_for", "names"]
 
 
 def names() -> list[str]:
     """Every environment that `make` knows."""
     return [*(f"robosuite/{name}" for name in TASKS), "point_mass"]
+
+
+def name_for(contract: Contract) -> str:
+    """The name that `make` knows the contract's environment by.
+
+    Raises:
+        ConfigError: no environment of this package has that contract.
+    """
+    if contract.suite == "robosuite":
+        return f"robosuite/{task_of_environment(contract.environment).name}"
+    if (contract.suite, contract.environment) == ("builtin", "PointMass"):
+        return "point_mass"
+    raise ConfigError(f"unknown environment '{contract.suite}/{contract.environment}'; known: {', '.join(names())}")
 
 
 def make(name: str, **options: Any) -> Environment:

@@ -64,6 +64,7 @@ class ChunkBatch:
     """Network evaluations spent on each chunk."""
 
 
+@runtime_checkable
 class ChunkPolicy(Protocol):
     """A policy as the runner sees it: stacked observation histories in, action chunks out."""
 

@@ -77,3 +77,11 @@ class Breaking(PointMass):
 def needs_a_licence() -> PointMass:
     """A factory that cannot make its environment."""
     raise OSError("no licence file found")
+
+
+class Slow(PointMass):
+    """A point mass whose control step takes 20 ms."""
+
+    def step(self, action: np.ndarray) -> StepResult:
+        time.sleep(0.02)
+        return super().step(action)

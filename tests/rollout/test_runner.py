@@ -5,13 +5,13 @@ import time
 import numpy as np
 import pytest
 from lfm_envs.point_mass import CONTRACT, PointMass
-from scripted import Breaking, Straight, needs_a_licence
 
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.rollout.protocols import ChunkBatch, Subscriber
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions, require_row_independence
+from tests.rollout.scripted import Breaking, Straight, needs_a_licence
 
 SEEDS = list(range(100, 112))
 TIMING = {"chunk_ms", "policy_seconds", "wall_seconds", "workers", "attempts"}

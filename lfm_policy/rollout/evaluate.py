@@ -1,0 +1,121 @@
+"""An evaluation from seeds to files: run what is missing, report on all, film a few."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lfm_policy.files import write_json
+from lfm_policy.rollout.plot import plot
+from lfm_policy.rollout.protocols import ChunkPolicy, Subscriber
+from lfm_policy.rollout.records import EpisodeResult
+from lfm_policy.rollout.report import Report, rows, summarize, write_markdown
+from lfm_policy.rollout.runner import Runner, RunnerOptions
+from lfm_policy.rollout.store import EpisodeLog
+from lfm_policy.rollout.video import VideoWriter, choose, file_name, record
+from lfm_policy.rollout.workers import Factory
+
+
+def evaluate(
+    policy: ChunkPolicy,
+    factory: Factory,
+    seeds: Sequence[int],
+    out: str | Path,
+    identity: Mapping[str, Any],
+    *,
+    options: RunnerOptions | None = None,
+    videos: int = 0,
+    name: str = "the policy",
+    console: Console | None = None,
+) -> Report:
+    """Run the episodes of `seeds` that `out` does not hold yet, and report on all of them.
+
+    Leaves episodes.jsonl, run.json, summary.json, report.md, success.png and videos/ in `out`.
+
+    Args:
+        policy: what to evaluate.
+        factory: makes an environment, in each worker; picklable.
+        seeds: distinct and not negative.
+        out: folder of this evaluation; an earlier, interrupted one of the same identity is continued.
+        identity: what decides an episode beside its seed, as plain JSON values; "environment" names the task.
+        options: how to run.
+        videos: how many successes, and how many failures, to film.
+        name: what the policy belongs to, for messages.
+        console: where to show progress and table; standard output if None.
+
+    Raises:
+        ContractError: environment and policy disagree; no step has been made.
+        RolloutError: `out` holds episodes of another identity, or a worker keeps failing.
+    """
+    out, options, console = Path(out), options or RunnerOptions(), console or Console()
+    log = EpisodeLog(out, {**identity, "policy_batch": options.policy_batch})
+    missing = [seed for seed in seeds if seed not in log.done]
+    if missing:
+        with ProgressBar(seeds, log.done, console) as bar:
+            Runner(policy, factory, options, [log, bar], name).run(missing)
+    results = [log.done[seed] for seed in seeds]
+    report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
+    write_markdown(out / "report.md", title, report, results)
+    skipped = {"plot": plot(out / "success.png", title, results)}
+    chosen = choose(results, videos)
+    if chosen:
+        writer = VideoWriter(out / "videos", policy.contract.control_hz)
+        skipped["videos"] = record(Runner(policy, factory, options, [writer], name), writer, chosen)
+    skipped = {part: reason for part, reason in skipped.items() if reason}
+    filmed = [f"videos/{file_name(result)}" for result in chosen if (out / "videos" / file_name(result)).exists()]
+    summary = {"task": identity.get("environment"), **report.model_dump(mode="json"), "videos": filmed}
+    write_json(out / "summary.json", summary | {"skipped": skipped, "run": dict(identity)})
+    _show(console, title, report, skipped)
+    return report
+
+
+class ProgressBar(Subscriber):
+    """Episodes done, the running success rate, and the time left."""
+
+    def __init__(self, seeds: Sequence[int], done: Mapping[int, EpisodeResult], console: Console) -> None:
+        before = [done[seed].success for seed in seeds if seed in done]
+        self._successes, self._episodes = sum(before), len(before)
+        self._progress = Progress(
+            TextColumn("episodes"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task(self._rate(), total=len(seeds), completed=self._episodes)
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def on_end(self, result: EpisodeResult) -> None:
+        """Advance."""
+        self._successes += result.success
+        self._episodes += 1
+        self._progress.update(self._task, advance=1, description=self._rate())
+
+    def on_failure(self, seed: int, attempt: int, reason: str) -> None:
+        """Show the reason above the bar."""
+        text = f"seed {seed}, attempt {attempt}: {reason}\nthe worker is started again and the episode redone"
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def _rate(self) -> str:
+        return f"success {self._successes / self._episodes:.3f}" if self._episodes else "starting workers"
+
+
+def _show(console: Console, title: str, report: Report, skipped: Mapping[str, str]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for label, value in rows(report):
+        table.add_row(label, value)
+    console.print(table)
+    for part, reason in skipped.items():
+        console.print(f"no {part}: {reason}", markup=False, highlight=False)

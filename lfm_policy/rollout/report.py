@@ -1,0 +1,154 @@
+"""What an evaluation says: success with its interval, steps, cost; and whether two runs on the same seeds differ."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from lfm_policy.data.contract import Frozen
+from lfm_policy.errors import RolloutError
+from lfm_policy.files import atomic_file
+from lfm_policy.rollout.records import EpisodeResult
+
+_Z = statistics.NormalDist().inv_cdf(0.975)
+
+
+class Report(Frozen):
+    """Summary of an evaluation; what cannot be known (steps to success without a success) is None, never NaN."""
+
+    success: float
+    """Share of the episodes that succeeded."""
+    episodes: int
+    interval: tuple[float, float]
+    """Wilson 95 % interval of the success rate."""
+    mean_steps: float | None
+    """Mean steps of the successful episodes."""
+    median_steps: float | None
+    nfe: float
+    """Network evaluations a chunk."""
+    ms_per_chunk: float
+    """Median time of a policy call [ms]."""
+    ms_per_chunk_p95: float
+    episodes_per_minute: float
+    """Of wall time while the environments ran; start and report aside."""
+    failed_seeds: tuple[int, ...]
+    redone: int
+    """Episodes that were done again because their worker failed."""
+
+
+class PairedComparison(Frozen):
+    """Two runs on the same seeds."""
+
+    difference: float
+    """Success rate of the first minus that of the second."""
+    interval: tuple[float, float]
+    """Bonett-Price 95 % interval of the difference."""
+    episodes: int
+    only_first: int
+    """Seeds at which only the first succeeded."""
+    only_second: int
+
+
+def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927); (0, 1) without episodes."""
+    if not 0 <= successes <= episodes:
+        raise ValueError(f"expected 0 <= successes <= episodes, found {successes} of {episodes}")
+    if episodes == 0:
+        return 0.0, 1.0
+    rate, weight = successes / episodes, _Z**2 / episodes
+    centre = (rate + weight / 2) / (1 + weight)
+    half = sqrt(rate * (1 - rate) * weight + weight**2 / 4) / (1 + weight)
+    # At the ends the bound is 0 or 1 exactly; the difference of two roundings need not be.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    return low, 1.0 if successes == episodes else min(1.0, centre + half)
+
+
+def paired_comparison(first: Iterable[EpisodeResult], second: Iterable[EpisodeResult]) -> PairedComparison:
+    """Difference of two success rates on the same seeds, with the adjusted Wald interval of Bonett and Price (2012).
+
+    Raises:
+        RolloutError: the seeds are not the same.
+    """
+    ours, theirs = ({result.seed: result.success for result in results} for results in (first, second))
+    if ours.keys() != theirs.keys() or not ours:
+        raise RolloutError(
+            f"expected two runs on the same seeds, found {len(ours)} and {len(theirs)} episodes, of which "
+            f"{len(ours.keys() & theirs.keys())} have a seed in common"
+        )
+    n = len(ours)
+    only_first = sum(ours[seed] and not theirs[seed] for seed in ours)
+    only_second = sum(theirs[seed] and not ours[seed] for seed in ours)
+    share_first, share_second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    centre = share_first - share_second
+    half = _Z * sqrt((share_first + share_second - centre**2) / (n + 2))
+    return PairedComparison(
+        difference=(only_first - only_second) / n,
+        interval=(max(-1.0, centre - half), min(1.0, centre + half)),
+        episodes=n,
+        only_first=only_first,
+        only_second=only_second,
+    )
+
+
+def summarize(results: Sequence[EpisodeResult]) -> Report:
+    """The report of some episodes, at least one.
+
+    Raises:
+        RolloutError: no episodes.
+    """
+    if not results:
+        raise RolloutError("expected at least one episode to report on, found none")
+    steps = [result.steps_to_success for result in results if result.steps_to_success is not None]
+    milliseconds = [ms for result in results for ms in result.chunk_ms]
+    # Workers run side by side, so each episode took its share of the clock.
+    seconds = sum(result.wall_seconds / result.workers for result in results)
+    return Report(
+        success=len(steps) / len(results),
+        episodes=len(results),
+        interval=wilson_interval(len(steps), len(results)),
+        mean_steps=statistics.fmean(steps) if steps else None,
+        median_steps=statistics.median(steps) if steps else None,
+        nfe=sum(result.nfe for result in results) / sum(result.chunks for result in results),
+        ms_per_chunk=float(np.median(milliseconds)),
+        ms_per_chunk_p95=float(np.percentile(milliseconds, 95)),
+        episodes_per_minute=60 * len(results) / max(seconds, 1e-6),
+        failed_seeds=tuple(sorted(result.seed for result in results if not result.success)),
+        redone=sum(result.attempts > 1 for result in results),
+    )
+
+
+def rows(report: Report) -> list[tuple[str, str]]:
+    """The report as (label, value) pairs, for tables."""
+    low, high = report.interval
+    succeeded = round(report.success * report.episodes)
+    steps = "no success"
+    if report.mean_steps is not None:
+        steps = f"{report.mean_steps:.1f} mean, {report.median_steps:g} median"
+    return [
+        ("success", f"{report.success:.3f} ({succeeded} of {report.episodes})"),
+        ("Wilson 95 % interval", f"[{low:.3f}, {high:.3f}]"),
+        ("steps to success", steps),
+        ("network evaluations a chunk", f"{report.nfe:g}"),
+        ("time a chunk", f"{report.ms_per_chunk:.1f} ms median, {report.ms_per_chunk_p95:.1f} ms at 95 %"),
+        ("episodes a minute", f"{report.episodes_per_minute:.1f}"),
+        ("redone after a worker failed", str(report.redone)),
+    ]
+
+
+def write_markdown(path: str | Path, title: str, report: Report, results: Sequence[EpisodeResult]) -> None:
+    """Write the report and the per-seed table as Markdown."""
+    lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {label} | {value} |" for label, value in rows(report))]
+    lines += [
+        "",
+        "| seed | success | steps | chunks | final reward | ms a chunk | digest |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.seed} | {'yes' if r.success else '**no**'} | {r.steps} | {r.chunks} | {r.final_reward:g} "
+        f"| {1000 * r.policy_seconds / max(r.chunks, 1):.1f} | `{r.digest}` |"
+        for r in sorted(results, key=lambda result: result.seed)
+    ]
+    with atomic_file(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
