@@ -215,6 +215,8 @@ class RobosuiteEnvironment:
             try:
                 self.simulation.reset_from_xml_string(model_xml)
             except Exception as error:  # XML errors, MuJoCo's own and missing names all mean an unusable model
+                self.simulation.deterministic_reset = False
+                self.reset(0)  # robosuite has already dropped its own model
                 raise DataError(
                     f"{self.task.environment}: the recorded model does not load in this robosuite ({error}); "
                     "models of another robosuite version do not, their states do: leave the model out"
