@@ -1,0 +1,89 @@
+"""Integrating a block's velocity field over [0, 1] in either direction, counting network evaluations (NFE)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+State = tuple[Tensor, ...]
+Field = Callable[[Tensor, State], State]
+"""f(t, state) -> d state / dt, with a scalar tensor t."""
+
+Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
+
+# Butcher tableaux: for each stage its time and the weights of the slopes before it; then the weights of the step.
+_TABLEAUX: dict[str, tuple[list[tuple[float, list[float]]], list[float]]] = {
+    "euler": ([(0.0, [])], [1.0]),
+    "midpoint": ([(0.0, []), (0.5, [0.5])], [0.0, 1.0]),
+    "heun": ([(0.0, []), (1.0, [1.0])], [0.5, 0.5]),
+    "rk4": ([(0.0, []), (0.5, [0.5]), (0.5, [0.0, 0.5]), (1.0, [0.0, 0.0, 1.0])], [1 / 6, 1 / 3, 1 / 3, 1 / 6]),
+}
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a block is integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
+
+    Raises:
+        ValueError: the method is unknown, or steps or tolerance are not positive.
+    """
+
+    method: Method = "euler"
+    steps: int = 1
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.method not in (*_TABLEAUX, "dopri5"):
+            raise ValueError(f"unknown solver '{self.method}', known: {[*_TABLEAUX, 'dopri5']}")
+        if self.steps < 1 or not self.tolerance > 0:
+            raise ValueError(f"steps and tolerance must be positive, found {self.steps} and {self.tolerance}")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The state at the end of an integration and the evaluations of the field that it took."""
+
+    state: State
+    nfe: int
+
+
+def integrate(field: Field, state: State, start: float, end: float, solver: Solver) -> Solution:
+    """Solve d state / dt = field(t, state) from t = start to t = end; `end` may lie before `start`."""
+    if solver.method == "dopri5":
+        return _adaptive(field, state, start, end, solver)
+    stages, weights = _TABLEAUX[solver.method]
+    step = (end - start) / solver.steps
+    for k in range(solver.steps):
+        slopes: list[State] = []
+        for offset, before in stages:
+            t = state[0].new_tensor(start + (k + offset) * step)
+            slopes.append(field(t, _advance(state, slopes, before, step)))
+        state = _advance(state, slopes, weights, step)
+    return Solution(state, solver.steps * len(stages))
+
+
+def _advance(state: State, slopes: list[State], weights: list[float], step: float) -> State:
+    """state + step Σ_j w_j slope_j, component by component."""
+    for slope, weight in zip(slopes, weights, strict=True):
+        if weight:
+            state = tuple(s + (step * weight) * d for s, d in zip(state, slope, strict=True))
+    return state
+
+
+def _adaptive(field: Field, state: State, start: float, end: float, solver: Solver) -> Solution:
+    """torchdiffeq's dopri5 (Dormand and Prince, 1980)."""
+    evaluations = 0
+
+    def counted(t: Tensor, state: State) -> State:
+        nonlocal evaluations
+        evaluations += 1
+        return field(t, state)
+
+    times = torch.tensor([start, end], dtype=state[0].dtype, device=state[0].device)
+    # Without step_t the solver steps past the end, where the network was never trained, and interpolates back.
+    options = {"step_t": times[1:]}
+    path = odeint(counted, state, times, rtol=solver.tolerance, atol=solver.tolerance, method="dopri5", options=options)
+    return Solution(tuple(component[-1] for component in path), evaluations)

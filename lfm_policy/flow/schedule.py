@@ -1,0 +1,59 @@
+"""The Ornstein-Uhlenbeck step and the schedule of steps that the blocks take (eq. 25 of arXiv 2410.02548)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def ou_step(x: Float[Tensor, "*shape"], gamma: float, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """(OU)_0^γ: e^{-γ} x + sqrt(1 - e^{-2γ}) z with standard normal `noise` z."""
+    return math.exp(-gamma) * x + math.sqrt(-math.expm1(-2 * gamma)) * noise
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """OU steps γ of all blocks but the last, which always ends at q = N(0, I) itself.
+
+    Raises:
+        ValueError: a step is not positive.
+    """
+
+    gammas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if any(not gamma > 0 for gamma in self.gammas):
+            raise ValueError(f"OU steps must be positive, found {self.gammas}")
+
+    @classmethod
+    def geometric(cls, blocks: int, c: float, rho: float) -> "Schedule":
+        """γ_n = ρ^(n-1) c for n = 1 … N - 1 (eq. 25; γ_N is not used)."""
+        if blocks < 1:
+            raise ValueError(f"a chain needs at least one block, found {blocks}")
+        return cls(tuple(c * rho**n for n in range(blocks - 1)))
+
+    @classmethod
+    def of(cls, gammas: Sequence[float]) -> "Schedule":
+        """A given list of N - 1 steps."""
+        return cls(tuple(gammas))
+
+    @property
+    def blocks(self) -> int:
+        """N, the last block included."""
+        return len(self.gammas) + 1
+
+    def time(self, n: int) -> float:
+        """Cumulated OU time at which block n starts, t_n = γ_1 + … + γ_n in the paper's count."""
+        return math.fsum(self.gammas[:n])
+
+    def marginal(
+        self, n: int, data: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """A sample of (OU)_0^{t_n} p_0, where block n starts when all blocks before it are exact."""
+        return ou_step(data, self.time(n), noise)
+
+    def target(self, n: int, left: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Block n's right end, coupled with its left end: one OU step of `left`; for the last block q itself."""
+        return noise if n == self.blocks - 1 else ou_step(left, self.gammas[n], noise)

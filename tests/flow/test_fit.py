@@ -1,0 +1,108 @@
+"""Fitting on Gaussian data: both modes and their combination find the closed-form chain."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lfm_policy.flow import FlowChain, Phase, Sample, Schedule, Solver, TensorPool, fit, interpolate, plan
+from lfm_policy.flow.fit import Losses, Mode, Optimise, pushed
+from tests.flow.gaussian import Gaussian, exact_chain
+
+DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(3, 0.3, 1.25)
+MODES: list[Mode] = ["sequential", "simulation_free", "combined"]
+
+
+class AffineField(nn.Module):
+    """v(x, t) = a(t) x + b(t) with polynomials a and b: rich enough for Gaussian data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 7, dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        chebyshev = torch.cos(torch.arange(7) * torch.arccos((2 * t - 1).clamp(-1, 1))[:, None]).to(x.dtype)
+        slope, shift = (chebyshev @ self.weight.T).T[:, :, None]
+        return slope * x + shift
+
+
+def _adam(chain: FlowChain) -> Optimise:
+    def optimise(k: int, phase: Phase, losses: Losses) -> None:
+        for n in phase.blocks:
+            if phase.warm_start:
+                chain.blocks[n].load_state_dict(chain.blocks[n - 1].state_dict())
+        optimiser = torch.optim.Adam([p for n in phase.blocks for p in chain.blocks[n].parameters()])
+        for step in range(phase.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = 0.2 * (1 - step / phase.steps)
+            for loss in losses(torch.Generator().manual_seed(1000 * k + step)):
+                loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
+    return optimise
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fit_finds_the_exact_marginals_and_generates_the_data(mode: Mode) -> None:
+    chain = FlowChain([AffineField() for _ in range(3)], SCHEDULE, solver=Solver("rk4", 10))
+    pool = TensorPool(DATA.sample(20_000, 1))
+    fit(chain, chain, pool, plan(mode, 3, 300), _adam(chain), batch=4096)
+    x = DATA.sample(20_000, 1, seed=5)
+    for stop in (1, 2, 3):
+        law, found = DATA.marginal(SCHEDULE, stop), chain.to_noise(x, stop=stop).x
+        assert found.mean().item() == pytest.approx(law.mean, abs=0.03)
+        assert found.std().item() == pytest.approx(law.std, abs=0.03)
+    generated = chain.to_data(Gaussian(0, 1).sample(20_000, 1, seed=6)).x
+    assert generated.mean().item() == pytest.approx(DATA.mean, abs=0.03)
+    assert generated.std().item() == pytest.approx(DATA.std, abs=0.03)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_with_one_block_every_mode_is_plain_flow_matching(mode: Mode) -> None:
+    """N = 1: the left end is the data itself, the right end noise, on the batch that the generator decides."""
+    chain = FlowChain([AffineField()], Schedule(()))
+    nn.init.normal_(chain.blocks[0].weight, generator=torch.Generator().manual_seed(0))
+    pool = TensorPool(DATA.sample(100, 1))
+    found: list[float] = []
+
+    def optimise(k: int, phase: Phase, losses: Losses) -> None:
+        found.extend(loss.item() for loss in losses(torch.Generator().manual_seed(3)))
+
+    fit(chain, chain, pool, plan(mode, 1, 4), optimise, batch=16)
+    generator = torch.Generator().manual_seed(3)
+    data = pool.x[torch.randint(100, (16,), generator=generator)]
+    noise = torch.randn(16, 1, generator=generator, dtype=torch.float64)
+    t = torch.rand(16, generator=generator)
+    path = interpolate("linear", data, noise, t)
+    expected = (chain.blocks[0](path.position, t) - path.velocity).square().mean().item()
+    assert found == pytest.approx([expected] * len(found))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_all_modes_give_each_block_the_same_number_of_updates(mode: Mode) -> None:
+    updates = [sum(phase.steps for phase in plan(mode, 4, 100) if n in phase.blocks) for n in range(4)]
+    assert updates == [100] * 4
+
+
+def test_the_pool_is_pushed_with_its_conditions_in_order() -> None:
+    chain, x = exact_chain(DATA, SCHEDULE), DATA.sample(10_000, 1)
+    pool = pushed(chain, TensorPool(x, cond=x.clone()), 2, batch=1024)
+    everything = pool.take(torch.arange(len(pool)))
+    assert everything.cond is not None
+    torch.testing.assert_close(everything.cond, x)
+    torch.testing.assert_close(everything.x, chain.to_noise(x, stop=2).x)
+
+
+def test_a_phase_that_is_skipped_reads_no_data() -> None:
+    """A resumed run goes over its finished phases without pushing the pool again."""
+
+    class Unreadable:
+        def __len__(self) -> int:
+            return 10
+
+        def take(self, index: Tensor) -> Sample:
+            raise AssertionError("the pool was read")
+
+    chain, seen = exact_chain(DATA, SCHEDULE), []
+    fit(chain, chain, Unreadable(), plan("sequential", 3, 5), lambda k, phase, losses: seen.append(k), batch=4)
+    assert seen == [0, 1, 2]

@@ -1,0 +1,59 @@
+"""Laws of the OU step and of the schedule."""
+
+import math
+
+import pytest
+import torch
+
+from lfm_policy.flow import Schedule, ou_step
+from tests.flow.gaussian import Gaussian
+
+
+def test_ou_steps_form_a_semigroup() -> None:
+    """Steps γ1 and γ2 on independent noises have the law of one step γ1 + γ2: same mean factor, same variance."""
+    x, zero, one = torch.ones(3).double(), torch.zeros(3).double(), torch.ones(3).double()
+    mean_twice = ou_step(ou_step(x, 0.3, zero), 0.5, zero)
+    torch.testing.assert_close(mean_twice, ou_step(x, 0.8, zero))
+    first = ou_step(ou_step(zero, 0.3, one), 0.5, zero)
+    second = ou_step(zero, 0.5, one)
+    torch.testing.assert_close(first**2 + second**2, ou_step(zero, 0.8, one) ** 2)
+
+
+def test_ou_keeps_the_normal_law_and_forgets_the_start() -> None:
+    unit = Gaussian(0, 1).after_ou(0.7)
+    assert (unit.mean, unit.std) == pytest.approx((0, 1))
+    far = torch.full((2,), 5.0)
+    torch.testing.assert_close(ou_step(far, 60.0, torch.ones(2)), torch.ones(2))
+
+
+def test_geometric_schedule_is_equation_25_with_a_free_last_block() -> None:
+    schedule = Schedule.geometric(4, 0.15, 1.25)
+    assert schedule.gammas == pytest.approx((0.15, 0.1875, 0.234375))
+    assert schedule.blocks == 4
+    assert schedule.time(0) == 0
+    assert schedule.time(3) == pytest.approx(0.571875)
+
+
+def test_one_block_has_no_ou_step_and_ends_in_noise() -> None:
+    schedule = Schedule.geometric(1, 0.15, 1.25)
+    data, noise = torch.zeros(5), torch.ones(5)
+    assert schedule.gammas == ()
+    assert schedule.target(0, data, noise) is noise
+
+
+def test_marginals_and_targets_have_the_closed_form_law() -> None:
+    schedule, data = Schedule.geometric(3, 0.4, 1.5), Gaussian(2.0, 0.5)
+    x0 = data.sample(200_000, 1)
+    left = schedule.marginal(1, x0, Gaussian(0, 1).sample(200_000, 1, seed=1))
+    right = schedule.target(1, left, Gaussian(0, 1).sample(200_000, 1, seed=2))
+    for sample, law in ((left, data.marginal(schedule, 1)), (right, data.marginal(schedule, 2))):
+        assert sample.mean().item() == pytest.approx(law.mean, abs=0.01)
+        assert sample.std().item() == pytest.approx(law.std, abs=0.01)
+    covariance = torch.cov(torch.cat([left, right], 1).T)[0, 1].item()
+    assert covariance == pytest.approx(math.exp(-schedule.gammas[1]) * data.marginal(schedule, 1).std ** 2, abs=0.01)
+
+
+@pytest.mark.parametrize("gammas", [(0.1, 0.0), (-0.1,), (float("nan"),)])
+def test_steps_must_be_positive(gammas: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Schedule(gammas)
