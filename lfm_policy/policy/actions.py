@@ -61,7 +61,7 @@ def decode_absolute(action: ArrayLike) -> tuple[Array, Array, Array]:
 def rotation_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between rotations a and b, (..., 3, 3) each: (...,) [rad]."""
     relative = np.swapaxes(np.asarray(a), -1, -2) @ np.asarray(b)
-    return np.linalg.norm(matrix_to_rotvec(relative), axis=-1)
+    return np.asarray(np.linalg.norm(matrix_to_rotvec(relative), axis=-1))
 
 
 def _unit(vector: Array) -> Array:

@@ -1,0 +1,45 @@
+"""Velocity networks v(x, t, cond); every block of a chain is one of them."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.networks.unet1d import ConditionalUnet1d
+
+__all__ = ["ConditionalUnet1d", "build"]
+
+
+def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> nn.Module:
+    """Make the network that `spec` describes: `_target_` is its dotted class name, the other entries its arguments.
+
+    Args:
+        spec: plain values, as they stand in a configuration or a checkpoint.
+        own_only: refuse classes from outside this package (a checkpoint may come from anywhere).
+        sizes: arguments that the data decides, such as action_dim and cond_dim.
+
+    Raises:
+        ConfigError: there is no such class, it is no module, it refuses the arguments, or it may not be loaded.
+    """
+    arguments = {key: value for key, value in spec.items() if key != "_target_"}
+    target = str(spec.get("_target_", ""))
+    module_name, _, class_name = target.rpartition(".")
+    if own_only and module_name.split(".")[0] != "lfm_policy":
+        raise ConfigError(
+            f"the network '{target}' is code from outside this package: load it with trust_code=True "
+            "if you know where the checkpoint comes from"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"network._target_ '{target}' cannot be imported: {error}") from None
+    cls = getattr(module, class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        names = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise ConfigError(f"network._target_ '{target}' is no torch module: {nearest(class_name, names)}")
+    try:
+        return cls(**arguments, **sizes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"network {target} refuses {arguments}: {error}") from None

@@ -1,0 +1,139 @@
+"""The observation-conditioned 1D-convolutional UNet over action chunks of Diffusion Policy (Chi et al. 2023)."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lfm_policy.networks.embeddings import SinusoidalEmbedding
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution along time, group normalisation, Mish."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int) -> None:
+        super().__init__(
+            nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(groups, outputs), nn.Mish()
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two convolution blocks; the condition scales and shifts the features between them (FiLM, Perez et al. 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, condition: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs, kernel, groups)
+        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * outputs))
+        self.second = ConvBlock(outputs, outputs, kernel, groups)
+        self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b i t"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o t"]:
+        scale, shift = self.film(condition)[:, :, None].chunk(2, dim=1)
+        return self.second(torch.addcmul(shift, scale, self.first(x))) + self.skip(x)
+
+
+class Level(nn.ModuleList):
+    """Residual blocks in a row, under the same condition."""
+
+    def forward(self, x: Float[Tensor, "b i t"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o t"]:
+        for block in self:
+            x = block(x, condition)
+        return x
+
+
+class ConditionalUnet1d(nn.Module):
+    """Velocity v(x, t, cond) of action chunks x (B, T, action_dim); T must be divisible by 2^(levels - 1).
+
+    Args:
+        action_dim: width of one action.
+        cond_dim: width of the condition, the flattened observation history.
+        dims: channels of each level.
+        kernel: width of the convolutions, odd.
+        groups: groups of the normalisation; must divide every level's channels.
+        time_dim: width of the time embedding.
+
+    Raises:
+        ValueError: a level's channels are not divisible by `groups`.
+    """
+
+    def __init__(
+        self,
+        action_dim: int,
+        cond_dim: int,
+        dims: Sequence[int] = (128, 256, 512),
+        kernel: int = 5,
+        groups: int = 8,
+        time_dim: int = 128,
+    ) -> None:
+        super().__init__()
+        if any(dim % groups for dim in dims):
+            raise ValueError(f"every level must be divisible by groups = {groups}, found dims {list(dims)}")
+        self.factor = 2 ** (len(dims) - 1)
+        self.time = nn.Sequential(
+            SinusoidalEmbedding(time_dim),
+            nn.Linear(time_dim, 4 * time_dim),
+            nn.Mish(),
+            nn.Linear(4 * time_dim, time_dim),
+        )
+
+        def residual(inputs: int, outputs: int) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, time_dim + cond_dim, kernel, groups)
+
+        levels = list(zip([action_dim, *dims[:-1]], dims, strict=True))
+        self.down = nn.ModuleList(Level([residual(i, o), residual(o, o)]) for i, o in levels)
+        self.shrink = nn.ModuleList(nn.Conv1d(o, o, 3, stride=2, padding=1) for o in dims[:-1])
+        self.middle = Level([residual(dims[-1], dims[-1]), residual(dims[-1], dims[-1])])
+        self.up = nn.ModuleList(Level([residual(2 * o, i), residual(i, i)]) for i, o in reversed(levels[1:]))
+        self.grow = nn.ModuleList(nn.ConvTranspose1d(i, i, 4, stride=2, padding=1) for i, _ in reversed(levels[1:]))
+        self.out = nn.Sequential(ConvBlock(dims[0], dims[0], kernel, groups), nn.Conv1d(dims[0], action_dim, 1))
+
+    def forward(
+        self, x: Float[Tensor, "b t a"], t: Float[Tensor, " b"], cond: Float[Tensor, "b c"]
+    ) -> Float[Tensor, "b t a"]:
+        if x.shape[1] % self.factor:
+            raise ValueError(
+                f"chunks of {x.shape[1]} actions cannot be halved at each level: use a multiple of {self.factor}"
+            )
+        condition = torch.cat([self.time(t), cond], dim=-1)
+        x = x.mT
+        skips = []
+        for number, level in enumerate(self.down):
+            x = level(x, condition)
+            skips.append(x)
+            if number < len(self.shrink):
+                x = self.shrink[number](x)
+        x = self.middle(x, condition)
+        for level, grow in zip(self.up, self.grow, strict=True):
+            x = grow(level(torch.cat([x, skips.pop()], dim=1), condition))
+        return self.out(x).mT
+
+
+_RENAMES = [
+    (r"^diffusion_step_encoder\.", "time."),
+    (r"^down_modules\.(\d+)\.2\.conv\.", r"shrink.\1."),
+    (r"^down_modules\.", "down."),
+    (r"^mid_modules\.", "middle."),
+    (r"^up_modules\.(\d+)\.2\.conv\.", r"grow.\1."),
+    (r"^up_modules\.", "up."),
+    (r"^final_conv\.0\.block\.", "out.0."),
+    (r"^final_conv\.1\.", "out.1."),
+    (r"\.blocks\.0\.block\.", ".first."),
+    (r"\.blocks\.1\.block\.", ".second."),
+    (r"\.cond_encoder\.", ".film."),
+    (r"\.residual_conv\.", ".skip."),
+]
+
+
+def from_diffusion_policy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of Diffusion Policy's ConditionalUnet1D, so that `ConditionalUnet1d` takes them as they are.
+
+    Its integer step k corresponds to t = k / 100.
+    """
+    renamed = {}
+    for name, value in weights.items():
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed

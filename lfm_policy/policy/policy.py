@@ -1,0 +1,227 @@
+"""The policy: normalise the observations, run the chain from noise to data under them, denormalise the actions."""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lfm_policy import networks
+from lfm_policy.data.contract import Contract, Frozen
+from lfm_policy.data.normalize import AffineNormalizer
+from lfm_policy.errors import CheckpointError, ContractError
+from lfm_policy.files import atomic_directory, read_json
+from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
+from lfm_policy.flow.fit import block_loss
+from lfm_policy.rollout.protocols import ChunkBatch
+
+FORMAT = "lfm-policy/1"
+STATE, ACTION = "observation.state", "action"
+"""Keys of a batch, as LeRobot names them."""
+
+
+class PolicySpec(Frozen):
+    """Everything that shapes a policy except its weights and its contract; the content of config.json."""
+
+    format: Literal["lfm-policy/1"] = FORMAT
+    horizon: int = 16
+    """T: actions in a chunk."""
+    observation_steps: int = 2
+    """To: observations that a chunk is conditioned on."""
+    action_steps: int = 8
+    """Ta: actions executed of a chunk."""
+    gammas: tuple[float, ...]
+    """OU steps of all blocks but the last."""
+    interpolant: Interpolant = "linear"
+    solver: Solver = Solver()
+    network: dict[str, Any]
+    """`_target_` and arguments of one block's network."""
+
+
+class LFMPolicy(nn.Module):
+    """A conditional Local Flow Matching policy.
+
+    Args:
+        spec: horizons, schedule, solver and network.
+        contract: what observations and actions mean.
+        trust_code: allow a network class from outside this package.
+    """
+
+    def __init__(self, spec: PolicySpec, contract: Contract, *, trust_code: bool = True) -> None:
+        super().__init__()
+        self.spec = spec
+        self.contract = contract
+        schedule = Schedule(spec.gammas)
+        sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * contract.observation_dim}
+        blocks = [networks.build(spec.network, own_only=not trust_code, **sizes) for _ in range(schedule.blocks)]
+        self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
+        self.observation_normalizer = AffineNormalizer(contract.observation_dim)
+        self.action_normalizer = AffineNormalizer(contract.action_dim)
+        self.reset()
+
+    @property
+    def observation_steps(self) -> int:
+        """To."""
+        return self.spec.observation_steps
+
+    @property
+    def action_steps(self) -> int:
+        """Ta."""
+        return self.spec.action_steps
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(T, action_dim)."""
+        return (self.spec.horizon, self.contract.action_dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.observation_normalizer.scale.device
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """The simulation-free training loss of a batch, the mean over blocks, and its parts.
+
+        Args:
+            batch: "observation.state" (B, To, D) and "action" (B, T, A), in raw units.
+        """
+        sample = self.sample_of(batch[STATE], batch[ACTION])
+        generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, ())))
+        chain = self.chain
+        losses = [block_loss(chain, n, sample, "marginal", TimeLaw(), generator) for n in range(len(chain.blocks))]
+        parts = {f"loss_block{n}": float(loss.detach()) for n, loss in enumerate(losses)}
+        return torch.stack(losses).mean(), parts
+
+    def condition(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b c"]:
+        """Normalise and flatten an observation history."""
+        return self.observation_normalizer.normalize(history).flatten(1)
+
+    @torch.inference_mode()
+    def predict_action_chunk(
+        self, batch: Mapping[str, Tensor], noise: Float[Tensor, "b t a"] | None = None, solver: Solver | None = None
+    ) -> Float[Tensor, "b t a"]:
+        """Action chunks (B, T, A) in the contract's units, from "observation.state" (B, D) or (B, To, D).
+
+        Raises:
+            ContractError: the observations have another shape, or the normalisers were lost.
+        """
+        return self._chunk(self._history(batch[STATE]), noise, solver)[0]
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+        """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see rollout/protocols.py."""
+        with torch.inference_mode():
+            actions, nfe = self._chunk(
+                self._history(torch.from_numpy(histories)), torch.from_numpy(noise).to(self.device), None
+            )
+        return ChunkBatch(actions.cpu().numpy(), nfe)
+
+    @torch.inference_mode()
+    def select_action(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "b a"]:
+        """The next action of B parallel episodes, from their current observation (B, D); keeps history and chunk."""
+        self._past.append(batch[STATE].to(self.device))
+        if not self._queue:
+            first = self.observation_steps - 1
+            past = [self._past[0]] * (self.observation_steps - len(self._past)) + list(self._past)
+            chunk, _ = self._chunk(torch.stack(past, dim=1), None, None)
+            self._queue.extend(chunk[:, first : first + self.action_steps].unbind(1))
+        return self._queue.popleft()
+
+    def reset(self) -> None:
+        """Forget history and chunk of `select_action`: a new episode begins."""
+        self._past: deque[Tensor] = deque(maxlen=self.observation_steps)
+        self._queue: deque[Tensor] = deque()
+
+    def _history(self, observation: Tensor) -> Tensor:
+        if observation.ndim == 2:
+            observation = observation[:, None].expand(-1, self.observation_steps, -1)
+        expected = (self.observation_steps, self.contract.observation_dim)
+        if observation.shape[1:] != expected:
+            raise ContractError(
+                f"expected observations (B, {expected[1]}) or histories (B, {expected[0]}, {expected[1]}), "
+                f"found {tuple(observation.shape)}"
+            )
+        return observation.to(self.device)
+
+    def _chunk(self, history: Tensor, noise: Tensor | None, solver: Solver | None) -> tuple[Tensor, int]:
+        if noise is None:
+            noise = torch.randn(len(history), *self.noise_shape, device=self.device)
+        passage = self.chain.to_data(noise, self.condition(history), solver=solver)
+        return self.action_normalizer.denormalize(passage.x), passage.nfe
+
+    def sample_of(self, history: Float[Tensor, "b to d"], action: Float[Tensor, "b t a"]) -> Sample:
+        """Raw histories and chunks as what the chain is trained on: x, and the condition."""
+        return Sample(self.action_normalizer.normalize(action), self.condition(history))
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json, contract.json and model.safetensors, atomically."""
+        with atomic_directory(directory) as temporary:
+            self.write(temporary)
+
+    def write(self, directory: Path) -> None:
+        """Write the files of `save_pretrained` into an existing directory."""
+        spec = self.spec.model_dump(mode="json") | {"solver": asdict(self.spec.solver)}
+        (directory / "config.json").write_text(json.dumps(spec, indent=2) + "\n")
+        (directory / "contract.json").write_text(self.contract.model_dump_json(indent=2) + "\n")
+        save_file(self.state_dict(), directory / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        weights: Literal["ema", "raw"] = "ema",
+        device: torch.device | str = "cpu",
+        trust_code: bool = False,
+    ) -> "LFMPolicy":
+        """Load a checkpoint or the output of `save_pretrained`, in evaluation mode.
+
+        Args:
+            directory: the checkpoint, or the folder of a run that holds one.
+            weights: the moving average (where there is one) or the weights as trained.
+            device: where to put the policy.
+            trust_code: allow a network class from outside this package.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or does not fit the others.
+        """
+        directory = _checkpoint_in(Path(directory))
+        try:
+            spec = PolicySpec.model_validate(read_json(directory / "config.json"))
+            contract = Contract.model_validate(read_json(directory / "contract.json"))
+        except (ValidationError, json.JSONDecodeError, FileNotFoundError) as error:
+            raise CheckpointError(f"{directory} holds no policy that can be read: {error}") from None
+        policy = cls(spec, contract, trust_code=trust_code)
+        state = _read_tensors(directory / "model.safetensors")
+        if weights == "ema" and (directory / "ema.safetensors").exists():
+            state |= _read_tensors(directory / "ema.safetensors")
+        try:
+            policy.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights in {directory} do not fit its config.json: {error}") from None
+        return policy.to(device).eval()
+
+
+def _checkpoint_in(directory: Path) -> Path:
+    for candidate in (directory, directory / "checkpoint"):
+        if (candidate / "config.json").exists():
+            return candidate
+    raise CheckpointError(
+        f"no checkpoint in {directory}: expected config.json, contract.json and model.safetensors there or in "
+        f"{directory / 'checkpoint'}; train one with scripts/train.py"
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: {error}") from None
