@@ -1,13 +1,13 @@
 """The edge of every script: Hydra composes YAML with the overrides given, pydantic types it, errors are kind."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lfm_policy.errors import ConfigError, LFMError, nearest
@@ -48,22 +48,48 @@ def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
             raise ConfigError(f"expected key=value, found '{override}' (try --help)")
     try:
         with initialize_config_dir(str(CONFIG), version_base="1.3"):
-            _known_keys(config, overrides)
-            composed = OmegaConf.to_container(compose(config, overrides), resolve=True)
+            groups = [override for override in overrides if _group(override) is not None]
+            _require_known(compose(config, groups), set(overrides) - set(groups))
+            composed = compose(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ or error
-        raise ConfigError(f"{error}\n{cause}".strip() if cause is not error else str(error)) from None
-    assert isinstance(composed, dict)
-    return parse(model, {str(key): value for key, value in composed.items()}, f"config/{config}.yaml")
+        raise ConfigError(str(error.__cause__ or error)) from None
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError("missing: " + ", ".join(f"{key}=VALUE" for key in missing) + " (try --help)")
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    return parse(model, {str(key): value for key, value in values.items()}, f"config/{config}.yaml")
 
 
-def _known_keys(config: str, overrides: list[str]) -> None:
-    """Name the nearest key for a misspelt top-level override; Hydra's own message lists none."""
-    known = set(compose(config)) | {group.name for group in CONFIG.iterdir() if group.is_dir()}
+def _group(override: str) -> str | None:
+    """The configuration group that an override chooses from, or None when it sets a value.
+
+    Raises:
+        ConfigError: the group has no such file.
+    """
+    name, choice = override.split("=", 1)
+    folder = CONFIG / name
+    if not folder.is_dir():
+        return None
+    choices = [str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")]
+    if choice not in choices:
+        raise ConfigError(f"there is no {name}={choice}: {nearest(choice, choices)}")
+    return name
+
+
+def _require_known(composed: DictConfig, overrides: Iterable[str]) -> None:
+    """Name the nearest key for a misspelt one; Hydra's own message lists none. A leading + adds a key on purpose."""
     for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        if key.split(".")[0].split("@")[0].split("/")[0] not in known:
-            raise ConfigError(f"unknown setting '{key}': {nearest(key, known)}")
+        key = override.split("=", 1)[0].lstrip("~")
+        node: Any = composed
+        for part in [] if key.startswith("+") else key.split("."):
+            if not isinstance(node, DictConfig):
+                break
+            names = [str(name) for name in node.keys()]  # noqa: SIM118 (iteration skips missing values)
+            if part not in names:
+                groups = [folder.name for folder in CONFIG.iterdir() if folder.is_dir()] if node is composed else []
+                raise ConfigError(f"unknown setting '{key}': {nearest(part, names + groups)}")
+            node = node._get_node(part)
 
 
 def _fail(error: LFMError) -> int:

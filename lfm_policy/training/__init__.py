@@ -1,0 +1,1 @@
+"""Training: the optimiser's loop, the moving average, checkpoints and logs."""

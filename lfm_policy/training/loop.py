@@ -1,0 +1,195 @@
+"""The training loop: one page of plain torch, counted in steps. `flow.fit` calls it once a phase.
+
+Everything random in step s of phase k comes from a generator seeded with (seed, k, s), and the learning rate is a
+function of s: a run that was interrupted continues bit for bit from its last checkpoint.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lfm_policy.data.contract import Frozen
+from lfm_policy.errors import LFMError
+from lfm_policy.flow import FlowChain, Phase
+from lfm_policy.flow.fit import Losses
+from lfm_policy.training.ema import Ema
+
+
+class OptimiserSettings(Frozen):
+    """AdamW with warm-up and cosine decay in every phase; Diffusion Policy's values by default."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = (0.95, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-6
+    warmup_steps: int = Field(default=500, ge=0)
+    gradient_clip: float | None = Field(default=None, gt=0)
+    """Largest norm of one block's gradient, or none."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged in one update."""
+    ema_power: float = 0.75
+    ema_max_decay: float = 0.9999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on GPUs that have it, fp32 elsewhere."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one update did."""
+
+    step: int
+    """Updates done so far, over all phases."""
+    total: int
+    phase: int
+    losses: Mapping[int, float]
+    """Matching loss of each block that was updated."""
+    learning_rate: float
+    seconds: float
+    """Wall time of the update."""
+
+
+@runtime_checkable
+class Saver(Protocol):
+    """Stores the trainer's state when it is due."""
+
+    def __call__(self, trainer: "Trainer", *, force: bool) -> None: ...
+
+
+class TrainingDiverged(LFMError):
+    """The loss became NaN or infinite."""
+
+
+class Trainer:
+    """Carries out the phases of a plan on a chain.
+
+    Args:
+        chain: the networks; their device decides where everything runs.
+        phases: the plan.
+        settings: the optimiser's.
+        seed: decides batches, noise and times.
+        on_step: hears each update.
+        save: called after each update, and with force at the end of each phase.
+    """
+
+    def __init__(
+        self,
+        chain: FlowChain,
+        phases: tuple[Phase, ...],
+        settings: OptimiserSettings,
+        seed: int,
+        on_step: Callable[[StepReport], None],
+        save: Saver,
+    ) -> None:
+        self.chain, self.phases, self.settings, self.seed = chain, phases, settings, seed
+        self.ema = Ema(chain, settings.ema_power, settings.ema_max_decay)
+        self.phase, self.step = 0, 0
+        """Where the run stands: `step` updates of phase number `phase` are done."""
+        self.seconds = 0.0
+        """Wall time of all updates, those before an interruption included [s]."""
+        self.optimiser: torch.optim.AdamW | None = None
+        self._on_step, self._save = on_step, save
+        self._device = next(chain.parameters()).device
+
+    def optimise(self, k: int, phase: Phase, losses: Losses) -> None:
+        """`flow.fit.Optimise`: the updates of phase k that are still to be done."""
+        if k < self.phase:
+            return
+        if self.step == 0:
+            self._begin(phase)
+        optimiser = self.optimiser or self.new_optimiser(phase)
+        for step in range(self.step, phase.steps):
+            started = time.perf_counter()
+            rate = learning_rate(step, phase.steps, self.settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            values = self._backward(k, step, phase, losses)
+            self._clip(phase)
+            optimiser.step()
+            optimiser.zero_grad()
+            self.ema.update(self.chain, phase.blocks)
+            self.step, self.optimiser = step + 1, optimiser
+            seconds = time.perf_counter() - started
+            self.seconds += seconds
+            self._on_step(StepReport(self.done, self.total, k, values, rate, seconds))
+            self._save(self, force=False)
+        self.phase, self.step, self.optimiser = k + 1, 0, None
+        self._save(self, force=True)
+
+    @property
+    def done(self) -> int:
+        """Updates done, over all phases."""
+        return sum(phase.steps for phase in self.phases[: self.phase]) + self.step
+
+    @property
+    def total(self) -> int:
+        """Updates of the whole plan."""
+        return sum(phase.steps for phase in self.phases)
+
+    def new_optimiser(self, phase: Phase) -> torch.optim.AdamW:
+        """A fresh optimiser over the phase's blocks."""
+        s = self.settings
+        return torch.optim.AdamW(
+            [p for n in phase.blocks for p in self.chain.blocks[n].parameters()],
+            lr=s.learning_rate,
+            betas=s.betas,
+            eps=s.eps,
+            weight_decay=s.weight_decay,
+            fused=True,
+        )
+
+    def _begin(self, phase: Phase) -> None:
+        for n in phase.blocks:
+            source = self.ema.chain.blocks[n - 1] if phase.warm_start else self.ema.chain.blocks[n]
+            self.chain.blocks[n].load_state_dict(source.state_dict())
+        self.ema.restart(self.chain, phase.blocks)
+
+    def _backward(self, k: int, step: int, phase: Phase, losses: Losses) -> dict[int, float]:
+        """Accumulate the gradients of one update; returns each block's mean loss."""
+        totals: list[Tensor] = [torch.zeros((), device=self._device) for _ in phase.blocks]
+        parts = self.settings.accumulate
+        for part in range(parts):
+            generator = torch.Generator(self._device).manual_seed(_seed(self.seed, k, step, part))
+            batch = losses(generator)
+            for place in range(len(phase.blocks)):
+                with self._autocast():
+                    loss = next(batch) / parts
+                loss.backward()
+                totals[place] += loss.detach()
+        values = dict(zip(phase.blocks, torch.stack(totals).tolist(), strict=True))
+        if not all(math.isfinite(value) for value in values.values()):
+            raise TrainingDiverged(
+                f"the loss is not finite in step {step} of phase {k}: {values}; lower optimiser.learning_rate "
+                "(the last checkpoint is intact)"
+            )
+        return values
+
+    def _clip(self, phase: Phase) -> None:
+        if self.settings.gradient_clip is not None:
+            for n in phase.blocks:
+                torch.nn.utils.clip_grad_norm_(self.chain.blocks[n].parameters(), self.settings.gradient_clip)
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.settings.precision
+        if precision == "auto":
+            bf16 = self._device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bf16" if bf16 else "fp32"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
+    """Linear warm-up to the base rate, then half a cosine down to 0 at the end of the phase."""
+    warmup = min(settings.warmup_steps, steps // 2)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _seed(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))

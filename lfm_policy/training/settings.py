@@ -1,0 +1,84 @@
+"""The settings of a training run; config/train.yaml composes them."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lfm_policy.data.contract import Frozen
+from lfm_policy.flow import Interpolant, Schedule, Solver, TimeLaw
+from lfm_policy.flow.fit import Mode
+from lfm_policy.training.log import LogSettings
+from lfm_policy.training.loop import OptimiserSettings
+
+
+class WindowData(Frozen):
+    """A prepared data set of demonstrations, cut into windows (Diffusion Policy's defaults)."""
+
+    path: str
+    horizon: int = Field(default=16, ge=1)
+    observation_steps: int = Field(default=2, ge=1)
+    action_steps: int = Field(default=8, ge=1)
+    observation_normalizer: Literal["standard", "scalar"] = "standard"
+    """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
+
+
+class FlowSettings(Frozen):
+    """The chain and how it is fitted."""
+
+    blocks: int = Field(default=4, ge=1)
+    c: float = Field(default=0.15, gt=0)
+    rho: float = Field(default=1.25, gt=0)
+    gammas: tuple[float, ...] | None = None
+    """OU steps given one by one, in place of (blocks, c, rho)."""
+    interpolant: Interpolant = "linear"
+    mode: Mode = "simulation_free"
+    refine: float = Field(default=0.25, ge=0, le=1)
+    """Share of the steps that mode "combined" spends on its sequential pass."""
+    time_law: TimeLaw = TimeLaw()
+    solver: Solver = Solver()
+
+    def schedule(self) -> Schedule:
+        """The block schedule of these settings."""
+        return Schedule(self.gammas) if self.gammas is not None else Schedule.geometric(self.blocks, self.c, self.rho)
+
+
+class TrainSettings(Frozen):
+    """One training run. The same settings and the same `out` continue an interrupted run."""
+
+    name: str
+    """What is trained, for reports: "robot/lift"."""
+    method: str
+    """How, for reports: "lfm", "fm" or "interflow"."""
+    out: str
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    data: WindowData
+    network: dict[str, Any]
+    global_network: dict[str, Any]
+    """The one network with as many parameters as the whole chain, for methods of one block."""
+    flow: FlowSettings
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the windows; in place of `steps`."""
+    batch: int = Field(default=256, ge=1)
+    optimiser: OptimiserSettings
+    checkpoint_seconds: float = Field(default=120, ge=0)
+    logging: LogSettings
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSettings":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give either steps or epochs, found steps={self.steps} and epochs={self.epochs}")
+        return self
+
+    def updates(self, samples: int) -> int:
+        """Updates of each block for a pool of `samples`."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * samples / (self.batch * self.optimiser.accumulate)))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides the trained weights."""
+        return self.model_dump(mode="json", exclude={"out", "threads", "checkpoint_seconds", "logging"})

@@ -1,0 +1,137 @@
+"""Train a policy on a prepared data set: `python scripts/train.py experiment=robot/lift size=small data.path=DIR.zarr`.
+
+The same command continues an interrupted run, bit for bit from its last checkpoint.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import _cli
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lfm_policy.data.store import open_store
+from lfm_policy.errors import ConfigError
+from lfm_policy.files import write_json
+from lfm_policy.flow import fit, plan
+from lfm_policy.policy import LFMPolicy
+from lfm_policy.training.checkpoint import Checkpointer, digest
+from lfm_policy.training.log import RunLog
+from lfm_policy.training.loop import StepReport, Trainer
+from lfm_policy.training.progress import TrainingProgress
+from lfm_policy.training.robot import WindowPool, evaluation_loss, new_policy, window_pool
+from lfm_policy.training.settings import TrainSettings
+
+
+def main(settings: TrainSettings) -> None:
+    """Train, then write summary.json beside the checkpoint."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = _device(settings.device)
+    out = Path(settings.out)
+    store = open_store(Path(settings.data.path))
+    policy = new_policy(settings, store).to(device)
+    pool = window_pool(settings, store, policy)
+    phases = plan(settings.flow.mode, len(policy.chain.blocks), settings.updates(len(pool)), settings.flow.refine)
+
+    fingerprint = settings.fingerprint() | {"source": dict(store.source)}
+    save = Checkpointer(out / "checkpoint", policy, fingerprint, settings.checkpoint_seconds)
+    reporter = Reporter(settings)
+    trainer = Trainer(policy.chain, phases, settings.optimiser, settings.seed, reporter, save)
+    resumed = save.resume(trainer)
+    reporter.begin(trainer, resumed)
+    with reporter:
+        fit(
+            policy.chain,
+            trainer.ema.chain,
+            pool,
+            phases,
+            trainer.optimise,
+            batch=settings.batch,
+            time_law=settings.flow.time_law,
+        )
+    values = summary(settings, policy, trainer, pool)
+    if len(store.valid):
+        values["valid_loss"] = evaluation_loss(trainer.ema.chain, window_pool(settings, store, policy, "valid"))
+    write_json(out / "summary.json", values)
+    show(reporter.console, values)
+
+
+class Reporter:
+    """Progress, metrics and the closing table of one run."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings, self.out = settings, Path(settings.out)
+        self.console = Console()
+
+    def begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Open log and progress where the run stands."""
+        if resumed and trainer.done < trainer.total:
+            self.console.print(f"continuing {self.out} at step {trainer.done} of {trainer.total}", highlight=False)
+        config, logging = self.settings.model_dump(mode="json"), self.settings.logging
+        self._log = RunLog(self.out, config, logging, trainer.done, self.settings.name)
+        self._progress = TrainingProgress(trainer.total, trainer.done)
+
+    def __call__(self, report: StepReport) -> None:
+        """`Trainer.on_step`."""
+        samples_per_s = self.settings.batch * self.settings.optimiser.accumulate / report.seconds
+        loss = sum(report.losses.values()) / len(report.losses)
+        self._progress.update(report.step, loss, samples_per_s)
+        if report.step % self.settings.logging.every == 0 or report.step == report.total:
+            values = {"loss": loss, "phase": report.phase, "learning_rate": report.learning_rate}
+            values |= {f"loss/block{n}": value for n, value in report.losses.items()}
+            self._log.log(report.step, values | {"samples_per_s": samples_per_s, "seconds": report.seconds})
+
+    def __enter__(self) -> "Reporter":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.__exit__(*error)  # type: ignore[arg-type]
+        self._log.__exit__(*error)  # type: ignore[arg-type]
+
+
+def summary(settings: TrainSettings, policy: LFMPolicy, trainer: Trainer, pool: WindowPool) -> dict[str, Any]:
+    """What was trained, from which data, at what cost; the losses are those of the averaged weights on fixed noise."""
+    chain = policy.chain
+    return {
+        "name": settings.name,
+        "method": settings.method,
+        "mode": settings.flow.mode,
+        "seed": settings.seed,
+        "blocks": len(chain.blocks),
+        "parameters": sum(p.numel() for p in chain.parameters()),
+        "windows": len(pool),
+        "updates": trainer.total,
+        "batch": settings.batch * settings.optimiser.accumulate,
+        "epochs": settings.updates(len(pool)) * settings.batch * settings.optimiser.accumulate / len(pool),
+        "seconds": trainer.seconds,
+        "device": str(policy.device),
+        "threads": torch.get_num_threads(),
+        "loss": evaluation_loss(trainer.ema.chain, pool),
+        "digest": digest(Path(settings.out) / "checkpoint"),
+    }
+
+
+def show(console: Console, values: dict[str, Any]) -> None:
+    """Print the summary as a table."""
+    table = Table("", "value", title="training")
+    for key, value in values.items():
+        losses = isinstance(value, dict)
+        text = "  ".join(f"{v:.4f}" for v in value.values()) if losses else str(value)
+        table.add_row(key, f"{value:,.4g}" if isinstance(value, float) else text)
+    console.print(table)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device '{name}' cannot be used here: {error}") from None
+
+
+if __name__ == "__main__":
+    _cli.run("train", TrainSettings, main, __doc__)
