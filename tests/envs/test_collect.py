@@ -45,6 +45,13 @@ def contents(path: Path) -> dict:
     return found
 
 
+def wait_until(condition, seconds: float = 60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
 def assert_same_files(one: Path, other: Path):
     ours, theirs = contents(one), contents(other)
     assert ours.keys() == theirs.keys()
@@ -147,10 +154,12 @@ def test_a_killed_collection_continues(collection, tmp_path):
     process = subprocess.Popen(
         [*command, f"out={tmp_path}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not list(tmp_path.glob("episodes/*.hdf5")) and process.poll() is None:
-        time.sleep(0.05)
+    wait_until(lambda: list(tmp_path.glob("episodes/*.hdf5")) or process.poll() is not None)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     process.wait()
+    assert workers
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     assert not (tmp_path / "demos.hdf5").exists()
     with h5py.File(min(tmp_path.glob("episodes/*.hdf5")), "a") as part:
         part["demo"].attrs["finished_before"] = True
