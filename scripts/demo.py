@@ -36,7 +36,7 @@ class Settings(Frozen):
 
     task: str
     compare: Literal["none", "fm"]
-    size: str
+    model: Literal["tiny", "small", "paper"]
     episodes: int = Field(ge=2)
     evaluations: int = Field(ge=1)
     steps: int | None = Field(ge=1)
@@ -90,7 +90,7 @@ def stages(settings: Settings) -> list[Stage]:
     collect = Stage("collect", demos)
     prepare = Stage("prepare", {"source": out / "demos" / "demos.hdf5", "out": data}, collect)
     plan = [collect, prepare]
-    training = {"experiment": f"robot/{s.task}", "size": s.size, "data.path": data, "seed": s.seed}
+    training = {"experiment": f"robot/{s.task}", "size": s.model, "data.path": data, "seed": s.seed}
     if s.steps is not None:
         training["steps"] = s.steps
     rollouts = {"episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 1}
