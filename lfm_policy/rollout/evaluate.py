@@ -50,7 +50,8 @@ def evaluate(
         ContractError: environment and policy disagree; no step has been made.
         RolloutError: `out` holds episodes of another identity, or a worker keeps failing.
     """
-    out, options, console = Path(out), options or RunnerOptions(), console or Console()
+    out, options = Path(out), options or RunnerOptions()
+    console = console or Console()
     log = EpisodeLog(out, {**identity, "policy_batch": options.policy_batch})
     missing = [seed for seed in seeds if seed not in log.done]
     if missing:
@@ -60,15 +61,19 @@ def evaluate(
     report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
     write_markdown(out / "report.md", title, report, results)
     skipped = {"plot": plot(out / "success.png", title, results)}
+    summary = {"task": identity.get("environment"), **report.model_dump(mode="json"), "run": dict(identity)}
+    write_json(out / "summary.json", summary | _extras([], skipped))
+    _show(console, title, report)
     chosen = choose(results, videos)
     if chosen:
         writer = VideoWriter(out / "videos", policy.contract.control_hz)
-        skipped["videos"] = record(Runner(policy, factory, options, [writer], name), writer, chosen)
-    skipped = {part: reason for part, reason in skipped.items() if reason}
-    filmed = [f"videos/{file_name(result)}" for result in chosen if (out / "videos" / file_name(result)).exists()]
-    summary = {"task": identity.get("environment"), **report.model_dump(mode="json"), "videos": filmed}
-    write_json(out / "summary.json", summary | {"skipped": skipped, "run": dict(identity)})
-    _show(console, title, report, skipped)
+        with console.status(f"filming {len(chosen)} episodes"):
+            skipped["videos"] = record(Runner(policy, factory, options, [writer], name), writer, chosen)
+    names = [f"videos/{file_name(result)}" for result in chosen]
+    extras = _extras([path for path in names if (out / path).exists()], skipped)
+    write_json(out / "summary.json", summary | extras)
+    for part, reason in extras["skipped"].items():
+        console.print(f"no {part}: {reason}", markup=False, highlight=False)
     return report
 
 
@@ -112,10 +117,12 @@ class ProgressBar(Subscriber):
         return f"success {self._successes / self._episodes:.3f}" if self._episodes else "starting workers"
 
 
-def _show(console: Console, title: str, report: Report, skipped: Mapping[str, str]) -> None:
+def _extras(videos: list[str], skipped: Mapping[str, str | None]) -> dict[str, Any]:
+    return {"videos": videos, "skipped": {part: reason for part, reason in skipped.items() if reason}}
+
+
+def _show(console: Console, title: str, report: Report) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for label, value in rows(report):
         table.add_row(label, value)
     console.print(table)
-    for part, reason in skipped.items():
-        console.print(f"no {part}: {reason}", markup=False, highlight=False)

@@ -28,7 +28,11 @@ class RunnerOptions(Frozen):
 
     workers: int = Field(default=2, ge=1)
     policy_batch: int = Field(default=1, ge=1)
-    """Histories per policy call; smaller groups are padded to it. Above 1 the rows' independence is tested first."""
+    """Histories per policy call; smaller groups are padded to it. Above 1 the rows' independence is tested first.
+
+    Measured with ConditionalUnet1d on an x86 CPU (torch 2.13): rows depend on their batch at sizes 2 to 8, not at 16
+    and 32, where a call takes at least twice the time of one at size 1.
+    """
     timeout_s: float = Field(default=60.0, gt=0)
     """Longest silence of a worker that steps [s]."""
     start_timeout_s: float = Field(default=300.0, gt=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from lfm_envs.point_mass import CONTRACT, SPEED_M, PointMass
 
-from lfm_policy.rollout.protocols import ChunkBatch, Observation, StepResult
+from lfm_policy.rollout.protocols import ChunkBatch, Environment, Observation, StepResult
 
 OBSERVATION_STEPS, ACTION_STEPS, HORIZON = 2, 4, 8
 
@@ -72,6 +72,15 @@ class Breaking(PointMass):
 
     def _hang_in_contact_solver(self) -> None:
         time.sleep(3600)
+
+
+def short_lift() -> Environment:
+    """robosuite's Lift, over after 20 steps."""
+    import lfm_envs
+
+    environment = lfm_envs.make("robosuite/lift")
+    environment.horizon = 20  # pyright: ignore[reportAttributeAccessIssue]
+    return environment
 
 
 def needs_a_licence() -> PointMass:

@@ -5,13 +5,14 @@ import time
 import numpy as np
 import pytest
 from lfm_envs.point_mass import CONTRACT, PointMass
+from lfm_envs.tasks import TASKS
 
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.rollout.protocols import ChunkBatch, Subscriber
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions, require_row_independence
-from tests.rollout.scripted import Breaking, Straight, needs_a_licence
+from tests.rollout.scripted import Breaking, Straight, needs_a_licence, short_lift
 
 SEEDS = list(range(100, 112))
 TIMING = {"chunk_ms", "policy_seconds", "wall_seconds", "workers", "attempts"}
@@ -191,3 +192,28 @@ def test_workers_do_not_wait_for_stragglers():
     assert {seed for _, seed in ended} == set(SEEDS[1:])
     gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(ended)]
     assert max(gaps) < 1.5
+
+
+class Wander:
+    """Wanders about above the table, closing the gripper; for Lift."""
+
+    observation_steps, action_steps, noise_shape = 2, 8, (16, 10)
+
+    def __init__(self):
+        self.contract = TASKS["lift"].contract
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+        down_and_closed = np.broadcast_to([1.0, 0, 0, 0, -1, 0, 1], (*noise.shape[:2], 7))
+        cube = histories[:, -1, None, :3] + [0, 0, 0.1]
+        return ChunkBatch(np.concatenate([cube + 0.1 * noise[..., :3], down_and_closed], -1), nfe=1)
+
+
+@pytest.mark.sim
+def test_same_episodes_on_real_physics():
+    pytest.importorskip("robosuite")
+    seeds = [100000, 100001, 100002, 100003]
+    alone = Runner(Wander(), short_lift, RunnerOptions(workers=1)).run(seeds)
+    beside = Runner(Wander(), short_lift, RunnerOptions(workers=2)).run(seeds[::-1])
+    assert outcomes(alone) == outcomes(beside)
+    assert len({result.digest for result in alone}) == 4
+    assert {result.chunks for result in alone} == {3}
