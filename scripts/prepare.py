@@ -16,10 +16,11 @@ from typing import Any, Literal
 import _cli
 import lfm_envs
 import numpy as np
-from lfm_envs.replay import Replay, convert, replay
+from lfm_envs.replay import Replay, convert, from_axis_angle, replay
 from lfm_envs.tasks import TASKS, task_of_environment
 from pydantic import NonNegativeInt, field_validator
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -46,11 +47,6 @@ class Settings(Frozen):
         if not value:
             raise ValueError("give one file or several: source=FILE or source=[a,b]")
         return value if isinstance(value, list | tuple) else [value]
-
-    @property
-    def output(self) -> Path:
-        """Where the data set goes."""
-        return self.out or Path("data") / ("+".join(path.stem for path in self.source) + ".zarr")
 
 
 @dataclass
@@ -120,23 +116,31 @@ def main(settings: Settings) -> None:
         for file in files[1:]:
             files[0].contract.require_match(file.contract, files[0].path.name, file.path.name)
         tallies = [Tally(file) for file in files]
+        out = settings.out or default_output(files)
         with progress(console) as bar:
             episodes = convert_all(tallies, bar)
             source = {"files": [file.source() for file in files]}
-            write_store(settings.output, episodes, files[0].contract, joint_split(files), source)
-        console.print(files_table(tallies, settings.output))
+            write_store(out, episodes, files[0].contract, joint_split(files), source)
+        console.print(files_table(tallies, out))
         for tally in tallies:
             for note in tally.notes():
-                console.print(f"[dim]{tally.file.path.name}:[/] {note}", highlight=False)
-        results = replay_some(files, open_store(settings.output), settings.replay, console)
+                console.print(f"{tally.file.path.name}: {note}", markup=False, highlight=False)
+        results = replay_some(files, open_store(out), settings.replay, console)
     summary = {
-        "out": str(settings.output),
+        "out": str(out),
         "contract": files[0].contract.model_dump(mode="json"),
         "files": [tally.summary() for tally in tallies],
         "replay": replay_summary(results),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    write_json(settings.output / "summary.json", summary)
+    write_json(out / "summary.json", summary)
+
+
+def default_output(files: Sequence[DemoFile]) -> Path:
+    """data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
+    task = task_of_environment(files[0].contract.environment).name
+    name = "+".join(file.path.stem for file in files)
+    return Path("data") / f"{name if name.startswith(task) else f'{task}_{name}'}.zarr"
 
 
 def convert_all(tallies: Sequence[Tally], bar: Progress) -> Iterator[Episode]:
@@ -150,7 +154,7 @@ def convert_all(tallies: Sequence[Tally], bar: Progress) -> Iterator[Episode]:
             if file.kind == "native":
                 assert demo.observation is not None
                 assert demo.actions_abs is not None
-                episode = Episode(demo.observation, demo.actions_abs)
+                episode = Episode(demo.observation, from_axis_angle(demo.actions_abs))
             else:
                 converted = convert(simulator(file.contract.environment), demo, file.recording.controllers)
                 episode, gap = converted.episode, converted.observation_gap
@@ -236,7 +240,7 @@ def replay_table(results: dict[str, Replay]) -> Table:
     table = Table(title=f"replayed absolute actions: {successes} of {len(results)} succeed")
     table.add_column("demonstration", no_wrap=True)
     for column in ("success", "mean [mm]", "max [mm]", "mean [deg]", "max [deg]"):
-        table.add_column(column, justify="right")
+        table.add_column(escape(column), justify="right")
     for name, result in results.items():
         table.add_row(name, "yes" if result.success else "no", *(f"{value:.2f}" for value in errors(result).values()))
     return table

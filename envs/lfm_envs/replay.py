@@ -11,7 +11,7 @@ from lfm_policy.data.contract import ArmController
 from lfm_policy.data.demos import Demo
 from lfm_policy.data.store import Episode
 from lfm_policy.errors import DataError
-from lfm_policy.policy.actions import rotation_distance
+from lfm_policy.policy.actions import encode_absolute, rotation_distance, rotvec_to_matrix
 
 Path = list[list[tuple[np.ndarray, np.ndarray]]]
 """At each step, each arm's position and rotation matrix."""
@@ -61,6 +61,13 @@ def convert(env: RobosuiteEnvironment, demo: Demo, controllers: Sequence[ArmCont
     observation = np.stack(observations)
     gap = 0.0 if demo.observation is None else float(np.abs(observation - demo.observation).max())
     return Conversion(Episode(observation, np.stack(actions).astype(np.float32)), gap)
+
+
+def from_axis_angle(actions: np.ndarray) -> np.ndarray:
+    """Absolute actions with axis-angle (..., 7 * arms), robomimic's form, to the contract's (..., 10 * arms)."""
+    arms = np.split(actions, actions.shape[-1] // DELTA_WIDTH, axis=-1)
+    rows = [encode_absolute(arm[..., :3], rotvec_to_matrix(arm[..., 3:6]), arm[..., 6:]) for arm in arms]
+    return np.concatenate(rows, axis=-1)
 
 
 def world_deltas(env: RobosuiteEnvironment, deltas: np.ndarray, controllers: Sequence[ArmController]) -> np.ndarray:

@@ -44,7 +44,7 @@ class Demo:
     states: np.ndarray | None
     """(L, n): the simulator's state before each action."""
     actions_abs: np.ndarray | None
-    """(L, action_dim of the contract); native files only."""
+    """(L, 7 * arms): position [m], axis-angle [rad], gripper, in the world frame; native files only."""
     observation: np.ndarray | None
     """(L, observation_dim), in the contract's order; None in raw files."""
     model_xml: str | None
@@ -197,18 +197,20 @@ def _read_demo(file: DemoFile, name: str) -> Demo:
         raise DataError(f"{where} has no steps: remove it from the file")
     _require_shape(deltas, (length, width), "actions", where)
     _require_range(deltas, file.kind, where)
-    optional = {key: _array(group, key, where) for key in ("states", "actions_abs") if key in group}
-    for key, array in optional.items():
-        expected = contract.action_dim if native and key == "actions_abs" else array.shape[-1]
-        _require_shape(array, (length, expected), key, where)
+    states = _array(group, "states", where) if "states" in group else None
+    if states is not None:
+        _require_shape(states, (length, states.shape[1]), "states", where)
+    actions_abs = _array(group, "actions_abs", where) if native else None
+    if actions_abs is not None:
+        _require_shape(actions_abs, (length, width), "actions_abs", where)
     if group.attrs.get("num_samples", length) != length:
         raise DataError(f"{where}: num_samples says {group.attrs['num_samples']}, but there are {length} actions")
     return Demo(
         name=name,
         actions=np.clip(deltas, -SATURATED, SATURATED),
         clipped=int((np.abs(deltas) > SATURATED).sum()),
-        states=optional.get("states"),
-        actions_abs=optional.get("actions_abs") if native else None,
+        states=states,
+        actions_abs=actions_abs,
         observation=None if file.kind == "raw" else _observation(group, contract, length, where),
         model_xml=group.attrs.get("model_file"),
     )
