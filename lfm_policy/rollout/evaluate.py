@@ -51,11 +51,11 @@ def evaluate(
         RolloutError: `out` holds episodes of another identity, or a worker keeps failing.
     """
     out, options = Path(out), options or RunnerOptions()
-    console = console or Console()
+    screen = console or Console()
     log = EpisodeLog(out, {**identity, "policy_batch": options.policy_batch})
     missing = [seed for seed in seeds if seed not in log.done]
     if missing:
-        with ProgressBar(seeds, log.done, console) as bar:
+        with ProgressBar(seeds, log.done, screen) as bar:
             Runner(policy, factory, options, [log, bar], name).run(missing)
     results = [log.done[seed] for seed in seeds]
     report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
@@ -63,17 +63,17 @@ def evaluate(
     skipped = {"plot": plot(out / "success.png", title, results)}
     summary = {"task": identity.get("environment"), **report.model_dump(mode="json"), "run": dict(identity)}
     write_json(out / "summary.json", summary | _extras([], skipped))
-    _show(console, title, report)
+    _show(screen, title, report)
     chosen = choose(results, videos)
     if chosen:
         writer = VideoWriter(out / "videos", policy.contract.control_hz)
-        with console.status(f"filming {len(chosen)} episodes"):
+        with screen.status(f"filming {len(chosen)} episodes"):
             skipped["videos"] = record(Runner(policy, factory, options, [writer], name), writer, chosen)
     names = [f"videos/{file_name(result)}" for result in chosen]
     extras = _extras([path for path in names if (out / path).exists()], skipped)
     write_json(out / "summary.json", summary | extras)
     for part, reason in extras["skipped"].items():
-        console.print(f"no {part}: {reason}", markup=False, highlight=False)
+        screen.print(f"no {part}: {reason}", markup=False, highlight=False)
     return report
 
 

@@ -31,13 +31,13 @@ class EpisodeLog(Subscriber):
         folder = Path(folder)
         self.path = folder / "episodes.jsonl"
         run = folder / "run.json"
-        if run.exists():
-            _require_same(folder, read_json(run), dict(identity))
-        elif self.path.exists():
-            raise RolloutError(f"{folder} holds episodes.jsonl but no run.json: expected both; choose another folder")
-        else:
-            write_json(run, dict(identity))
         self.done = {result.seed: result for result in read_episodes(self.path)} if self.path.exists() else {}
+        if not self.done:
+            write_json(run, dict(identity))
+        elif run.exists():
+            _require_same(folder, read_json(run), dict(identity))
+        else:
+            raise RolloutError(f"{folder} holds episodes.jsonl but no run.json: expected both; choose another folder")
         self._drop_unfinished_line()
 
     def on_end(self, result: EpisodeResult) -> None:

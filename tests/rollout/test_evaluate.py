@@ -99,6 +99,16 @@ class TestRefusals:
         with pytest.raises(RolloutError, match="policy_batch: there 1, now 2"):
             run(whole, policy_batch=2)
 
+    def test_a_folder_without_episodes_is_free(self, tmp_path):
+        EpisodeLog(tmp_path, IDENTITY)
+        EpisodeLog(tmp_path, IDENTITY | {"checkpoint": "xyz"})
+        assert json.loads((tmp_path / "run.json").read_text())["checkpoint"] == "xyz"
+
+    def test_episodes_of_an_unknown_run(self, whole, tmp_path):
+        (tmp_path / "episodes.jsonl").write_text((whole / "episodes.jsonl").read_text())
+        with pytest.raises(RolloutError, match=r"no run\.json"):
+            EpisodeLog(tmp_path, IDENTITY)
+
     def test_a_damaged_line(self, tmp_path):
         log = EpisodeLog(tmp_path, IDENTITY)
         log.path.write_text('{"seed": 1}\n')
