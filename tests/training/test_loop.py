@@ -1,0 +1,91 @@
+"""Pieces of the loop: learning rate, moving average, accumulation, divergence."""
+
+import pytest
+import torch
+from torch import nn
+
+from lfm_policy.flow import FlowChain, Phase, Schedule
+from lfm_policy.training.ema import Ema
+from lfm_policy.training.loop import OptimiserSettings, StepReport, Trainer, TrainingDiverged, learning_rate
+
+
+class Scaling(nn.Module):
+    """v(x, t) = w x."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
+        return self.weight * x
+
+
+def _trainer(settings: OptimiserSettings, phase: Phase) -> Trainer:
+    chain = FlowChain([Scaling()], Schedule(()))
+    return Trainer(chain, (phase,), settings, 0, lambda report: None, lambda trainer, *, force: None)
+
+
+def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine() -> None:
+    settings = OptimiserSettings(learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(step, 110, settings) for step in range(110)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == pytest.approx(1)
+    assert rates[60] == pytest.approx(0.5)
+    assert 0 < rates[109] < 0.001
+
+
+def test_the_average_follows_diffusion_policys_decay() -> None:
+    chain = FlowChain([Scaling(0.0)], Schedule(()))
+    ema = Ema(chain, power=0.75, max_decay=0.9)
+    expected, decays = 0.0, []
+    for step in range(60):
+        chain.blocks[0].weight.data.fill_(float(step))
+        decays.append(min(0.9, 1 - (1 + step) ** -0.75))
+        expected = decays[-1] * expected + (1 - decays[-1]) * step
+        ema.update(chain, (0,))
+    assert ema.chain.blocks[0].weight.item() == pytest.approx(expected, rel=1e-5)
+    assert max(decays) == 0.9
+
+
+def test_accumulated_batches_give_the_gradient_of_their_mean() -> None:
+    """Two batches with losses w a and w b move w as one batch with loss w (a + b) / 2 does."""
+    values = iter([1.0, 4.0])
+    phase = Phase((0,), "marginal", 1)
+    seen: list[StepReport] = []
+    trainer = _trainer(OptimiserSettings(accumulate=2), phase)
+    trainer._on_step = seen.append
+    weight = trainer.chain.blocks[0].weight
+
+    def losses(generator: torch.Generator):
+        yield weight * next(values)
+
+    gradients = []
+    weight.register_post_accumulate_grad_hook(lambda p: gradients.append(p.grad.item()))
+    trainer.optimise(0, phase, losses)
+    assert gradients[-1] == pytest.approx(2.5)
+    assert seen[0].losses == {0: pytest.approx(2.5)}
+
+
+def test_a_diverging_loss_stops_the_run() -> None:
+    phase = Phase((0,), "marginal", 3)
+    trainer = _trainer(OptimiserSettings(), phase)
+    weight = trainer.chain.blocks[0].weight
+    with pytest.raises(TrainingDiverged, match="step 0 of phase 0"):
+        trainer.optimise(0, phase, lambda generator: iter([weight * float("nan")]))
+    assert weight.item() == 1
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    phase = Phase((0,), "marginal", 1)
+    trainer = _trainer(OptimiserSettings(gradient_clip=0.5), phase)
+    weight = trainer.chain.blocks[0].weight
+    clipped: list[float] = []
+    clip = trainer._clip
+
+    def spy(phase: Phase) -> None:
+        clip(phase)
+        clipped.append(weight.grad.item())
+
+    trainer._clip = spy
+    trainer.optimise(0, phase, lambda generator: iter([weight * 100.0]))
+    assert clipped == [pytest.approx(0.5, rel=1e-4)]

@@ -1,0 +1,198 @@
+"""The training script: presets run and resume, interruptions cost nothing, refusals are clear."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lfm_envs.tasks import TASKS
+from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.policy import LFMPolicy
+from lfm_policy.training.loop import StepReport
+from tests.training.runs import SCRIPTS, TINY, point_mass_store, random_store, scripts, settings
+
+_, train = scripts("_cli", "train")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return point_mass_store(tmp_path_factory.mktemp("data") / "points.zarr")
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    names = ("model", "ema", "trainer")
+    parts = {name: load_file(out / "checkpoint" / f"{name}.safetensors") for name in names}
+    return {f"{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
+
+
+def _assert_same_run(left: Path, right: Path) -> None:
+    ours, theirs = _weights(left), _weights(right)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    digests = [json.loads((out / "summary.json").read_text())["digest"] for out in (left, right)]
+    assert digests[0] == digests[1]
+
+
+class Killed(Exception):
+    """Stands for whatever ends a process."""
+
+
+def _run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: str) -> None:
+    """Train; give up after `stop` updates."""
+
+    class Reporter(train.Reporter):
+        def __call__(self, report: StepReport) -> None:
+            super().__call__(report)
+            if report.step == stop:
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Reporter", Reporter)
+        train.main(settings(*TINY, *overrides))
+
+
+@pytest.mark.parametrize("mode", ["simulation_free", "sequential", "combined"])
+@pytest.mark.parametrize("checkpoint_seconds", [0, 1000], ids=["every-step", "each-phase"])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, checkpoint_seconds: int
+) -> None:
+    """Wherever the run stopped, and however long ago its last checkpoint was."""
+    common = (f"data.path={store}", f"flow.mode={mode}", "steps=4", f"checkpoint_seconds={checkpoint_seconds}")
+    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'whole'}")
+    for stop in (3, 7):
+        try:
+            _run_until(monkeypatch, stop, *common, f"out={tmp_path / 'parts'}")
+        except Killed:
+            continue
+    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'parts'}")
+    _assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps))
+
+
+def _command(store: Path, out: Path, steps: int) -> list[str]:
+    overrides = [*TINY, f"data.path={store}", f"out={out}", f"steps={steps}", "checkpoint_seconds=0.2"]
+    return [sys.executable, str(SCRIPTS / "train.py"), *overrides]
+
+
+def _train_and_kill(command: list[str], checkpoint: Path, seconds: float) -> None:
+    """Start training, and SIGKILL it some seconds after it has written a checkpoint."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    before = checkpoint.stat().st_mtime if checkpoint.exists() else 0
+    while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime == before):
+        assert time.monotonic() < deadline, "no checkpoint within two minutes"
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(store: Path, tmp_path: Path) -> None:
+    """Two thousand updates, SIGKILL at unpredictable moments, half-written checkpoints included."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run(_command(store, whole, 2000), check=True, stdout=subprocess.DEVNULL)
+    for number in range(3):
+        seconds = int.from_bytes(os.urandom(2), "big") / 2**16
+        _train_and_kill(_command(store, parts, 2000), parts / "checkpoint" / "trainer.json", seconds + number)
+    subprocess.run(_command(store, parts, 2000), check=True, stdout=subprocess.DEVNULL)
+    _assert_same_run(whole, parts)
+    assert [path.name for path in parts.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("task", ["lift", "can", "square", "transport", "tool_hang"])
+@pytest.mark.parametrize("method", ["lfm", "fm", "interflow"])
+def test_every_preset_trains_two_steps_and_goes_on_to_four(
+    task: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experiment's own schedule and data widths; the networks are shrunk, their size has its own test."""
+    data = random_store(tmp_path / "data.zarr", TASKS[task].contract)
+    shrink = [o for o in TINY if not o.startswith(("experiment", "size"))]
+    common = [*shrink, f"experiment=robot/{task}", f"method={method}", f"data.path={data}", f"out={tmp_path / 'run'}"]
+    with pytest.raises(Killed):
+        _run_until(monkeypatch, 2, *common, "epochs=null", "steps=4", "checkpoint_seconds=0")
+    _run_until(monkeypatch, None, *common, "epochs=null", "steps=4", "checkpoint_seconds=0")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["updates"] == 4
+    assert summary["blocks"] == (1 if method != "lfm" else 2 if task == "transport" else 4)
+    policy = LFMPolicy.from_pretrained(tmp_path / "run")
+    contract = TASKS[task].contract
+    chunk = policy.predict_action_chunk({"observation.state": torch.zeros(2, contract.observation_dim)})
+    assert chunk.shape == (2, 16, contract.action_dim)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (("experiment=robot/lift",), {"blocks": 4, "gammas": (0.15, 0.1875, 0.234375), "epochs": 200}),
+        (("experiment=robot/can",), {"blocks": 4, "gammas": (0.2, 0.25, 0.3125), "epochs": 500}),
+        (("experiment=robot/square",), {"blocks": 4, "gammas": (0.2, 0.2, 0.2), "epochs": 750}),
+        (("experiment=robot/transport",), {"blocks": 2, "gammas": (0.5,), "epochs": 1500}),
+        (("experiment=robot/tool_hang",), {"blocks": 4, "gammas": (0.25, 0.3125, 0.390625), "epochs": 200}),
+        (("experiment=robot/lift", "method=fm"), {"blocks": 1, "gammas": (), "epochs": 200}),
+    ],
+)
+def test_presets_are_the_rows_of_table_a3(overrides: tuple[str, ...], found: dict[str, Any]) -> None:
+    preset = settings(*overrides, "out=x", "data.path=y")
+    schedule = preset.flow.schedule()
+    assert schedule.blocks == found["blocks"]
+    assert schedule.gammas == pytest.approx(found["gammas"])
+    assert (preset.epochs, preset.batch, preset.optimiser.learning_rate) == (found["epochs"], 256, 1e-4)
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = (f"data.path={store}", f"out={tmp_path / 'run'}", "steps=2")
+    _run_until(monkeypatch, None, *common)
+    before = _weights(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"optimiser\.learning_rate: the checkpoint has 0\.001, this run 0\.01"):
+        _run_until(monkeypatch, None, *common, "optimiser.learning_rate=0.01")
+    assert all(torch.equal(value, before[name]) for name, value in _weights(tmp_path / "run").items())
+
+
+def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = (f"data.path={store}", f"out={tmp_path / 'run'}", "steps=2")
+    _run_until(monkeypatch, None, *common)
+    damaged = tmp_path / "run" / "checkpoint" / "ema.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        _run_until(monkeypatch, None, *common)
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        LFMPolicy.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["steps=4", "epochs=2"], "either steps or epochs"),
+        (["optimiser.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["size=tinny"], "did you mean 'tiny'"),
+        (["experiment=robot/lif"], "did you mean 'robot/lift'"),
+        (["flow.mode=seq"], "'sequential', 'simulation_free' or 'combined'"),
+        (["device=gpu", "steps=2"], "device 'gpu' cannot be used here"),
+        (["steps"], "expected key=value"),
+        (["+network.kernels=3", "steps=2"], "refuses"),
+        (["network._target_=lfm_policy.networks.Unet", "steps=2"], "did you mean 'ConditionalUnet1d'"),
+    ],
+)
+def test_bad_settings_are_explained(store: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=message):
+        train.main(settings(*TINY, f"data.path={store}", f"out={out}", *overrides))
+    assert not (out / "checkpoint").exists()
+
+
+def test_missing_settings_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"missing: data\.path=VALUE, out=VALUE"):
+        settings("experiment=robot/lift")
