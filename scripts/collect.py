@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import _cli
-from lfm_envs.collect import Recipe, collect
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from lfm_envs.collect import Recipe, collect
 from lfm_policy.settings import Frozen
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import _cli
-import lfm_envs
 from pydantic import Field
 
+import lfm_envs
 from lfm_policy.errors import ConfigError
 from lfm_policy.settings import Frozen
 

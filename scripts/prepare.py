@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import _cli
-import lfm_envs
 import numpy as np
-from lfm_envs.replay import Replay, convert, from_axis_angle, replay
-from lfm_envs.tasks import TASKS, task_of_environment
 from pydantic import NonNegativeInt, field_validator
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+import lfm_envs
+from lfm_envs.replay import Replay, convert, from_axis_angle, replay
+from lfm_envs.tasks import TASKS, task_of_environment
 from lfm_policy.data.demos import DemoFile, open_demos
 from lfm_policy.data.normalize import position_columns
 from lfm_policy.data.store import Episode, Split, Store, open_store, write_store

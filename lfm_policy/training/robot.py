@@ -40,7 +40,7 @@ def new_policy(settings: TrainSettings, store: Store) -> LFMPolicy:
         gammas=flow.schedule().gammas,
         interpolant=flow.interpolant,
         solver=flow.solver,
-        network=settings.network,
+        network=settings.block_network,
     )
     policy = LFMPolicy(spec, store.contract)
     observation, action, _ = (torch.from_numpy(array) for array in store.read("train"))

@@ -56,7 +56,7 @@ class TrainSettings(Frozen):
     data: WindowData
     network: dict[str, Any]
     global_network: dict[str, Any]
-    """The one network with as many parameters as the whole chain, for methods of one block."""
+    """The one network with as many parameters as the whole chain, in place of `network` when there is one block."""
     flow: FlowSettings
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
@@ -71,6 +71,11 @@ class TrainSettings(Frozen):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, found steps={self.steps} and epochs={self.epochs}")
         return self
+
+    @property
+    def block_network(self) -> dict[str, Any]:
+        """The network of each block."""
+        return self.global_network if self.flow.schedule().blocks == 1 else self.network
 
     def updates(self, samples: int) -> int:
         """Updates of each block for a pool of `samples`."""

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import h5py
-import lfm_envs
 import numpy as np
 import pytest
+
+import lfm_envs
 from lfm_envs.collect import Recipe, collect
 from lfm_envs.simulator import load_robosuite
-
 from lfm_policy.data.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.policy.actions import rotvec_to_matrix

@@ -1,12 +1,12 @@
 import importlib.util
 
-import lfm_envs
 import numpy as np
 import pytest
+
+import lfm_envs
 from lfm_envs.episodes import perform
 from lfm_envs.experts import EXPERTS, expert
 from lfm_envs.experts.base import CLOSED, Command, nearest_turn, top_down
-
 from lfm_policy.errors import ConfigError
 
 pytestmark = [

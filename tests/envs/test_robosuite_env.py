@@ -3,12 +3,12 @@ import os
 import subprocess
 import sys
 
-import lfm_envs
 import numpy as np
 import pytest
+
+import lfm_envs
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import TASKS
-
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.rollout.protocols import Environment
 

@@ -1,9 +1,9 @@
 import json
 
-import lfm_envs
 import pytest
-from lfm_envs.tasks import TASKS, task, task_of_environment
 
+import lfm_envs
+from lfm_envs.tasks import TASKS, task, task_of_environment
 from lfm_policy.errors import ConfigError
 
 

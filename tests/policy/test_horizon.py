@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from lfm_envs.point_mass import CONTRACT
 
+from lfm_envs.point_mass import CONTRACT
 from lfm_policy.errors import RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.rollout.protocols import ChunkBatch

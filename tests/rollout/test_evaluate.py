@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lfm_envs.point_mass import CONTRACT, PointMass
 from rich.console import Console
 
+from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.rollout.evaluate import evaluate
 from lfm_policy.rollout.protocols import Observation

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lfm_envs.point_mass import PointMass
 
+from lfm_envs.point_mass import PointMass
 from lfm_policy.rollout.evaluate import evaluate
 from lfm_policy.rollout.runner import RunnerOptions
 from lfm_policy.rollout.store import read_episodes

@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 import pytest
+
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_envs.tasks import TASKS
-
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.rollout.protocols import ChunkBatch, Subscriber
