@@ -7,6 +7,7 @@ Positions are in the world [m]; a hand's matrix is its grip site's: +z is the ap
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,8 @@ class Hand:
         self._env = env
         self._arm = arm
         self.pace = pace
+        self.gripper = OPEN
+        """The fingers' command given last."""
 
     @property
     def pose(self) -> Pose:
@@ -74,10 +77,23 @@ class Hand:
         """Heading of the fingers' closing direction about the vertical [rad]."""
         return heading(self.pose.matrix[:, 0])
 
+    @property
+    def opening(self) -> float:
+        """Gap between the fingers [m]."""
+        simulation = self._env.simulation
+        fingers = simulation.robots[self._arm]._ref_gripper_joint_pos_indexes["right"]
+        return float(np.abs(simulation.sim.data.qpos[fingers]).sum())
+
     def holds(self, name: str) -> bool:
         """Whether both fingers touch the robosuite object `name`."""
         simulation = self._env.simulation
-        return bool(simulation._check_grasp(simulation.robots[self._arm].gripper, getattr(simulation, name)))
+        model = next(item for item in simulation.model.mujoco_objects if item.name == name)
+        return bool(simulation._check_grasp(simulation.robots[self._arm].gripper, model))
+
+    def bringing(self, held: Pose, target: Pose) -> Pose:
+        """Where the hand must be for what it holds, now at `held`, to be at `target`: both move as one rigid body."""
+        turn, now = target.matrix @ held.matrix.T, self.pose
+        return Pose(target.position + turn @ (now.position - held.position), turn @ now.matrix)
 
     def toward(self, target: Pose, gripper: float, noise: float) -> Command:
         """One step of a proportional servo; a command that saturates is scaled as a whole, keeping its direction."""
@@ -85,6 +101,7 @@ class Hand:
         move = self.POSITION_GAIN * (target.position - now.position) / position_reach
         turn = self.ROTATION_GAIN * matrix_to_rotvec(target.matrix @ now.matrix.T) / rotation_reach
         pose = np.concatenate([_limited(move, self.pace), _limited(turn, self.pace)])
+        self.gripper = gripper
         return Command(np.append(pose, gripper), noise * (np.arange(DELTA_WIDTH) < 6))
 
     def error(self, target: Pose) -> tuple[float, float]:
@@ -105,9 +122,15 @@ def move(
     within: tuple[float, float],
     steps: int,
     noise: float = FREE,
+    unless: Callable[[], bool] = lambda: False,
 ) -> Generator[Command, None, bool]:
-    """Servo towards a live target until within ([m], [rad]) of it, for at most `steps`. Returns whether it arrived."""
+    """Servo towards a live target until within ([m], [rad]) of it, for at most `steps`. Returns whether it arrived.
+
+    `unless` is looked at before every step, and ends the movement early.
+    """
     for _ in range(steps):
+        if unless():
+            return False
         goal = target()
         distance, angle = hand.error(goal)
         if distance < within[0] and angle < within[1]:
@@ -127,6 +150,70 @@ def close_on(hand: Hand, name: str, at: Pose, steps: int, settle: int = 2) -> Ge
     return False
 
 
+def release(hand: Hand, steps: int) -> Skill:
+    """Open the fingers where they are; a hand that is commanded nothing drifts."""
+    at = hand.pose
+    for _ in range(steps):
+        yield hand.toward(at, OPEN, PRECISE)
+
+
+def retreat(env: RobosuiteEnvironment, hand: Hand, goal: Pose, hold: int, steps: int) -> Generator[Command, None, bool]:
+    """Go to `goal` with open fingers until success has held for `hold` steps in a row. Returns whether it has."""
+    held = 0
+    for _ in range(steps):
+        if held >= hold:
+            return True
+        yield hand.toward(goal, OPEN, FREE)
+        held = held + 1 if env.success() else 0
+    return held >= hold
+
+
+def slip(hand: Hand, body: Callable[[], Pose], limit: float) -> Callable[[], bool]:
+    """A check whether a held object's centre has since moved in the hand by more than `limit` [m]."""
+
+    def in_hand() -> np.ndarray:
+        now = hand.pose
+        return now.matrix.T @ (body().position - now.position)
+
+    grasp = in_hand()
+    return lambda: bool(np.linalg.norm(in_hand() - grasp) > limit)
+
+
+def funnelled(hand: Hand, target: Pose, tolerance: float) -> Pose:
+    """`target`, raised while the hand is further aside from it than `tolerance` [m]."""
+    aside = float(np.linalg.norm((target.position - hand.pose.position)[:2]))
+    return Pose(target.position + up(max(0.0, 2 * (aside - tolerance))), target.matrix)
+
+
+def hold(
+    hand: Hand, gripper: float, until: Callable[[], bool], steps: int | None = None
+) -> Generator[Command, None, bool]:
+    """Keep the hand where it is while the fingers open or close. Returns whether `until` came true within `steps`."""
+    pose = hand.pose
+    for _ in count() if steps is None else range(steps):
+        if until():
+            return True
+        yield hand.toward(pose, gripper, PRECISE)
+    return until()
+
+
+def together(*parts: tuple[Hand, Generator[Command, None, object]]) -> Skill:
+    """Run one skill an arm side by side, in the order of the action; ends with the last, who ended earlier rests."""
+    going = [True] * len(parts)
+
+    def part(index: int, hand: Hand, skill: Generator[Command, None, object]) -> Skill:
+        yield from skill
+        going[index] = False
+        yield from hold(hand, hand.gripper, until=lambda: False)
+
+    arms = [part(index, *pair) for index, pair in enumerate(parts)]
+    while True:
+        commands = [next(arm) for arm in arms]
+        if not any(going):
+            return
+        yield Command(*(np.concatenate(field) for field in zip(*((c.action, c.noise) for c in commands), strict=True)))
+
+
 def body_pose(env: RobosuiteEnvironment, body: str) -> Pose:
     """Where a body is now."""
     env.refresh()
@@ -135,10 +222,17 @@ def body_pose(env: RobosuiteEnvironment, body: str) -> Pose:
     return Pose(data.body_xpos[index].copy(), data.body_xmat[index].reshape(3, 3).copy())
 
 
-def top_down(yaw: float) -> np.ndarray:
-    """Hand pointing straight down, closing along the heading `yaw` [rad]: (3, 3)."""
+def up(height: float) -> np.ndarray:
+    """A vertical vector (3,) [m]."""
+    return np.array([0.0, 0.0, height])
+
+
+def top_down(yaw: float, lean: float = 0.0) -> np.ndarray:
+    """Hand pointing down, closing along the heading `yaw`; `lean` tilts it to point towards yaw + 90° [rad]: (3, 3)."""
     c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
+    down = np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
+    c, s = np.cos(lean), np.sin(lean)
+    return down @ np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
 
 
 def heading(vector: np.ndarray) -> float:
