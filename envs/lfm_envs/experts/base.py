@@ -90,11 +90,6 @@ class Hand:
         model = next(item for item in simulation.model.mujoco_objects if item.name == name)
         return bool(simulation._check_grasp(simulation.robots[self._arm].gripper, model))
 
-    def bringing(self, held: Pose, target: Pose) -> Pose:
-        """Where the hand must be for what it holds, now at `held`, to be at `target`: both move as one rigid body."""
-        turn, now = target.matrix @ held.matrix.T, self.pose
-        return Pose(target.position + turn @ (now.position - held.position), turn @ now.matrix)
-
     def toward(self, target: Pose, gripper: float, noise: float) -> Command:
         """One step of a proportional servo; a command that saturates is scaled as a whole, keeping its direction."""
         now, (position_reach, rotation_reach) = self.pose, self._reach()
@@ -122,15 +117,9 @@ def move(
     within: tuple[float, float],
     steps: int,
     noise: float = FREE,
-    unless: Callable[[], bool] = lambda: False,
 ) -> Generator[Command, None, bool]:
-    """Servo towards a live target until within ([m], [rad]) of it, for at most `steps`. Returns whether it arrived.
-
-    `unless` is looked at before every step, and ends the movement early.
-    """
+    """Servo towards a live target until within ([m], [rad]) of it, for at most `steps`. Returns whether it arrived."""
     for _ in range(steps):
-        if unless():
-            return False
         goal = target()
         distance, angle = hand.error(goal)
         if distance < within[0] and angle < within[1]:
@@ -166,17 +155,6 @@ def retreat(env: RobosuiteEnvironment, hand: Hand, goal: Pose, hold: int, steps:
         yield hand.toward(goal, OPEN, FREE)
         held = held + 1 if env.success() else 0
     return held >= hold
-
-
-def slip(hand: Hand, body: Callable[[], Pose], limit: float) -> Callable[[], bool]:
-    """A check whether a held object's centre has since moved in the hand by more than `limit` [m]."""
-
-    def in_hand() -> np.ndarray:
-        now = hand.pose
-        return now.matrix.T @ (body().position - now.position)
-
-    grasp = in_hand()
-    return lambda: bool(np.linalg.norm(in_hand() - grasp) > limit)
 
 
 def funnelled(hand: Hand, target: Pose, tolerance: float) -> Pose:

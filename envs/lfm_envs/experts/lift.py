@@ -16,10 +16,12 @@ from lfm_envs.experts.base import (
     Skill,
     body_pose,
     close_on,
+    funnelled,
     heading,
     move,
     nearest_turn,
     top_down,
+    up,
 )
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 
@@ -72,16 +74,10 @@ def _attempt(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[C
         return Pose(_cube(env) + style.hover, matrix)
 
     def grasp() -> Pose:
-        return Pose(_cube(env) + _up(style.depth), matrix)
-
-    def funnel() -> Pose:
-        """The grasp, but no lower than the sideways error allows."""
-        target = grasp()
-        aside = np.linalg.norm((target.position - hand.pose.position)[:2])
-        return Pose(target.position + _up(max(0.0, 2 * (aside - 0.01))), matrix)
+        return Pose(_cube(env) + up(style.depth), matrix)
 
     yield from move(hand, hover, OPEN, within=(0.02, 0.3), steps=40)
-    yield from move(hand, funnel, OPEN, within=(0.006, 0.12), steps=30, noise=PRECISE)
+    yield from move(hand, lambda: funnelled(hand, grasp(), 0.01), OPEN, within=(0.006, 0.12), steps=30, noise=PRECISE)
     if not (yield from close_on(hand, CUBE, grasp(), steps=14)):
         return False
     return (yield from _rise(env, hand, style))
@@ -90,7 +86,7 @@ def _attempt(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[C
 def _rise(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
     """Lift and hold. Returns whether success lasted; False as soon as the cube has slipped."""
     start = hand.pose
-    goal = Pose(start.position + _up(style.rise), top_down(hand.yaw))
+    goal = Pose(start.position + up(style.rise), top_down(hand.yaw))
     grasp = _cube(env) - start.position
     held = 0
     while held < style.hold:
@@ -103,10 +99,6 @@ def _rise(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Comm
 
 def _cube(env: RobosuiteEnvironment) -> np.ndarray:
     return body_pose(env, CUBE_BODY).position
-
-
-def _up(height: float) -> np.ndarray:
-    return np.array([0.0, 0.0, height])
 
 
 def _cube_heading(env: RobosuiteEnvironment) -> float:
