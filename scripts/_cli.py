@@ -48,8 +48,8 @@ def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
             raise ConfigError(f"expected key=value, found '{override}' (try --help)")
     try:
         with initialize_config_dir(str(CONFIG), version_base="1.3"):
-            groups = [override for override in overrides if _group(override) is not None]
-            _require_known(compose(config, groups), set(overrides) - set(groups))
+            groups = [override for override in overrides if _chooses(config, override)]
+            _require_known(compose(config, groups), set(overrides) - set(groups), _groups(config))
             composed = compose(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error.__cause__ or error)) from None
@@ -61,23 +61,28 @@ def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
     return parse(model, {str(key): value for key, value in values.items()}, f"config/{config}.yaml")
 
 
-def _group(override: str) -> str | None:
-    """The configuration group that an override chooses from, or None when it sets a value.
+def _groups(config: str) -> list[str]:
+    """The groups that config/<config>.yaml chooses from."""
+    defaults = OmegaConf.load(CONFIG / f"{config}.yaml").get("defaults", [])
+    return [str(group) for entry in defaults if isinstance(entry, DictConfig) for group in entry]
+
+
+def _chooses(config: str, override: str) -> bool:
+    """Whether an override chooses from a group; otherwise it sets a value.
 
     Raises:
         ConfigError: the group has no such file.
     """
     name, choice = override.split("=", 1)
-    folder = CONFIG / name
-    if not folder.is_dir():
-        return None
-    choices = [str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")]
+    if name not in _groups(config):
+        return False
+    choices = [str(file.relative_to(CONFIG / name).with_suffix("")) for file in (CONFIG / name).rglob("*.yaml")]
     if choice not in choices:
         raise ConfigError(f"there is no {name}={choice}: {nearest(choice, choices)}")
-    return name
+    return True
 
 
-def _require_known(composed: DictConfig, overrides: Iterable[str]) -> None:
+def _require_known(composed: DictConfig, overrides: Iterable[str], groups: list[str]) -> None:
     """Name the nearest key for a misspelt one; Hydra's own message lists none. A leading + adds a key on purpose."""
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("~")
@@ -87,8 +92,8 @@ def _require_known(composed: DictConfig, overrides: Iterable[str]) -> None:
                 break
             names = [str(name) for name in node.keys()]  # noqa: SIM118 (iteration skips missing values)
             if part not in names:
-                groups = [folder.name for folder in CONFIG.iterdir() if folder.is_dir()] if node is composed else []
-                raise ConfigError(f"unknown setting '{key}': {nearest(part, names + groups)}")
+                more = groups if node is composed else []
+                raise ConfigError(f"unknown setting '{key}': {nearest(part, names + more)}")
             node = node._get_node(part)
 
 

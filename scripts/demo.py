@@ -7,25 +7,19 @@ Every stage is one of the other scripts. Run it again after an interruption: fin
 interrupted one continues. Leaves summary.json in the output folder.
 """
 
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import _cli
+from _stages import Stage, run
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from lfm_policy.errors import LFMError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.settings import Frozen
 
-SCRIPTS = Path(__file__).resolve().parent
 UNSEEN = 100_000
 """First seed of the evaluation; demonstrations start from other states."""
 METHODS = {"lfm": "LFM", "fm": "global FM"}
@@ -49,26 +43,6 @@ class Settings(Frozen):
     def methods(self) -> list[str]:
         """What is trained and evaluated."""
         return ["lfm"] if self.compare == "none" else ["lfm", self.compare]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One script with its settings; `overrides["out"]` is the folder that it leaves."""
-
-    name: str
-    overrides: Mapping[str, Any]
-    after: "Stage | None" = None
-    """The stage whose output it reads."""
-
-    @property
-    def command(self) -> list[str]:
-        """The script and its settings."""
-        return [f"{self.name.split('_')[0]}.py", *(f"{key}={value}" for key, value in self.overrides.items())]
-
-    @property
-    def history(self) -> list[list[str]]:
-        """The commands that its output is a function of."""
-        return [*(self.after.history if self.after else []), self.command]
 
 
 def main(settings: Settings) -> None:
@@ -100,45 +74,6 @@ def stages(settings: Settings) -> list[Stage]:
         folder = {"checkpoint": out / method, "out": out / f"{method}_evaluation"}
         plan += [train, Stage(f"evaluate{ending}", {**rollouts, **folder}, train)]
     return plan
-
-
-def run(stage: Stage, records: Path) -> None:
-    """Run one stage, unless it is finished; what was made with other settings is removed first.
-
-    Raises:
-        LFMError: the script failed; its own message is on the terminal.
-    """
-    known = read_json(records) if records.exists() else {}
-    record = known.get(stage.name)
-    if record is None or record["history"] != stage.history:
-        shutil.rmtree(stage.overrides["out"], ignore_errors=True)
-        record = {"history": stage.history, "seconds": 0.0, "done": False}
-    if record["done"]:
-        print(f"{stage.name}: finished before, in {record['seconds']:.0f} s")
-        return
-    write_json(records, {**known, stage.name: record})
-    print(f"{stage.name}: python scripts/{' '.join(stage.command)}", flush=True)
-    started = time.monotonic()
-    code = wait([sys.executable, str(SCRIPTS / stage.command[0]), *stage.command[1:]])
-    record["seconds"] += time.monotonic() - started
-    record["done"] = code == 0
-    write_json(records, {**known, stage.name: record})
-    if code == 130:
-        raise KeyboardInterrupt
-    if code != 0:
-        raise LFMError(
-            f"stage '{stage.name}' ended with exit code {code}, see above; the same command continues from it"
-        )
-
-
-def wait(command: list[str]) -> int:
-    """Run a command on this terminal. Ctrl-C reaches it too, and it gets the time to store its state."""
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
 
 
 def summarise(settings: Settings, records: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What an evaluation says: success with its interval, steps, cost; and whether two runs on the same seeds differ."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -65,21 +65,24 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
     return low, 1.0 if successes == episodes else min(1.0, centre + half)
 
 
-def paired_comparison(first: Iterable[EpisodeResult], second: Iterable[EpisodeResult]) -> PairedComparison:
-    """Difference of two success rates on the same seeds, with the adjusted Wald interval of Bonett and Price (2012).
+def paired_comparison(first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedComparison:
+    """Difference of two success rates with the adjusted Wald interval of Bonett and Price (2012).
+
+    Args:
+        first: success by seed.
+        second: success by seed, for the same seeds.
 
     Raises:
         RolloutError: the seeds are not the same.
     """
-    ours, theirs = ({result.seed: result.success for result in results} for results in (first, second))
-    if ours.keys() != theirs.keys() or not ours:
+    if first.keys() != second.keys() or not first:
         raise RolloutError(
-            f"expected two runs on the same seeds, found {len(ours)} and {len(theirs)} episodes, of which "
-            f"{len(ours.keys() & theirs.keys())} have a seed in common"
+            f"expected two runs on the same seeds, found {len(first)} and {len(second)} episodes, of which "
+            f"{len(first.keys() & second.keys())} have a seed in common"
         )
-    n = len(ours)
-    only_first = sum(ours[seed] and not theirs[seed] for seed in ours)
-    only_second = sum(theirs[seed] and not ours[seed] for seed in ours)
+    n = len(first)
+    only_first = sum(first[seed] and not second[seed] for seed in first)
+    only_second = sum(second[seed] and not first[seed] for seed in first)
     share_first, share_second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     centre = share_first - share_second
     half = _Z * sqrt((share_first + share_second - centre**2) / (n + 2))

@@ -66,8 +66,8 @@ class TestPaired:
     def test_known_answer(self):
         """1600 voters asked twice (Agresti, Categorical Data Analysis, section 10.1): 150 against 86 changed."""
         outcomes = [(True, True)] * 794 + [(True, False)] * 150 + [(False, True)] * 86 + [(False, False)] * 570
-        first = [episode(seed, ours) for seed, (ours, _) in enumerate(outcomes)]
-        second = [episode(seed, theirs) for seed, (_, theirs) in reversed(list(enumerate(outcomes)))]
+        first = {seed: ours for seed, (ours, _) in enumerate(outcomes)}
+        second = {seed: theirs for seed, (_, theirs) in reversed(list(enumerate(outcomes)))}
         result = paired_comparison(first, second)
         assert (result.episodes, result.only_first, result.only_second) == (1600, 150, 86)
         assert result.difference == pytest.approx(0.04)
@@ -77,14 +77,14 @@ class TestPaired:
         assert mirrored.interval == pytest.approx((-result.interval[1], -result.interval[0]))
 
     def test_equal_runs_still_have_an_interval(self):
-        run = [episode(seed, True) for seed in range(50)]
+        run = dict.fromkeys(range(50), True)
         low, high = paired_comparison(run, run).interval
         assert low == pytest.approx(-high)
         assert 0.03 < high < 0.08
 
     def test_other_seeds(self):
         with pytest.raises(RolloutError, match="2 and 2 episodes, of which 1"):
-            paired_comparison([episode(1, True), episode(2, True)], [episode(2, True), episode(3, True)])
+            paired_comparison({1: True, 2: True}, {2: True, 3: True})
 
 
 class TestReport:

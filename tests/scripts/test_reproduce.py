@@ -1,0 +1,99 @@
+"""Reproducing a table: the plan of a cell, the time budget, and the rendered page."""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lfm_policy.errors import ConfigError
+from lfm_policy.files import read_json, write_json
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return {name: importlib.import_module(name) for name in ("_cli", "_stages", "_tables", "reproduce")}
+
+
+def settings(modules: dict[str, ModuleType], *overrides: str) -> Any:
+    return modules["_cli"].load("reproduce", modules["reproduce"].Settings, list(overrides))
+
+
+def test_methods_of_a_task_share_its_data(modules: dict[str, ModuleType]) -> None:
+    chosen = settings(modules, "model=small")
+    ours, theirs = (list(modules["reproduce"].stages(chosen, "lift", method)) for method in ("lfm", "fm"))
+    assert [stage.name for stage in ours] == ["collect", "prepare", "train", "evaluate"]
+    assert ours[:2] == theirs[:2]
+    differing = {key for key in ours[2].overrides if ours[2].overrides[key] != theirs[2].overrides[key]}
+    assert differing == {"method", "out"}
+
+
+def test_a_given_file_replaces_the_expert(modules: dict[str, ModuleType]) -> None:
+    chosen = settings(modules, "source=human.hdf5")
+    plan = list(modules["reproduce"].stages(chosen, "can", "lfm"))
+    assert [stage.name for stage in plan] == ["prepare", "train", "evaluate"]
+    assert plan[0].overrides["source"] == Path("human.hdf5")
+
+
+def test_the_deadline_interrupts_a_stage(modules: dict[str, ModuleType]) -> None:
+    stages = modules["_stages"]
+    child = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
+    started = time.monotonic()
+    code, in_time = stages.wait([sys.executable, "-c", child], time.monotonic() + 2)
+    assert (code, in_time) == (130, False)
+    assert time.monotonic() - started < 30
+
+
+def test_a_stage_out_of_time_is_not_done(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    stages = modules["_stages"]
+    stage = stages.Stage("collect", {"task": "lift", "out": tmp_path / "demos"})
+    with pytest.raises(stages.OutOfTime, match="continues from it"):
+        stages.run(stage, tmp_path / "stages.json", time.monotonic())
+    assert read_json(tmp_path / "stages.json")["collect"]["done"] is False
+
+
+def cell(method: str, failed: list[int]) -> dict[str, Any]:
+    training = {"parameters": 18e6, "updates": 600, "seconds": 1800.0, "device": "cpu"}
+    rate = 1 - len(failed) / 100
+    numbers = {"success": rate, "interval": [0.9, 1.0], "episodes": 100, "failed_seeds": failed, "nfe": 4.0}
+    names = {"task": "lift", "method": method, "size": "small", "seed": 0, "first_evaluation_seed": 100000}
+    return {**names, **numbers, "training": training}
+
+
+def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    write_json(tmp_path / "table4" / "a.json", cell("lfm", [100003]))
+    write_json(tmp_path / "table4" / "b.json", cell("fm", [100003, 100004, 100009]))
+    modules["_tables"].render(tmp_path, Console(quiet=True))
+    page = (tmp_path / "README.md").read_text()
+    assert "| LFM, published | 66 M | GPU | 1.00 | 0.99 | 0.93 | 0.88 | 0.53 |" in page
+    assert "| LFM, simulation-free | small, 18.0 M | cpu, 600 updates, seed 0 | 0.99 [0.90, 1.00] of 100" in page
+    assert "lift, small, LFM, simulation-free: +0.02 [" in page
+
+
+@pytest.mark.parametrize(("override", "message"), [("tasks=[lif]", "'lift'"), ("methods=[lfn]", "'lfm'")])
+def test_misspelt_names_are_refused(
+    modules: dict[str, ModuleType], tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        modules["reproduce"].main(settings(modules, override, f"out={tmp_path}"))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_small_table_is_reproduced_and_not_redone(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    overrides = ["methods=[lfm]", "model=tiny", "steps=2", "demonstrations=3", "evaluations=1", "threads=1"]
+    chosen = settings(modules, *overrides, f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}")
+    modules["reproduce"].main(chosen)
+    file = tmp_path / "results" / "table4" / "tiny_lift_lfm_seed0.json"
+    first = read_json(file)
+    assert (first["episodes"], first["training"]["updates"], first["nfe"]) == (1, 2, 4)
+    modules["reproduce"].main(chosen)
+    assert read_json(file) == first
