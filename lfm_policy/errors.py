@@ -31,5 +31,5 @@ class RolloutError(LFMError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which of the `known` names was probably meant, or list them all."""
     known = sorted(known)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known)}"

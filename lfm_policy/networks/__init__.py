@@ -35,11 +35,11 @@ def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> n
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"network._target_ '{target}' cannot be imported: {error}") from None
-    cls = getattr(module, class_name, None)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        names = [name for name, value in vars(module).items() if isinstance(value, type)]
-        raise ConfigError(f"network._target_ '{target}' is no torch module: {nearest(class_name, names)}")
+    classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    modules = {name: value for name, value in classes.items() if issubclass(value, nn.Module)}
+    if class_name not in modules:
+        raise ConfigError(f"network._target_ '{target}' is no torch module: {nearest(class_name, modules)}")
     try:
-        return cls(**arguments, **sizes)
+        return modules[class_name](**arguments, **sizes)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"network {target} refuses {arguments}: {error}") from None

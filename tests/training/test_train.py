@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path, monkeypatch:
         (["device=gpu", "steps=2"], "device 'gpu' cannot be used here"),
         (["steps"], "expected key=value"),
         (["+network.kernels=3", "steps=2"], "refuses"),
-        (["network._target_=lfm_policy.networks.Unet", "steps=2"], "did you mean 'ConditionalUnet1d'"),
+        (["network._target_=lfm_policy.networks.Unet1d", "steps=2"], "did you mean 'ConditionalUnet1d'"),
     ],
 )
 def test_bad_settings_are_explained(store: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
