@@ -36,6 +36,7 @@ class Settings(Frozen):
     steps: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     workers: int = Field(ge=1)
+    threads: int = Field(ge=1)
     out: Path
     fresh: bool
 
@@ -64,7 +65,13 @@ def stages(settings: Settings) -> list[Stage]:
     collect = Stage("collect", demos)
     prepare = Stage("prepare", {"source": out / "demos" / "demos.hdf5", "out": data}, collect)
     plan = [collect, prepare]
-    training = {"experiment": f"robot/{s.task}", "size": s.model, "data.path": data, "seed": s.seed}
+    training = {
+        "experiment": f"robot/{s.task}",
+        "size": s.model,
+        "data.path": data,
+        "seed": s.seed,
+        "threads": s.threads,
+    }
     if s.steps is not None:
         training["steps"] = s.steps
     rollouts = {"episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 1}
