@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.networks.mlp import VelocityMlp
 from lfm_policy.networks.unet1d import ConditionalUnet1d
 
-__all__ = ["ConditionalUnet1d", "build"]
+__all__ = ["ConditionalUnet1d", "VelocityMlp", "build"]
 
 
 def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> nn.Module:
