@@ -175,6 +175,17 @@ def hold(
     return until()
 
 
+def unless(broken: Callable[[], bool], skill: Generator[Command, None, bool]) -> Generator[Command, None, bool]:
+    """Run a skill and return what it returns; give up and return False as soon as `broken`."""
+    while not broken():
+        try:
+            command = next(skill)
+        except StopIteration as end:
+            return end.value
+        yield command
+    return False
+
+
 def together(*parts: tuple[Hand, Generator[Command, None, object]]) -> Skill:
     """Run one skill an arm side by side, in the order of the action; ends with the last, who ended earlier rests."""
     going = [True] * len(parts)
