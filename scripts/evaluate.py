@@ -7,7 +7,6 @@ success.png and videos/ in the output folder.
 """
 
 import functools
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,7 +55,7 @@ def main(settings: Settings) -> None:
         "environment": environment,
         "seed": settings.seed,
         "weights": settings.set,
-        "checkpoint": digest(policy),
+        "checkpoint": policy.digest(),
         "solver": solver.method,
         "steps": solver.steps,
         "tolerance": solver.tolerance,
@@ -92,15 +91,6 @@ def load_policy(settings: Settings) -> "LFMPolicy":
     except ValueError as error:
         raise ConfigError(f"solver={settings.solver}: {error}") from None
     return policy
-
-
-def digest(policy: "LFMPolicy") -> str:
-    """Hash of what is evaluated: specification, contract and weights."""
-    content = hashlib.sha256((policy.spec.model_dump_json() + policy.contract.model_dump_json()).encode())
-    for name, tensor in sorted(policy.state_dict().items()):
-        content.update(name.encode())
-        content.update(tensor.detach().cpu().numpy().tobytes())
-    return content.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
 from lfm_policy.flow import fit, plan
 from lfm_policy.policy import LFMPolicy
-from lfm_policy.training.checkpoint import Checkpointer, digest
+from lfm_policy.training.checkpoint import Checkpointer
 from lfm_policy.training.log import RunLog
 from lfm_policy.training.loop import StepReport, Trainer
 from lfm_policy.training.progress import TrainingProgress
@@ -110,7 +110,7 @@ def summary(settings: TrainSettings, policy: LFMPolicy, trainer: Trainer, pool: 
         "device": str(policy.device),
         "threads": torch.get_num_threads(),
         "loss": evaluation_loss(trainer.ema.chain, pool),
-        "digest": digest(Path(settings.out) / "checkpoint"),
+        "digest": LFMPolicy.from_pretrained(settings.out, trust_code=True).digest(),
     }
 
 

@@ -1,5 +1,6 @@
 """The policy: normalise the observations, run the chain from noise to data under them, denormalise the actions."""
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping
@@ -160,6 +161,14 @@ class LFMPolicy(nn.Module):
     def sample_of(self, history: Float[Tensor, "b to d"], action: Float[Tensor, "b t a"]) -> Sample:
         """Raw histories and chunks as what the chain is trained on: x, and the condition."""
         return Sample(self.action_normalizer.normalize(action), self.condition(history))
+
+    def digest(self) -> str:
+        """Hash of all that decides what the policy does: specification, contract and weights."""
+        content = hashlib.sha256((self.spec.model_dump_json() + self.contract.model_dump_json()).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            content.update(name.encode())
+            content.update(tensor.detach().cpu().numpy().tobytes())
+        return content.hexdigest()[:16]
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json, contract.json and model.safetensors, atomically."""

@@ -1,6 +1,5 @@
 """Checkpoints: directories that hold a model ready to load and all that its training needs to go on."""
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -102,15 +101,6 @@ class Checkpointer:
 def ema_state(trainer: Trainer) -> dict[str, Tensor]:
     """The averaged weights, named as in the model's state."""
     return {f"chain.{name}": value.contiguous() for name, value in trainer.ema.chain.state_dict().items()}
-
-
-def digest(directory: Path) -> str:
-    """SHA-256 over the weights and records of a checkpoint that decide what its policy does."""
-    total = hashlib.sha256()
-    for name in ("config.json", "contract.json", "model.safetensors", "ema.safetensors"):
-        if (directory / name).exists():
-            total.update(name.encode() + hashlib.sha256((directory / name).read_bytes()).digest())
-    return total.hexdigest()
 
 
 def _optimiser_state(trainer: Trainer) -> dict[str, Tensor]:

@@ -59,8 +59,9 @@ def _run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: st
         train.main(settings(*TINY, *overrides))
 
 
-@pytest.mark.parametrize("mode", ["simulation_free", "sequential", "combined"])
-@pytest.mark.parametrize("checkpoint_seconds", [0, 1000], ids=["every-step", "each-phase"])
+@pytest.mark.parametrize(
+    ("mode", "checkpoint_seconds"), [("simulation_free", 0), ("sequential", 0), ("combined", 0), ("sequential", 1000)]
+)
 def test_an_interrupted_run_ends_with_the_same_weights(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, checkpoint_seconds: int
 ) -> None:
