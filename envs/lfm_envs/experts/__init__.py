@@ -2,9 +2,10 @@
 
 from lfm_envs.experts.base import Command, Expert
 from lfm_envs.experts.lift import lift
+from lfm_envs.experts.transport import transport
 from lfm_policy.errors import ConfigError, nearest
 
-EXPERTS: dict[str, Expert] = {"lift": lift}
+EXPERTS: dict[str, Expert] = {"lift": lift, "transport": transport}
 
 __all__ = ["EXPERTS", "Command", "Expert", "expert"]
 
