@@ -63,8 +63,8 @@ def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
 
 def _groups(config: str) -> list[str]:
     """The groups that config/<config>.yaml chooses from."""
-    defaults = OmegaConf.load(CONFIG / f"{config}.yaml").get("defaults", [])
-    return [str(group) for entry in defaults if isinstance(entry, DictConfig) for group in entry]
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONFIG / f"{config}.yaml"))
+    return [group for entry in values.get("defaults", []) if isinstance(entry, dict) for group in entry]
 
 
 def _chooses(config: str, override: str) -> bool:

@@ -99,7 +99,7 @@ class RobosuiteEnvironment:
         import mujoco
 
         sim = self.simulation.sim
-        mujoco.mj_kinematics(sim.model._model, sim.data._data)
+        mujoco.mj_kinematics(sim.model._model, sim.data._data)  # pyright: ignore[reportAttributeAccessIssue]
 
     def get_state(self) -> np.ndarray:
         """Time, joint positions and velocities as one vector (1 + nq + nv,): robomimic's `states`."""
@@ -253,6 +253,6 @@ def to_axis_angle(action: np.ndarray, arms: int) -> np.ndarray:
 def _visual_geometry() -> Any:
     import mujoco
 
-    option = mujoco.MjvOption()
+    option = mujoco.MjvOption()  # pyright: ignore[reportAttributeAccessIssue]
     option.geomgroup[0] = 0  # collision shapes
     return option

@@ -158,7 +158,7 @@ def _require_demonstrations(path: Path) -> None:
     try:
         with h5py.File(path, "r") as file:
             data = file.get("data")
-            found = isinstance(data, h5py.Group) and any(name.startswith("demo") for name in data)
+            found = isinstance(data, h5py.Group) and any(str(name).startswith("demo") for name in data)
     except OSError as error:
         raise DataError(f"expected an HDF5 file with demonstrations, and {path} cannot be opened: {error}") from error
     if not found:

@@ -3,7 +3,10 @@
 The conversions of actions need numpy only, so this package imports the torch policy on first use.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lfm_policy.policy.policy import LFMPolicy, PolicySpec
 
 __all__ = ["LFMPolicy", "PolicySpec"]
 

@@ -58,7 +58,7 @@ class VideoWriter(Subscriber):
 
         self.folder.mkdir(parents=True, exist_ok=True)
         size = (frames.shape[2], frames.shape[1])
-        writer = write_frames(str(self._unfinished(seed)), size, fps=self._fps, ffmpeg_log_level="error")
+        writer = write_frames(str(self._unfinished(seed)), size, fps=round(self._fps), ffmpeg_log_level="error")
         writer.send(None)
         return writer
 

@@ -31,8 +31,8 @@ class Ema:
         decay = self.decay()
         for n in blocks:
             averages, weights = self.chain.blocks[n], chain.blocks[n]
-            pairs = list(zip(averages.parameters(), weights.parameters(), strict=True))
-            torch._foreach_lerp_([a for a, _ in pairs], [w for _, w in pairs], 1 - decay)
+            for average, weight in zip(averages.parameters(), weights.parameters(), strict=True):
+                average.lerp_(weight, 1 - decay)
             for average, buffer in zip(averages.buffers(), weights.buffers(), strict=True):
                 average.copy_(buffer)
         self.step += 1
