@@ -1,11 +1,13 @@
 """Scripted experts: one a task, driven through the same controller and rate as human demonstrations."""
 
 from lfm_envs.experts.base import Command, Expert
+from lfm_envs.experts.can import can
 from lfm_envs.experts.lift import lift
+from lfm_envs.experts.square import square
 from lfm_envs.experts.transport import transport
 from lfm_policy.errors import ConfigError, nearest
 
-EXPERTS: dict[str, Expert] = {"lift": lift, "transport": transport}
+EXPERTS: dict[str, Expert] = {"lift": lift, "can": can, "square": square, "transport": transport}
 
 __all__ = ["EXPERTS", "Command", "Expert", "expert"]
 

@@ -21,6 +21,10 @@ FREE = 0.1
 PRECISE = 0.03
 """Action noise that grasping and placing can take."""
 OPEN, CLOSED = -1.0, 1.0
+REST_YAW = np.pi / 2
+"""Heading of the fingers of a Panda at rest that faces along x [rad]."""
+LEAD_M = 0.06
+"""How far ahead the next point on a way lies: further than one step takes."""
 
 
 class Pose(NamedTuple):
@@ -139,13 +143,6 @@ def close_on(hand: Hand, name: str, at: Pose, steps: int, settle: int = 2) -> Ge
     return False
 
 
-def release(hand: Hand, steps: int) -> Skill:
-    """Open the fingers where they are; a hand that is commanded nothing drifts."""
-    at = hand.pose
-    for _ in range(steps):
-        yield hand.toward(at, OPEN, PRECISE)
-
-
 def retreat(env: RobosuiteEnvironment, hand: Hand, goal: Pose, hold: int, steps: int) -> Generator[Command, None, bool]:
     """Go to `goal` with open fingers until success has held for `hold` steps in a row. Returns whether it has."""
     held = 0
@@ -161,6 +158,22 @@ def funnelled(hand: Hand, target: Pose, tolerance: float) -> Pose:
     """`target`, raised while the hand is further aside from it than `tolerance` [m]."""
     aside = float(np.linalg.norm((target.position - hand.pose.position)[:2]))
     return Pose(target.position + up(max(0.0, 2 * (aside - tolerance))), target.matrix)
+
+
+def arched(now: np.ndarray, goal: np.ndarray, clearance: float, descend: tuple[float, float]) -> np.ndarray:
+    """The next point (3,) [m] on a way over obstacles: across only as fast as the climb allows, down near the goal.
+
+    Args:
+        now: where the thing on its way is.
+        goal: where it goes.
+        clearance: its height while it crosses [m].
+        descend: how far aside [m] it may be at the goal's height, and how steeply that opens upwards.
+    """
+    across, (mouth, slope) = goal[:2] - now[:2], descend
+    aside = max(float(np.linalg.norm(across)), 1e-9)
+    height = min(clearance, goal[2] + slope * max(0.0, aside - mouth))
+    lead = np.clip(LEAD_M - (height - now[2]), 0, LEAD_M)
+    return np.append(now[:2] + across * min(1.0, lead / aside), height)
 
 
 def hold(
