@@ -34,22 +34,24 @@ from lfm_envs.robosuite_env import RobosuiteEnvironment
 
 LID_CLEAR_Z, TRASH_CLEAR_Z, HAMMER_CLEAR_Z = 1.0, 0.99, 1.04
 """Heights of a hand at which what it holds passes over the bins' walls (0.95) [m]."""
-OVERSHOOT_M = 0.05
-"""How much higher a loaded hand aims, which sags."""
-HANGING_Z = 1.08
-"""The same for the middle of the hammer, which hangs tilted, at the target bin."""
 RISE_M = 0.06
 """Over this much height before it is clear, a rising hand begins to swing aside."""
+OVERSHOOT_M = 0.05
+"""How much higher a loaded hand aims while it swings: it sags."""
 NEAR_M = 0.08
 """So near to its goal sideways, a hand comes down."""
+HANGING_Z = 1.08
+"""Height of the hammer's middle at which it is brought over the target bin, hanging tilted [m]."""
 SAG_M = 0.015
 """How far ahead of the grasp the hands aim while closing: near to their bases they yield backwards."""
 RELEASED_M = 0.055
+"""Fingers farther apart than this have let go of lid, trash or hammer."""
 WIDE_OPEN_M = 0.075
-"""Fingers farther apart than this let go of the hammer without lifting it out again."""
+"""Fingers farther apart than this do not lift the hammer out again when they rise."""
 IN_HAND_M = 0.11
 """A hammer whose middle is farther than this from the hand has been dropped."""
 SLIPPED_M = 0.03
+"""A lid or cube that has moved more than this in the hand is lost."""
 
 Attempt = Generator[Command, None, bool]
 
@@ -59,8 +61,11 @@ class Relay:
     """How far the hand-over has come."""
 
     offered: bool = False
+    """The left hand holds the hammer near the meeting point."""
     taken: bool = False
+    """The right hand holds it too."""
     free: bool = False
+    """The left hand has let go."""
 
 
 def transport(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
