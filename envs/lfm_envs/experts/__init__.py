@@ -4,10 +4,17 @@ from lfm_envs.experts.base import Command, Expert
 from lfm_envs.experts.can import can
 from lfm_envs.experts.lift import lift
 from lfm_envs.experts.square import square
+from lfm_envs.experts.tool_hang import tool_hang
 from lfm_envs.experts.transport import transport
 from lfm_policy.errors import ConfigError, nearest
 
-EXPERTS: dict[str, Expert] = {"lift": lift, "can": can, "square": square, "transport": transport}
+EXPERTS: dict[str, Expert] = {
+    "lift": lift,
+    "can": can,
+    "square": square,
+    "transport": transport,
+    "tool_hang": tool_hang,
+}
 
 __all__ = ["EXPERTS", "Command", "Expert", "expert"]
 
