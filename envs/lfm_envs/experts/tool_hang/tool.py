@@ -16,8 +16,10 @@ from lfm_envs.robosuite_env import RobosuiteEnvironment
 TOOL, BODY, HOLE = "tool", "tool_root", "tool_hole1_center"
 HOOK_TOP = np.array([-0.04375, 0.0, 0.102])
 """Top of the hook's upright, in the frame [m]."""
-HOOK_HEIGHT, HOOK_HALF = 0.012, 0.00375
-"""Of the hook's upright above the bar, and half its width [m]."""
+HOOK_HEIGHT = 0.012
+"""Of the hook's upright above the bar [m]."""
+INWARD = 0.006
+"""How far the ring moves along the bar for each radian [m]."""
 RING_GAP, RING_HALF = 0.0097, 0.0035
 """Half the hole's width between opposite sides, half the ring's thickness [m]."""
 LEAD = np.deg2rad(6)
@@ -39,11 +41,11 @@ def hang_tool(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[
 def hanging_pose(env: RobosuiteEnvironment, tilt: float) -> Pose:
     """Where the hole's centre and how the tool must be for the ring, tilted by `tilt` [rad], to rest on the hook.
 
-    At tilt 0 the ring lies on the bar, around the hook's upright. Tilting takes its inner edge along the bar, away
-    from the upright, as soon as it would touch.
+    At tilt 0 the ring lies on the bar, around the hook's upright. From 20° on it moves inward along the bar, midway
+    between touching the upright with its upper edge and the bar's end with its lower one.
     """
     c, s = np.cos(tilt), np.sin(tilt)
-    along = min(0.0, RING_GAP * c - RING_HALF * s - HOOK_HALF - 0.0007)
+    along = -INWARD * max(0.0, tilt - np.deg2rad(20))
     height = -HOOK_HEIGHT - RING_GAP * s + RING_HALF * c + 0.001
     frame = _frame(env)
     matrix = frame.matrix @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
@@ -114,7 +116,9 @@ def _swing(env: RobosuiteEnvironment, held: Held, to: float) -> Generator[Comman
             break
         raised = LOWERED * max(0.0, 1 - tilt / np.deg2rad(30))
         goal = hanging_pose(env, tilt + float(np.clip(to - tilt, -LEAD, LEAD)))
-        yield held.toward(Pose(goal.position + up(raised), goal.matrix), PRECISE)
+        position = goal.position + up(raised)
+        stiff = position + (position - held.pose.position)
+        yield held.toward(Pose(stiff, goal.matrix), PRECISE)
     tilt, frame = _tilt(env, held), _frame(env)
     aside = frame.matrix.T @ (held.pose.position - hanging_pose(env, tilt).position)  # along the bar it may slide
     return float(np.linalg.norm(aside[1:])) < 0.008 and abs(to - tilt) < np.deg2rad(12) and not held.slipped()
