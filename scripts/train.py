@@ -1,4 +1,4 @@
-"""Train a policy on a prepared data set: `python scripts/train.py experiment=robot/lift size=small data.path=DIR.zarr`.
+"""Train a chain, for example a policy: `python scripts/train.py experiment=robot/lift size=small data.path=DIR.zarr`.
 
 The same command continues an interrupted run, bit for bit from its last checkpoint.
 """
@@ -11,17 +11,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lfm_policy.data.store import open_store
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
 from lfm_policy.flow import fit, plan
-from lfm_policy.policy import LFMPolicy
 from lfm_policy.training.checkpoint import Checkpointer
+from lfm_policy.training.density import density_experiment
+from lfm_policy.training.experiment import Experiment, evaluation_loss
 from lfm_policy.training.log import RunLog
 from lfm_policy.training.loop import StepReport, Trainer
 from lfm_policy.training.progress import TrainingProgress
-from lfm_policy.training.robot import WindowPool, evaluation_loss, new_policy, window_pool
-from lfm_policy.training.settings import TrainSettings
+from lfm_policy.training.robot import robot_experiment
+from lfm_policy.training.settings import DensityData, TrainSettings, WindowData
 
 
 def main(settings: TrainSettings) -> None:
@@ -30,32 +30,31 @@ def main(settings: TrainSettings) -> None:
         torch.set_num_threads(settings.threads)
     device = _device(settings.device)
     out = Path(settings.out)
-    store = open_store(Path(settings.data.path))
-    policy = new_policy(settings, store).to(device)
-    pool = window_pool(settings, store, policy)
-    phases = plan(settings.flow.mode, len(policy.chain.blocks), settings.updates(len(pool)), settings.flow.refine)
+    experiment = new_experiment(settings, device)
+    chain, pool = experiment.model.chain, experiment.pool
+    phases = plan(settings.flow.mode, len(chain.blocks), settings.updates(len(pool)), settings.flow.refine)
 
-    fingerprint = settings.fingerprint() | {"source": dict(store.source)}
-    save = Checkpointer(out / "checkpoint", policy, fingerprint, settings.checkpoint_seconds)
+    fingerprint = settings.fingerprint() | {"source": dict(experiment.source)}
+    save = Checkpointer(out / "checkpoint", experiment.model, fingerprint, settings.checkpoint_seconds)
     reporter = Reporter(settings)
-    trainer = Trainer(policy.chain, phases, settings.optimiser, settings.seed, reporter, save)
+    trainer = Trainer(chain, phases, settings.optimiser, settings.seed, reporter, save)
     resumed = save.resume(trainer)
     reporter.begin(trainer, resumed)
     with reporter:
-        fit(
-            policy.chain,
-            trainer.ema.chain,
-            pool,
-            phases,
-            trainer.optimise,
-            batch=settings.batch,
-            time_law=settings.flow.time_law,
-        )
-    values = summary(settings, policy, trainer, pool)
-    if len(store.valid):
-        values["valid_loss"] = evaluation_loss(trainer.ema.chain, window_pool(settings, store, policy, "valid"))
+        time_law = settings.flow.time_law
+        fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=settings.batch, time_law=time_law)
+    values = summary(settings, experiment, trainer)
     write_json(out / "summary.json", values)
     show(reporter.console, values)
+
+
+def new_experiment(settings: TrainSettings, device: torch.device) -> Experiment[Any]:
+    """The objects in which the runs differ, from the kind of their data."""
+    match settings.data:
+        case WindowData() as data:
+            return robot_experiment(settings, data, device)
+        case DensityData() as data:
+            return density_experiment(settings, data, device)
 
 
 class Reporter:
@@ -92,25 +91,27 @@ class Reporter:
         self._log.__exit__(*error)  # type: ignore[arg-type]
 
 
-def summary(settings: TrainSettings, policy: LFMPolicy, trainer: Trainer, pool: WindowPool) -> dict[str, Any]:
-    """What was trained, from which data, at what cost; the losses are those of the averaged weights on fixed noise."""
-    chain = policy.chain
+def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Trainer) -> dict[str, Any]:
+    """What was trained, from which data, at what cost; losses on fixed noise, and the experiment's own report."""
+    trained, samples = experiment.load(Path(settings.out)), len(experiment.pool)
+    batch = settings.batch * settings.optimiser.accumulate
     return {
         "name": settings.name,
         "method": settings.method,
         "mode": settings.flow.mode,
         "seed": settings.seed,
-        "blocks": len(chain.blocks),
-        "parameters": sum(p.numel() for p in chain.parameters()),
-        "windows": len(pool),
+        "blocks": len(trained.chain.blocks),
+        "parameters": sum(p.numel() for p in trained.chain.parameters()),
+        "samples": samples,
         "updates": trainer.total,
-        "batch": settings.batch * settings.optimiser.accumulate,
-        "epochs": settings.updates(len(pool)) * settings.batch * settings.optimiser.accumulate / len(pool),
+        "batch": batch,
+        "epochs": settings.updates(samples) * batch / samples,
         "seconds": trainer.seconds,
-        "device": str(policy.device),
+        "device": str(next(trained.chain.parameters()).device),
         "threads": torch.get_num_threads(),
-        "loss": evaluation_loss(trainer.ema.chain, pool),
-        "digest": LFMPolicy.from_pretrained(settings.out, trust_code=True).digest(),
+        "loss": evaluation_loss(trained.chain, experiment.pool),
+        "digest": trained.digest(),
+        **experiment.report(trained),
     }
 
 
@@ -118,7 +119,7 @@ def show(console: Console, values: dict[str, Any]) -> None:
     """Print the summary as a table."""
     table = Table("", "value", title="training")
     for key, value in values.items():
-        losses = isinstance(value, dict)
+        losses = isinstance(value, dict) and all(isinstance(v, float) for v in value.values())
         text = "  ".join(f"{v:.4f}" for v in value.values()) if losses else str(value)
         table.add_row(key, f"{value:,.4g}" if isinstance(value, float) else text)
     console.print(table)

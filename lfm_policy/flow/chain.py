@@ -73,6 +73,18 @@ class FlowChain(nn.Module):
         start = len(self.blocks) if start is None else start
         return self._through(range(start - 1, stop - 1, -1), x, cond, 1.0, 0.0, solver)
 
+    def trajectory(
+        self, x: Float[Tensor, "b *event"], cond: Float[Tensor, "b c"] | None = None, *, pieces: int = 1
+    ) -> list[Float[Tensor, "b *event"]]:
+        """From noise to data: x, then the state after each of `pieces` equal parts of each block's time, N first."""
+        states = [x]
+        for n in reversed(range(len(self.blocks))):
+            for k in range(pieces):
+                begin, end = 1 - k / pieces, 1 - (k + 1) / pieces
+                (x,) = integrate(self._field(n, cond), (x,), begin, end, self.solver).state
+                states.append(x)
+        return states
+
     def _through(
         self, order: range, x: Tensor, cond: Tensor | None, begin: float, end: float, solver: Solver | None
     ) -> Transport:

@@ -1,6 +1,5 @@
 """The policy: normalise the observations, run the chain from noise to data under them, denormalise the actions."""
 
-import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lfm_policy import networks
@@ -23,6 +21,7 @@ from lfm_policy.errors import CheckpointError, ContractError
 from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import block_loss
+from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
 from lfm_policy.rollout.protocols import ChunkBatch
 
 FORMAT = "lfm-policy/1"
@@ -164,11 +163,7 @@ class LFMPolicy(nn.Module):
 
     def digest(self) -> str:
         """Hash of all that decides what the policy does: specification, contract and weights."""
-        content = hashlib.sha256((self.spec.model_dump_json() + self.contract.model_dump_json()).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            content.update(name.encode())
-            content.update(tensor.detach().cpu().numpy().tobytes())
-        return content.hexdigest()[:16]
+        return digest(self.spec.model_dump_json() + self.contract.model_dump_json(), self)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json, contract.json and model.safetensors, atomically."""
@@ -187,7 +182,7 @@ class LFMPolicy(nn.Module):
         cls,
         directory: str | Path,
         *,
-        weights: Literal["ema", "raw"] = "ema",
+        weights: Weights = "ema",
         device: torch.device | str = "cpu",
         trust_code: bool = False,
     ) -> "LFMPolicy":
@@ -202,35 +197,12 @@ class LFMPolicy(nn.Module):
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the others.
         """
-        directory = _checkpoint_in(Path(directory))
+        directory = checkpoint_in(directory)
         try:
             spec = PolicySpec.model_validate(read_json(directory / "config.json"))
             contract = Contract.model_validate(read_json(directory / "contract.json"))
         except (ValidationError, json.JSONDecodeError, FileNotFoundError) as error:
             raise CheckpointError(f"{directory} holds no policy that can be read: {error}") from None
         policy = cls(spec, contract, trust_code=trust_code)
-        state = _read_tensors(directory / "model.safetensors")
-        if weights == "ema" and (directory / "ema.safetensors").exists():
-            state |= _read_tensors(directory / "ema.safetensors")
-        try:
-            policy.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"the weights in {directory} do not fit its config.json: {error}") from None
+        load_weights(policy, directory, weights)
         return policy.to(device).eval()
-
-
-def _checkpoint_in(directory: Path) -> Path:
-    for candidate in (directory, directory / "checkpoint"):
-        if (candidate / "config.json").exists():
-            return candidate
-    raise CheckpointError(
-        f"no checkpoint in {directory}: expected config.json, contract.json and model.safetensors there or in "
-        f"{directory / 'checkpoint'}; train one with scripts/train.py"
-    )
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, FileNotFoundError) as error:
-        raise CheckpointError(f"{path} is missing or damaged: {error}") from None

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -13,16 +13,8 @@ from torch.optim import AdamW
 
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json
+from lfm_policy.training.experiment import Model
 from lfm_policy.training.loop import Trainer
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What is trained: a module that can write itself into a directory."""
-
-    def write(self, directory: Path) -> None: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
 
 
 class Checkpointer:

@@ -22,14 +22,23 @@ from lfm_policy.flow.fit import Losses
 from lfm_policy.training.ema import Ema
 
 
+class StepDecay(Frozen):
+    """The learning rate times `factor` after `every` steps, again and again."""
+
+    factor: float = Field(gt=0, le=1)
+    every: int = Field(ge=1)
+
+
 class OptimiserSettings(Frozen):
-    """AdamW with warm-up and cosine decay in every phase; Diffusion Policy's values by default."""
+    """AdamW with warm-up and decay in every phase; Diffusion Policy's values by default."""
 
     learning_rate: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.95, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-6
     warmup_steps: int = Field(default=500, ge=0)
+    step_decay: StepDecay | None = None
+    """In place of half a cosine down to 0."""
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of one block's gradient, or none."""
     accumulate: int = Field(default=1, ge=1)
@@ -184,10 +193,12 @@ class Trainer:
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up to the base rate, then half a cosine down to 0 at the end of the phase."""
+    """Linear warm-up to the base rate, then half a cosine down to 0 at the end of the phase, or decay in steps."""
     warmup = min(settings.warmup_steps, steps // 2)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
+    if settings.step_decay is not None:
+        return settings.learning_rate * settings.step_decay.factor ** (step // settings.step_decay.every)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 

@@ -32,9 +32,9 @@ class TrainingProgress:
             )
             self._task = self._bar.add_task("train", total=total, completed=start, state="")
 
-    def update(self, step: int, loss: float, windows_per_s: float) -> None:
+    def update(self, step: int, loss: float, samples_per_s: float) -> None:
         """Say that `step` updates are done, at this loss and speed."""
-        state = f"loss {loss:.4f}  {windows_per_s:,.0f} windows/s"
+        state = f"loss {loss:.4f}  {samples_per_s:,.0f} samples/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, state=state)
             return

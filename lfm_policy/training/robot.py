@@ -1,17 +1,20 @@
 """What a robot run trains: a policy and the pool of its windows."""
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lfm_policy.data.normalize import AffineNormalizer, position_columns
-from lfm_policy.data.store import Store
+from lfm_policy.data.store import Split, Store, open_store
 from lfm_policy.data.windows import Windows
-from lfm_policy.flow import FlowChain, Pool, Sample, TimeLaw
-from lfm_policy.flow.fit import block_loss
+from lfm_policy.flow import Sample
 from lfm_policy.policy import LFMPolicy, PolicySpec
-from lfm_policy.training.settings import TrainSettings
+from lfm_policy.training.experiment import Experiment, evaluation_loss
+from lfm_policy.training.settings import TrainSettings, WindowData
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,28 @@ class WindowPool:
         return Sample(batch.action, batch.observation.flatten(1))
 
 
-def new_policy(settings: TrainSettings, store: Store) -> LFMPolicy:
+def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.device) -> Experiment[LFMPolicy]:
+    """A policy with fresh weights, on the windows of a prepared data set.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+    """
+    store = open_store(Path(data.path))
+    policy = new_policy(settings, data, store).to(device)
+
+    def report(trained: LFMPolicy) -> dict[str, Any]:
+        if not len(store.valid):
+            return {}
+        return {"valid_loss": evaluation_loss(trained.chain, window_pool(data, store, trained, "valid"))}
+
+    load = partial(LFMPolicy.from_pretrained, device=device, trust_code=True)
+    return Experiment(policy, window_pool(data, store, policy), load, report, dict(store.source))
+
+
+def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPolicy:
     """A policy with fresh weights for the data in `store`, its normalisers fitted on the training split."""
     torch.manual_seed(settings.seed)
-    data, flow = settings.data, settings.flow
+    flow = settings.flow
     spec = PolicySpec(
         horizon=data.horizon,
         observation_steps=data.observation_steps,
@@ -51,9 +72,8 @@ def new_policy(settings: TrainSettings, store: Store) -> LFMPolicy:
     return policy
 
 
-def window_pool(settings: TrainSettings, store: Store, policy: LFMPolicy, split: str = "train") -> WindowPool:
+def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> WindowPool:
     """The windows of one split, normalised as `policy` does it, on its device."""
-    data = settings.data
     windows = Windows.from_store(store, split, data.horizon, data.observation_steps, data.action_steps)
     windows = windows.to(policy.device)
     return WindowPool(
@@ -64,15 +84,3 @@ def window_pool(settings: TrainSettings, store: Store, policy: LFMPolicy, split:
             windows.observation_steps,
         )
     )
-
-
-@torch.no_grad()
-def evaluation_loss(chain: FlowChain, pool: Pool, batches: int = 8, batch: int = 256) -> dict[str, float]:
-    """Matching loss of each block on OU marginals, with the same samples, noise and times at every call."""
-    totals = [0.0] * len(chain.blocks)
-    for number in range(batches):
-        generator = torch.Generator(next(chain.parameters()).device).manual_seed(number)
-        sample = pool.take(torch.randint(len(pool), (batch,), generator=generator, device=generator.device))
-        for n in range(len(chain.blocks)):
-            totals[n] += block_loss(chain, n, sample, "marginal", TimeLaw(), generator).item() / batches
-    return {f"block{n}": total for n, total in enumerate(totals)}

@@ -1,9 +1,10 @@
 """The settings of a training run; config/train.yaml composes them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from lfm_policy.data import densities
 from lfm_policy.data.contract import Frozen
 from lfm_policy.flow import Interpolant, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import Mode
@@ -14,12 +15,33 @@ from lfm_policy.training.loop import OptimiserSettings
 class WindowData(Frozen):
     """A prepared data set of demonstrations, cut into windows (Diffusion Policy's defaults)."""
 
+    kind: Literal["windows"] = "windows"
     path: str
     horizon: int = Field(default=16, ge=1)
     observation_steps: int = Field(default=2, ge=1)
     action_steps: int = Field(default=8, ge=1)
     observation_normalizer: Literal["standard", "scalar"] = "standard"
     """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
+
+
+class DensityData(Frozen):
+    """Samples of a density in the plane: an image's darkness, or an analytic one."""
+
+    kind: Literal["density"] = "density"
+    density: densities.Name | Literal["mask"]
+    mask: str | None = None
+    """The image file of density "mask"."""
+    samples: int = Field(default=2_000_000, ge=1)
+    """Training points."""
+    test: int = Field(default=10_000, ge=2)
+    """Points on which the negative log-likelihood is measured."""
+    normalizer: Literal["identity", "standard"] = "identity"
+
+    @model_validator(mode="after")
+    def _mask_or_analytic(self) -> "DensityData":
+        if (self.density == "mask") != (self.mask is not None):
+            raise ValueError(f"density 'mask', and no other, needs mask=FILE; found {self.density}, mask={self.mask}")
+        return self
 
 
 class FlowSettings(Frozen):
@@ -53,14 +75,14 @@ class TrainSettings(Frozen):
     seed: int = 0
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
-    data: WindowData
+    data: Annotated[WindowData | DensityData, Field(discriminator="kind")]
     network: dict[str, Any]
     global_network: dict[str, Any]
     """The one network with as many parameters as the whole chain, in place of `network` when there is one block."""
     flow: FlowSettings
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the windows; in place of `steps`."""
+    """Passes over the samples; in place of `steps`."""
     batch: int = Field(default=256, ge=1)
     optimiser: OptimiserSettings
     checkpoint_seconds: float = Field(default=120, ge=0)
@@ -85,5 +107,9 @@ class TrainSettings(Frozen):
         return max(1, round(self.epochs * samples / (self.batch * self.optimiser.accumulate)))
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the trained weights."""
-        return self.model_dump(mode="json", exclude={"out", "threads", "checkpoint_seconds", "logging"})
+        """All that decides the trained weights, written as before there were other kinds of data."""
+        left_out: dict[str, Any] = dict.fromkeys(("out", "threads", "checkpoint_seconds", "logging"), True)
+        left_out["data"] = {"kind", "test"}
+        if self.optimiser.step_decay is None:
+            left_out["optimiser"] = {"step_decay"}
+        return self.model_dump(mode="json", exclude=left_out)

@@ -7,10 +7,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lfm_envs.point_mass import CONTRACT, demonstrations
 from lfm_policy.data.contract import Contract
 from lfm_policy.data.store import Episode, write_store
+from lfm_policy.training.loop import StepReport
 from lfm_policy.training.settings import TrainSettings
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -43,6 +45,25 @@ def settings(*overrides: str) -> TrainSettings:
     """Training settings as the command line would give them."""
     (cli,) = scripts("_cli")
     return cli.load("train", TrainSettings, list(overrides))
+
+
+class Killed(Exception):
+    """Stands for whatever ends a process."""
+
+
+def run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: str) -> None:
+    """Train; give up after `stop` updates."""
+    (train,) = scripts("train")
+
+    class Reporter(train.Reporter):
+        def __call__(self, report: StepReport) -> None:
+            super().__call__(report)
+            if report.step == stop:
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Reporter", Reporter)
+        train.main(settings(*overrides))
 
 
 def point_mass_store(path: Path, episodes: int = 12) -> Path:

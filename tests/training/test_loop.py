@@ -6,7 +6,7 @@ from torch import nn
 
 from lfm_policy.flow import FlowChain, Phase, Schedule
 from lfm_policy.training.ema import Ema
-from lfm_policy.training.loop import OptimiserSettings, StepReport, Trainer, TrainingDiverged, learning_rate
+from lfm_policy.training.loop import OptimiserSettings, StepDecay, StepReport, Trainer, TrainingDiverged, learning_rate
 
 
 class Scaling(nn.Module):
@@ -32,6 +32,14 @@ def test_learning_rate_warms_up_linearly_and_falls_as_a_cosine() -> None:
     assert rates[10] == pytest.approx(1)
     assert rates[60] == pytest.approx(0.5)
     assert 0 < rates[109] < 0.001
+
+
+def test_learning_rate_decays_in_steps() -> None:
+    settings = OptimiserSettings(learning_rate=1.0, warmup_steps=2, step_decay=StepDecay(factor=0.9, every=10))
+    rates = [learning_rate(step, 100, settings) for step in range(31)]
+    assert rates[:3] == pytest.approx([0.5, 1, 1])
+    assert rates[9:11] == pytest.approx([1, 0.9])
+    assert rates[30] == pytest.approx(0.9**3)
 
 
 def test_the_average_follows_diffusion_policys_decay() -> None:

@@ -9,7 +9,7 @@ from lfm_policy.training.progress import TrainingProgress
 def follow(console: Console, total: int, start: int = 0) -> str:
     with TrainingProgress(total, start, console) as progress:
         for step in range(start + 1, total + 1):
-            progress.update(step, loss=0.25, windows_per_s=1234.5)
+            progress.update(step, loss=0.25, samples_per_s=1234.5)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -17,7 +17,7 @@ def follow(console: Console, total: int, start: int = 0) -> str:
 def test_without_a_terminal_ten_lines_are_printed() -> None:
     lines = follow(Console(file=io.StringIO(), width=100), total=600).splitlines()
     assert len(lines) == 10
-    assert lines[0].startswith("step 60/600  loss 0.2500  1,234 windows/s")
+    assert lines[0].startswith("step 60/600  loss 0.2500  1,234 samples/s")
     assert re.search(r"\d+:\d\d left$", lines[0])
     assert lines[-1].endswith("0:00 left")
 

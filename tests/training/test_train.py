@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from lfm_envs.tasks import TASKS
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.policy import LFMPolicy
-from lfm_policy.training.loop import StepReport
-from tests.training.runs import SCRIPTS, TINY, point_mass_store, random_store, scripts, settings
+from tests.training.runs import SCRIPTS, TINY, Killed, point_mass_store, random_store, run_until, scripts, settings
 
 _, train = scripts("_cli", "train")
 
@@ -41,22 +40,8 @@ def _assert_same_run(left: Path, right: Path) -> None:
     assert digests[0] == digests[1]
 
 
-class Killed(Exception):
-    """Stands for whatever ends a process."""
-
-
 def _run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: str) -> None:
-    """Train; give up after `stop` updates."""
-
-    class Reporter(train.Reporter):
-        def __call__(self, report: StepReport) -> None:
-            super().__call__(report)
-            if report.step == stop:
-                raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "Reporter", Reporter)
-        train.main(settings(*TINY, *overrides))
+    run_until(monkeypatch, stop, *TINY, *overrides)
 
 
 @pytest.mark.parametrize(
