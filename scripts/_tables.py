@@ -29,7 +29,8 @@ INTRODUCTION = """# Measured results
 Made by `scripts/reproduce.py` from the JSON files beside this page; each holds its command, commit, seeds, data and
 cost. A rate is successes over unseen episodes (seeds 100000 …) of one fixed checkpoint, with its Wilson 95 % interval.
 The demonstrations are the scripted expert's of this project, not robomimic's human ones, so the paper's row is context
-and not a like-for-like comparison. "small" and "tiny" are the CPU sizes of `config/size/`, "paper" is Table A.3's.
+and not a like-for-like comparison. "small" and "tiny" are CPU sizes (`config/size/`), "paper" is Table A.3's. Further
+measurements: [notes](notes.md).
 """
 
 
@@ -63,7 +64,7 @@ def _table4(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows.setdefault((cell["size"], cell["method"], cell["seed"]), {})[cell["task"]] = cell
     for (size, method, seed), row in sorted(rows.items()):
         some = next(iter(row.values()))["training"]
-        costs = f"{some['device']}, {some['updates']} updates, seed {seed}"
+        costs = f"{some['device']}, {some['updates']} updates a block, seed {seed}"
         numbers = " | ".join(_rate(row[task]) if task in row else "" for task in TASKS)
         yield f"| {NAMES[method]} | {size}, {some['parameters'] / 1e6:.1f} M | {costs} | {numbers} |"
 

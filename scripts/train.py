@@ -103,7 +103,7 @@ def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Train
         "blocks": len(trained.chain.blocks),
         "parameters": sum(p.numel() for p in trained.chain.parameters()),
         "samples": samples,
-        "updates": trainer.total,
+        "updates": settings.updates(samples),
         "batch": batch,
         "epochs": settings.updates(samples) * batch / samples,
         "seconds": trainer.seconds,

@@ -107,9 +107,6 @@ class TrainSettings(Frozen):
         return max(1, round(self.epochs * samples / (self.batch * self.optimiser.accumulate)))
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the trained weights, written as before there were other kinds of data."""
-        left_out: dict[str, Any] = dict.fromkeys(("out", "threads", "checkpoint_seconds", "logging"), True)
-        left_out["data"] = {"kind", "test"}
-        if self.optimiser.step_decay is None:
-            left_out["optimiser"] = {"step_decay"}
-        return self.model_dump(mode="json", exclude=left_out)
+        """All that decides the trained weights, but for the data themselves."""
+        elsewhere: dict[str, Any] = dict.fromkeys(("out", "threads", "checkpoint_seconds", "logging"), True)
+        return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "test"}})

@@ -73,7 +73,9 @@ def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, Mod
     modules["_tables"].render(tmp_path, Console(quiet=True))
     page = (tmp_path / "README.md").read_text()
     assert "| LFM, published | 66 M | GPU | 1.00 | 0.99 | 0.93 | 0.88 | 0.53 |" in page
-    assert "| LFM, simulation-free | small, 18.0 M | cpu, 600 updates, seed 0 | 0.99 [0.90, 1.00] of 100" in page
+    assert (
+        "| LFM, simulation-free | small, 18.0 M | cpu, 600 updates a block, seed 0 | 0.99 [0.90, 1.00] of 100" in page
+    )
     assert "lift, small, LFM, simulation-free: +0.02 [" in page
 
 
@@ -94,6 +96,6 @@ def test_a_small_table_is_reproduced_and_not_redone(modules: dict[str, ModuleTyp
     modules["reproduce"].main(chosen)
     file = tmp_path / "results" / "table4" / "tiny_lift_lfm_seed0.json"
     first = read_json(file)
-    assert (first["episodes"], first["training"]["updates"], first["nfe"]) == (1, 2, 4)
+    assert (first["episodes"], first["training"]["updates"], first["nfe"]) == (1, 2, 20)
     modules["reproduce"].main(chosen)
     assert read_json(file) == first
