@@ -52,6 +52,6 @@ class Style:
             tool_offset=rng.uniform(-0.008, 0.008),
             tool_hover=rng.uniform(0.06, 0.1),
             over=rng.uniform(0.03, 0.06),
-            droop=np.deg2rad(rng.uniform(55, 60)),
+            droop=np.deg2rad(rng.uniform(57, 60)),
             hold=int(rng.integers(7, 10)),
         )

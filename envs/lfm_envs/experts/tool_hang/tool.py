@@ -131,9 +131,9 @@ def _tilt(env: RobosuiteEnvironment, held: Held) -> float:
 
 
 def _release(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
-    """Open at the pose the hand has until success has lasted."""
+    """Open at the pose the hand has until success has lasted; a tool that sticks on the hook takes its time to fall."""
     at, lasted = hand.pose, 0
-    for _ in range(30):
+    for _ in range(60):
         if lasted >= style.hold:
             return True
         yield hand.toward(at, OPEN, PRECISE)
