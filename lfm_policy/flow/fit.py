@@ -6,7 +6,6 @@ the blocks before it (the paper's Algorithm 1) or straight from the OU marginal 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -114,15 +113,23 @@ def fit(
         batch: samples in one update.
         time_law: the law of t.
     """
+    position, current = 0, pool  # samples of p_position
+
+    def samples(phase: Phase) -> Pool:
+        """Pushed on when a batch is drawn: a resumed run skips the phases that are done."""
+        nonlocal position, current
+        if phase.source == "marginal":
+            return pool
+        if position < phase.blocks[0]:
+            current = pushed(sampler, current, start=position, stop=phase.blocks[0])
+            position = phase.blocks[0]
+        return current
+
     for k, phase in enumerate(phases):
 
-        @cache  # made when the first batch is drawn: a resumed run skips the phases that are done
-        def samples(phase: Phase = phase) -> Pool:
-            return pushed(sampler, pool, phase.blocks[0]) if phase.source == "pushforward" else pool
-
-        def losses(generator: torch.Generator, phase: Phase = phase, samples=samples) -> Iterator[Tensor]:
+        def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Tensor]:
             index = torch.randint(len(pool), (batch,), generator=generator, device=generator.device)
-            sample = samples().take(index)
+            sample = samples(phase).take(index)
             for n in phase.blocks:
                 yield block_loss(chain, n, sample, phase.source, time_law, generator)
 
@@ -147,12 +154,11 @@ def block_loss(
 
 
 @torch.no_grad()
-def pushed(sampler: FlowChain, pool: Pool, n: int, batch: int = 4096) -> Pool:
-    """The whole pool carried through blocks 0 … n - 1: samples of p_n (the loop's last line in Algorithm 1)."""
-    if n == 0:
-        return pool
+def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int = 4096) -> Pool:
+    """A pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop)."""
     parts = [pool.take(index) for index in torch.arange(len(pool)).split(batch)]
-    x = torch.cat([sampler.to_noise(part.x, part.cond, stop=n).x for part in parts])
+    with torch.autocast(parts[0].x.device.type, enabled=False):  # the samples are data: no rounding to bf16
+        x = torch.cat([sampler.to_noise(part.x, part.cond, start=start, stop=stop).x for part in parts])
     conds = [part.cond for part in parts if part.cond is not None]
     return TensorPool(x, torch.cat(conds) if conds else None)
 

@@ -86,7 +86,7 @@ def test_all_modes_give_each_block_the_same_number_of_updates(mode: Mode) -> Non
 
 def test_the_pool_is_pushed_with_its_conditions_in_order() -> None:
     chain, x = exact_chain(DATA, SCHEDULE), DATA.sample(10_000, 1)
-    pool = pushed(chain, TensorPool(x, cond=x.clone()), 2, batch=1024)
+    pool = pushed(chain, TensorPool(x, cond=x.clone()), start=0, stop=2, batch=1024)
     everything = pool.take(torch.arange(len(pool)))
     assert everything.cond is not None
     torch.testing.assert_close(everything.cond, x)

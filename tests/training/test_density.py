@@ -55,7 +55,7 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     run_until(monkeypatch, None, *common)
     summary = _summary(out)
     assert summary["blocks"] == (9 if method == "lfm" else 1)
-    assert summary["updates"] == 4 * summary["blocks"]
+    assert summary["updates"] == 4
     assert summary["nfe_likelihood"] == summary["nfe_sample"] == summary["blocks"]
     assert FlowModel.from_pretrained(out).digest() == summary["digest"]
 
@@ -106,53 +106,6 @@ def test_all_methods_have_equal_parameters_and_the_same_training(size: str) -> N
     assert totals["fm"] == pytest.approx(totals["lfm"], rel=0.01)
     lfm, fm = (preset.fingerprint() for preset in presets.values())
     assert {key for key in lfm if lfm[key] != fm[key]} == {"method", "flow"}
-
-
-def test_robot_runs_of_earlier_versions_are_continued() -> None:
-    """Keys and values of a robot run's fingerprint, as checkpoints hold them."""
-    found = json.loads(json.dumps(settings("size=small", "data.path=a.zarr", "out=x").fingerprint()))
-    unet = "lfm_policy.networks.ConditionalUnet1d"
-    assert found == {
-        "name": "robot/lift",
-        "method": "lfm",
-        "seed": 0,
-        "device": "auto",
-        "data": {
-            "path": "a.zarr",
-            "horizon": 16,
-            "observation_steps": 2,
-            "action_steps": 8,
-            "observation_normalizer": "standard",
-        },
-        "network": {"_target_": unet, "dims": [64, 128, 256], "time_dim": 128},
-        "global_network": {"_target_": unet, "dims": [128, 256, 512], "time_dim": 128},
-        "flow": {
-            "blocks": 4,
-            "c": 0.15,
-            "rho": 1.25,
-            "gammas": None,
-            "interpolant": "linear",
-            "mode": "simulation_free",
-            "refine": 0.25,
-            "time_law": {"alpha": 1.0, "beta": 1.0},
-            "solver": found["flow"]["solver"],
-        },
-        "steps": found["steps"],
-        "epochs": None,
-        "batch": 256,
-        "optimiser": {
-            "learning_rate": 5e-4,
-            "betas": [0.95, 0.999],
-            "eps": 1e-08,
-            "weight_decay": 1e-06,
-            "warmup_steps": 100,
-            "gradient_clip": None,
-            "accumulate": 1,
-            "ema_power": 0.75,
-            "ema_max_decay": 0.9999,
-            "precision": "auto",
-        },
-    }
 
 
 @pytest.mark.parametrize(
