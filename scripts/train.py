@@ -3,6 +3,7 @@
 The same command continues an interrupted run, bit for bit from its last checkpoint.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def main(settings: TrainSettings) -> None:
     fingerprint = settings.fingerprint() | {"source": dict(experiment.source)}
     save = Checkpointer(out / "checkpoint", experiment.model, fingerprint, settings.checkpoint_seconds)
     reporter = Reporter(settings)
-    trainer = Trainer(chain, phases, settings.optimiser, settings.seed, reporter, save)
+    trainer = Trainer(
+        chain, phases, settings.optimiser, settings.seed, reporter, save, _parallel(settings.parallel, device)
+    )
     resumed = save.resume(trainer)
     reporter.begin(trainer, resumed)
     with reporter:
@@ -123,6 +126,10 @@ def show(console: Console, values: dict[str, Any]) -> None:
         text = "  ".join(f"{v:.4f}" for v in value.values()) if losses else str(value)
         table.add_row(key, f"{value:,.4g}" if isinstance(value, float) else text)
     console.print(table)
+
+
+def _parallel(wanted: int | None, device: torch.device) -> int:
+    return wanted or (1 if device.type == "cuda" else os.cpu_count() or 1)
 
 
 def _device(name: str) -> torch.device:

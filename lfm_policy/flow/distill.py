@@ -5,6 +5,7 @@ f = -v(·, 1), and the student is a chain like any other, whose solver takes one
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.fit import Optimise, Phase, Pool
+from lfm_policy.flow.fit import Loss, Optimise, Phase, Pool
 from lfm_policy.flow.ode import Solver
 from lfm_policy.flow.schedule import Schedule
 
@@ -72,13 +73,13 @@ def distil(
     """
     for number, phase in enumerate(phases):
 
-        def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Tensor]:
+        def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
             index = torch.randint(len(pool), (batch,), generator=generator, device=generator.device)
             sample = pool.take(index)
             noise = torch.randn(sample.x.shape, generator=generator, device=sample.x.device, dtype=sample.x.dtype)
             states = trajectory(teacher, noise, sample.cond, len(student.blocks), solver)
             for n in phase.blocks:
-                yield regression_loss(student, n, states[n + 1], states[n], sample.cond)
+                yield partial(regression_loss, student, n, states[n + 1], states[n], sample.cond)
 
         optimise(number, phase, losses)
 

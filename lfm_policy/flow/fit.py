@@ -6,10 +6,10 @@ the blocks before it (the paper's Algorithm 1) or straight from the OU marginal 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lfm_policy.flow.chain import FlowChain
@@ -85,8 +85,11 @@ def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Pha
             return (start, *(Phase((n,), "pushforward", pass_steps) for n in all_blocks))
 
 
-Losses = Callable[[torch.Generator], Iterator[Tensor]]
-"""Yields one scalar loss a block, on a batch that the generator decides."""
+Loss = Callable[[], Tensor]
+"""A scalar loss that is still to be computed, on a batch that has been drawn."""
+
+Losses = Callable[[torch.Generator], Iterator[Loss]]
+"""Draws one batch a block, as the generator decides; the losses may then be computed side by side."""
 
 Optimise = Callable[[int, Phase, Losses], None]
 """Carries out phase number k: the warm start, then `phase.steps` updates of its blocks; may resume in the middle."""
@@ -131,34 +134,33 @@ def fit(
             index = torch.randint(len(pool), (batch,), generator=generator, device=generator.device)
             sample = samples(phase).take(index)
             for n in phase.blocks:
-                yield block_loss(chain, n, sample, phase.source, time_law, generator)
+                yield draw_loss(chain, n, sample, phase.source, time_law, generator)
 
         optimise(k, phase, losses)
 
 
-def block_loss(
+def draw_loss(
     chain: FlowChain,
     n: int,
     sample: Sample,
     source: Literal["marginal", "pushforward"],
     time_law: TimeLaw,
     generator: torch.Generator,
-) -> Float[Tensor, ""]:
+) -> Loss:
     """Block n's matching loss: its left end from `sample`, its right end one OU step further from that same point."""
     left = sample.x
     if source == "marginal" and n > 0:
         left = chain.schedule.marginal(n, left, _normal_like(left, generator))
     right = chain.schedule.target(n, left, _normal_like(left, generator))
     t = time_law.sample(len(left), generator)
-    return matching_loss(chain.blocks[n], left, right, t, sample.cond, chain.interpolant)
+    return partial(matching_loss, chain.blocks[n], left, right, t, sample.cond, chain.interpolant)
 
 
 @torch.no_grad()
 def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int = 4096) -> Pool:
     """A pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop)."""
     parts = [pool.take(index) for index in torch.arange(len(pool)).split(batch)]
-    with torch.autocast(parts[0].x.device.type, enabled=False):  # the samples are data: no rounding to bf16
-        x = torch.cat([sampler.to_noise(part.x, part.cond, start=start, stop=stop).x for part in parts])
+    x = torch.cat([sampler.to_noise(part.x, part.cond, start=start, stop=stop).x for part in parts])
     conds = [part.cond for part in parts if part.cond is not None]
     return TensorPool(x, torch.cat(conds) if conds else None)
 

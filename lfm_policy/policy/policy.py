@@ -20,7 +20,7 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ContractError
 from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
-from lfm_policy.flow.fit import block_loss
+from lfm_policy.flow.fit import draw_loss
 from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
 from lfm_policy.rollout.protocols import ChunkBatch
 
@@ -97,7 +97,7 @@ class LFMPolicy(nn.Module):
         sample = self.sample_of(batch[STATE], batch[ACTION])
         generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, ())))
         chain = self.chain
-        losses = [block_loss(chain, n, sample, "marginal", TimeLaw(), generator) for n in range(len(chain.blocks))]
+        losses = [draw_loss(chain, n, sample, "marginal", TimeLaw(), generator)() for n in range(len(chain.blocks))]
         parts = {f"loss_block{n}": float(loss.detach()) for n, loss in enumerate(losses)}
         return torch.stack(losses).mean(), parts
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lfm_policy.flow import FlowChain, Pool, TimeLaw
-from lfm_policy.flow.fit import block_loss
+from lfm_policy.flow.fit import draw_loss
 
 
 @runtime_checkable
@@ -52,7 +52,7 @@ def evaluation_loss(chain: FlowChain, pool: Pool, batches: int = 8, batch: int =
         generator = torch.Generator(next(chain.parameters()).device).manual_seed(number)
         sample = pool.take(_some(len(pool), batch, generator))
         for n in range(len(chain.blocks)):
-            totals[n] += block_loss(chain, n, sample, "marginal", TimeLaw(), generator).item() / batches
+            totals[n] += draw_loss(chain, n, sample, "marginal", TimeLaw(), generator)().item() / batches
     return {f"block{n}": total for n, total in enumerate(totals)}
 
 

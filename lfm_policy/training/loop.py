@@ -7,6 +7,7 @@ function of s: a run that was interrupted continues bit for bit from its last ch
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
-from lfm_policy.flow.fit import Losses
+from lfm_policy.flow.fit import Loss, Losses
 from lfm_policy.training.ema import Ema
 
 
@@ -85,6 +86,7 @@ class Trainer:
         seed: decides batches, noise and times.
         on_step: hears each update.
         save: called after each update, and with force at the end of each phase.
+        parallel: blocks whose gradients are computed side by side, in threads; the result does not depend on it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Trainer:
         seed: int,
         on_step: Callable[[StepReport], None],
         save: Saver,
+        parallel: int = 1,
     ) -> None:
         self.chain, self.phases, self.settings, self.seed = chain, phases, settings, seed
         self.ema = Ema(chain, settings.ema_power, settings.ema_max_decay)
@@ -105,6 +108,7 @@ class Trainer:
         self.optimiser: torch.optim.AdamW | None = None
         self._on_step, self._save = on_step, save
         self._device = next(chain.parameters()).device
+        self._map = map if parallel == 1 else ThreadPoolExecutor(parallel).map
 
     def optimise(self, k: int, phase: Phase, losses: Losses) -> None:
         """`flow.fit.Optimise`: the updates of phase k that are still to be done."""
@@ -161,23 +165,25 @@ class Trainer:
 
     def _backward(self, k: int, step: int, phase: Phase, losses: Losses) -> dict[int, float]:
         """Accumulate the gradients of one update; returns each block's mean loss."""
-        totals: list[Tensor] = [torch.zeros((), device=self._device) for _ in phase.blocks]
         parts = self.settings.accumulate
+        totals = torch.zeros(len(phase.blocks), device=self._device)
         for part in range(parts):
             generator = torch.Generator(self._device).manual_seed(_seed(self.seed, k, step, part))
-            batch = losses(generator)
-            for place in range(len(phase.blocks)):
-                with self._autocast():
-                    loss = next(batch) / parts
-                loss.backward()
-                totals[place] += loss.detach()
-        values = dict(zip(phase.blocks, torch.stack(totals).tolist(), strict=True))
+            totals += torch.stack(list(self._map(self._gradient, losses(generator))))
+        values = dict(zip(phase.blocks, totals.tolist(), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
             raise TrainingDiverged(
                 f"the loss is not finite in step {step} of phase {k}: {values}; lower optimiser.learning_rate "
                 "(the last checkpoint is intact)"
             )
         return values
+
+    def _gradient(self, loss: Loss) -> Tensor:
+        """Add one batch's gradient of one block; blocks share no weight, so they do not meet."""
+        with self._autocast():
+            value = loss() / self.settings.accumulate
+        value.backward()
+        return value.detach()
 
     def _clip(self, phase: Phase) -> None:
         if self.settings.gradient_clip is not None:

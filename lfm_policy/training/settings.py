@@ -75,6 +75,9 @@ class TrainSettings(Frozen):
     seed: int = 0
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
+    """CPU threads of one operation."""
+    parallel: int | None = Field(default=None, ge=1)
+    """Blocks whose gradients are computed side by side, a thread each; as many as cores by default, one on a GPU."""
     data: Annotated[WindowData | DensityData, Field(discriminator="kind")]
     network: dict[str, Any]
     global_network: dict[str, Any]
@@ -108,5 +111,5 @@ class TrainSettings(Frozen):
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the trained weights, but for the data themselves."""
-        elsewhere: dict[str, Any] = dict.fromkeys(("out", "threads", "checkpoint_seconds", "logging"), True)
+        elsewhere: dict[str, Any] = dict.fromkeys(("out", "threads", "parallel", "checkpoint_seconds", "logging"), True)
         return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "test"}})

@@ -35,7 +35,7 @@ def test_the_student_of_an_affine_teacher_is_exact(blocks: int) -> None:
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            total = torch.stack(list(losses(torch.Generator().manual_seed(0)))).sum()
+            total = torch.stack([loss() for loss in losses(torch.Generator().manual_seed(0))]).sum()
             total.backward()
             return total
 

@@ -35,7 +35,7 @@ def _adam(chain: FlowChain) -> Optimise:
             for group in optimiser.param_groups:
                 group["lr"] = 0.2 * (1 - step / phase.steps)
             for loss in losses(torch.Generator().manual_seed(1000 * k + step)):
-                loss.backward()
+                loss().backward()
             optimiser.step()
             optimiser.zero_grad()
 
@@ -66,7 +66,7 @@ def test_with_one_block_every_mode_is_plain_flow_matching(mode: Mode) -> None:
     found: list[float] = []
 
     def optimise(k: int, phase: Phase, losses: Losses) -> None:
-        found.extend(loss.item() for loss in losses(torch.Generator().manual_seed(3)))
+        found.extend(loss().item() for loss in losses(torch.Generator().manual_seed(3)))
 
     fit(chain, chain, pool, plan(mode, 1, 4), optimise, batch=16)
     generator = torch.Generator().manual_seed(3)

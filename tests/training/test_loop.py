@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lfm_policy.flow import FlowChain, Phase, Schedule
+from lfm_policy.flow import FlowChain, Phase, Schedule, TensorPool, fit, plan
+from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.training.ema import Ema
 from lfm_policy.training.loop import OptimiserSettings, StepDecay, StepReport, Trainer, TrainingDiverged, learning_rate
 
@@ -65,7 +66,7 @@ def test_accumulated_batches_give_the_gradient_of_their_mean() -> None:
     weight = trainer.chain.blocks[0].weight
 
     def losses(generator: torch.Generator):
-        yield weight * next(values)
+        yield lambda: weight * next(values)
 
     gradients = []
     weight.register_post_accumulate_grad_hook(lambda p: gradients.append(p.grad.item()))
@@ -79,7 +80,7 @@ def test_a_diverging_loss_stops_the_run() -> None:
     trainer = _trainer(OptimiserSettings(), phase)
     weight = trainer.chain.blocks[0].weight
     with pytest.raises(TrainingDiverged, match="step 0 of phase 0"):
-        trainer.optimise(0, phase, lambda generator: iter([weight * float("nan")]))
+        trainer.optimise(0, phase, lambda generator: iter([lambda: weight * float("nan")]))
     assert weight.item() == 1
 
 
@@ -95,5 +96,22 @@ def test_gradients_are_clipped_to_the_norm() -> None:
         clipped.append(weight.grad.item())
 
     trainer._clip = spy
-    trainer.optimise(0, phase, lambda generator: iter([weight * 100.0]))
+    trainer.optimise(0, phase, lambda generator: iter([lambda: weight * 100.0]))
     assert clipped == [pytest.approx(0.5, rel=1e-4)]
+
+
+def test_blocks_side_by_side_get_the_gradients_that_they_get_in_turn() -> None:
+    """Bit for bit, on networks large enough for threads to overlap."""
+
+    def train(parallel: int) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        blocks = [ConditionalUnet1d(action_dim=10, cond_dim=4, dims=(16, 32), time_dim=8) for _ in range(4)]
+        chain = FlowChain(blocks, Schedule.geometric(4, 0.2, 1.0))
+        pool = TensorPool(torch.randn(64, 8, 10), torch.randn(64, 4))
+        phases = plan("simulation_free", 4, 3)
+        settings, silent = OptimiserSettings(warmup_steps=0), lambda trainer, *, force: None
+        trainer = Trainer(chain, phases, settings, 0, lambda report: None, silent, parallel)
+        fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=32)
+        return [p.detach() for p in chain.parameters()]
+
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(train(1), train(3), strict=True))
