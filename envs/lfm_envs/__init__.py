@@ -6,7 +6,7 @@ from typing import Any
 from lfm_envs.tasks import TASKS, task_of_environment
 from lfm_policy.data.contract import Contract
 from lfm_policy.errors import ConfigError, nearest
-from lfm_policy.rollout.protocols import Environment
+from lfm_policy.protocols import Environment
 
 __all__ = ["make", "name_for", "names"]
 

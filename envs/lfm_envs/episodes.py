@@ -18,7 +18,7 @@ from lfm_envs.experts import Expert
 from lfm_envs.robosuite_env import RobosuiteEnvironment, to_axis_angle
 from lfm_envs.tasks import Task
 from lfm_policy.files import atomic_file
-from lfm_policy.rollout.protocols import Observation
+from lfm_policy.protocols import Observation
 
 ROBOSUITE_TYPE = 1
 """robomimic's number for robosuite environments in `env_args`."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from lfm_policy.data.contract import Contract, ObservationKey
 from lfm_policy.errors import ContractError
-from lfm_policy.rollout.protocols import Observation, StepResult
+from lfm_policy.protocols import Observation, StepResult
 
 CONTRACT = Contract(
     suite="builtin",
@@ -26,7 +26,7 @@ REACH_M = 0.04
 class PointMass:
     """Position control in the square [-1, 1]² [m]: the action is the position to go to; the goal is 0.5 m away or more.
 
-    Implements `lfm_policy.rollout.protocols.Environment`. The straight way takes 6 to 35 steps.
+    Implements `lfm_policy.protocols.Environment`. The straight way takes 6 to 35 steps.
     """
 
     contract = CONTRACT

@@ -10,7 +10,7 @@ from lfm_envs.tasks import DELTA_WIDTH, Task
 from lfm_policy.data.contract import Contract
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.policy.actions import ARM_WIDTH, decode_absolute, encode_absolute, matrix_to_rotvec
-from lfm_policy.rollout.protocols import Observation, StepResult
+from lfm_policy.protocols import Observation, StepResult
 
 CAMERA = "agentview"
 

@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 
 from lfm_policy.errors import RolloutError
-from lfm_policy.rollout.protocols import ChunkPolicy
+from lfm_policy.protocols import ChunkPolicy
 
 
 class RecedingHorizon:

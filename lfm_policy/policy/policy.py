@@ -22,7 +22,7 @@ from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
-from lfm_policy.rollout.protocols import ChunkBatch
+from lfm_policy.protocols import ChunkBatch
 
 FORMAT = "lfm-policy/1"
 STATE, ACTION = "observation.state", "action"
@@ -117,7 +117,7 @@ class LFMPolicy(nn.Module):
         return self._chunk(self._history(batch[STATE]), noise, solver)[0]
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
-        """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see rollout/protocols.py."""
+        """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py."""
         with torch.inference_mode():
             actions, nfe = self._chunk(
                 self._history(torch.from_numpy(histories)), torch.from_numpy(noise).to(self.device), None

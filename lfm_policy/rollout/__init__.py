@@ -1,1 +1,1 @@
-"""Rollouts: protocols between policies and environments, the receding-horizon runner, and its report."""
+"""Rollouts: worker processes, the receding-horizon runner, and its report."""

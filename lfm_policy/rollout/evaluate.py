@@ -9,12 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lfm_policy.files import write_json
+from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.rollout.plot import plot
-from lfm_policy.rollout.protocols import ChunkPolicy, Subscriber
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.report import Report, rows, summarize, write_markdown
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.rollout.store import EpisodeLog
+from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.rollout.video import VideoWriter, choose, file_name, record
 from lfm_policy.rollout.workers import Factory
 

@@ -18,8 +18,9 @@ from pydantic import Field
 from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import ConfigError, RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
-from lfm_policy.rollout.protocols import ChunkBatch, ChunkPolicy, Subscriber
+from lfm_policy.protocols import ChunkBatch, ChunkPolicy
 from lfm_policy.rollout.records import EpisodeResult, Failure, Ready, Segment
+from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.rollout.workers import Factory, FrameSize, Worker, poll
 
 

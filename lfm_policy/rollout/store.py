@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.files import atomic_file, read_json, write_json
-from lfm_policy.rollout.protocols import Subscriber
 from lfm_policy.rollout.records import EpisodeResult
+from lfm_policy.rollout.subscriber import Subscriber
 
 _MISSING = "nothing"
 

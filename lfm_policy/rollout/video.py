@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lfm_policy.errors import RolloutError
-from lfm_policy.rollout.protocols import Subscriber
 from lfm_policy.rollout.records import EpisodeResult, Segment
 from lfm_policy.rollout.runner import Runner
+from lfm_policy.rollout.subscriber import Subscriber
 
 FRAME = (256, 256)
 

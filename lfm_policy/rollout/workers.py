@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lfm_policy.errors import LFMError
-from lfm_policy.rollout.protocols import Environment, Observation
+from lfm_policy.protocols import Environment, Observation
 from lfm_policy.rollout.records import Failure, Ready, Segment
 
 Factory = Callable[[], Environment]

@@ -10,7 +10,7 @@ import lfm_envs
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import TASKS
 from lfm_policy.errors import DataError, RolloutError
-from lfm_policy.rollout.protocols import Environment
+from lfm_policy.protocols import Environment
 
 pytestmark = [
     pytest.mark.sim,

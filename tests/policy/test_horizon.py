@@ -4,7 +4,7 @@ import pytest
 from lfm_envs.point_mass import CONTRACT
 from lfm_policy.errors import RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
-from lfm_policy.rollout.protocols import ChunkBatch
+from lfm_policy.protocols import ChunkBatch
 
 
 class Counting:

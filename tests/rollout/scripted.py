@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm_envs.point_mass import CONTRACT, SPEED_M, PointMass
-from lfm_policy.rollout.protocols import ChunkBatch, Environment, Observation, StepResult
+from lfm_policy.protocols import ChunkBatch, Environment, Observation, StepResult
 
 OBSERVATION_STEPS, ACTION_STEPS, HORIZON = 2, 4, 8
 

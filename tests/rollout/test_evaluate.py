@@ -12,8 +12,8 @@ from rich.console import Console
 
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.errors import DataError, RolloutError
+from lfm_policy.protocols import Observation
 from lfm_policy.rollout.evaluate import evaluate
-from lfm_policy.rollout.protocols import Observation
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import RunnerOptions
 from lfm_policy.rollout.store import EpisodeLog, read_episodes

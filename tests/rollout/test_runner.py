@@ -9,9 +9,10 @@ from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_envs.tasks import TASKS
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
-from lfm_policy.rollout.protocols import ChunkBatch, Subscriber
+from lfm_policy.protocols import ChunkBatch
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions, require_row_independence
+from lfm_policy.rollout.subscriber import Subscriber
 from tests.rollout.scripted import Breaking, Straight, needs_a_licence, short_lift
 
 SEEDS = list(range(100, 112))

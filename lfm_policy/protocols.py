@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lfm_policy.data.contract import Contract
-from lfm_policy.rollout.records import EpisodeResult, Segment
 
 Observation = Mapping[str, np.ndarray]
 """Named raw observations; `Contract.flatten` turns one into a vector."""
@@ -84,19 +83,3 @@ class ChunkPolicy(Protocol):
             noise: float32 (B, *noise_shape), standard normal; the chunk is a function of history and noise.
         """
         ...
-
-
-class Subscriber:
-    """Hears what the runner does; override what is of interest. Video, progress and logs are subscribers."""
-
-    def on_start(self, seed: int) -> None:
-        """The episode of `seed` begins, or begins again after its worker failed."""
-
-    def on_segment(self, seed: int, segment: Segment) -> None:
-        """The start, or a few steps, of the episode of `seed` have happened."""
-
-    def on_end(self, result: EpisodeResult) -> None:
-        """An episode is over."""
-
-    def on_failure(self, seed: int, attempt: int, reason: str) -> None:
-        """The worker of `seed` failed, and the episode will be redone."""
