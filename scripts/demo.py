@@ -34,8 +34,6 @@ class Settings(Frozen):
     episodes: int = Field(ge=2)
     evaluations: int = Field(ge=1)
     steps: int | None = Field(ge=1)
-    learning_rate: float | None = Field(gt=0)
-    warmup_steps: int | None = Field(ge=0)
     seed: int = Field(ge=0)
     workers: int = Field(ge=1)
     threads: int = Field(ge=1)
@@ -76,8 +74,6 @@ def stages(settings: Settings) -> list[Stage]:
     }
     if s.steps is not None:
         training |= {"steps": s.steps, "epochs": "null"}
-    optimiser = {"learning_rate": s.learning_rate, "warmup_steps": s.warmup_steps}
-    training |= {f"optimiser.{key}": value for key, value in optimiser.items() if value is not None}
     rollouts = {"episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 1}
     for method in s.methods:
         ending = "" if method == "lfm" else f"_{method}"
