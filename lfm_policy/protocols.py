@@ -67,13 +67,25 @@ class ChunkBatch:
 class ChunkPolicy(Protocol):
     """A policy as the runner sees it: stacked observation histories in, action chunks out."""
 
-    contract: Contract
-    observation_steps: int
-    """To: observations in the history, the latest last."""
-    action_steps: int
-    """Ta: actions executed from each chunk."""
-    noise_shape: tuple[int, ...]
-    """Shape of the noise of one chunk, (horizon, action_dim) for flows."""
+    @property
+    def contract(self) -> Contract:
+        """What its observations and actions mean."""
+        ...
+
+    @property
+    def observation_steps(self) -> int:
+        """To: observations in the history, the latest last."""
+        ...
+
+    @property
+    def action_steps(self) -> int:
+        """Ta: actions executed from each chunk."""
+        ...
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one chunk, (horizon, action_dim) for flows."""
+        ...
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """Predict one chunk a history.
