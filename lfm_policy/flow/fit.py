@@ -130,7 +130,7 @@ def fit(
 
     for k, phase in enumerate(phases):
 
-        def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Tensor]:
+        def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
             index = torch.randint(len(pool), (batch,), generator=generator, device=generator.device)
             sample = samples(phase).take(index)
             for n in phase.blocks:
