@@ -5,6 +5,7 @@ computed in double precision, and log 0 is -inf.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -149,7 +150,7 @@ class Checkerboard:
         return torch.where(inside, x.new_tensor(-self.entropy(), dtype=torch.float64), -torch.inf)
 
 
-class _Analytic:
+class _Analytic(ABC):
     """A density whose entropy comes from quadrature of its own log_prob on [-8, 8]²."""
 
     def entropy(self) -> float:
@@ -159,8 +160,9 @@ class _Analytic:
         log_p = torch.cat([self.log_prob(part) for part in torch.cartesian_prod(axis, axis).split(16384)])
         return -torch.special.xlogy(log_p.exp(), log_p.exp()).sum().item() * (2 * edge / cells) ** 2
 
+    @abstractmethod
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        raise NotImplementedError
+        """Log-density [nats] of points (B, 2)."""
 
 
 class EightGaussians(_Analytic):
