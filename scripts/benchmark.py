@@ -1,0 +1,73 @@
+"""Measure speed as ratios, each side by side in one run: ours against the plain way or a peer's.
+
+    python scripts/benchmark.py                       every suite
+    python scripts/benchmark.py suite=[latency,data]  some of them
+
+Leaves <suite>.json and a table for each suite in the output folder, and prints one `name: value` of each ratio last.
+"""
+
+import importlib
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import _cli
+from _benchmarks import Ratio, Settings, Skipped
+from rich.console import Console
+from rich.table import Table
+
+from lfm_policy.files import write_json
+
+console = Console()
+
+
+def main(settings: Settings) -> None:
+    """Run the suites one after the other; each is stored as soon as it is done."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    results: list[Ratio | Skipped] = []
+    for suite in settings.suite:
+        console.print(f"[bold]{suite}[/bold]")
+        module = importlib.import_module(f"_benchmarks.{suite}")
+        found = []
+        for result in module.measure(settings):
+            console.print(_line(result))
+            found.append(result)
+        write_json(Path(settings.out) / f"{suite}.json", _record(suite, found))
+        results += found
+    console.print(table(results))
+    write_json(Path(settings.out) / "summary.json", {r.name: r.value for r in results if isinstance(r, Ratio)})
+    for result in results:
+        print(_line(result))
+
+
+def table(results: list[Ratio | Skipped]) -> Table:
+    """One row a ratio."""
+    rows = Table(title="ratios, measured side by side")
+    for column in ("ratio", "value", "target", "ours", "theirs", "unit", "what"):
+        rows.add_column(column, justify="left" if column in ("ratio", "unit", "what") else "right")
+    for r in results:
+        if isinstance(r, Skipped):
+            rows.add_row(r.name, "-", "", "", "", "", f"skipped: {r.reason}")
+            continue
+        target = "" if r.target is None else f"{r.target:g} {'met' if r.met else 'missed'}"
+        rows.add_row(r.name, f"{r.value:.2f}", target, f"{r.ours:.4g}", f"{r.theirs:.4g}", r.unit, r.note)
+    return rows
+
+
+def _line(result: Ratio | Skipped) -> str:
+    return f"{result.name}: {f'{result.value:.3f}' if isinstance(result, Ratio) else 'skipped, ' + result.reason}"
+
+
+def _record(suite: str, results: list[Ratio | Skipped]) -> dict[str, object]:
+    return {
+        "suite": suite,
+        "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),
+        "ratios": [asdict(r) | {"met": r.met} for r in results if isinstance(r, Ratio)],
+        "skipped": [asdict(r) for r in results if isinstance(r, Skipped)],
+    }
+
+
+if __name__ == "__main__":
+    _cli.run("benchmark", Settings, main, __doc__)
