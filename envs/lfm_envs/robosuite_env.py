@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_envs.simulator import make_simulation
+from lfm_envs.simulator import Kind, make_simulation
 from lfm_envs.tasks import DELTA_WIDTH, Task
 from lfm_policy.data.contract import Contract
 from lfm_policy.errors import DataError, RolloutError
@@ -20,17 +20,17 @@ class RobosuiteEnvironment:
 
     Args:
         task: which of the five tasks.
-        plain: use robosuite's own, slower observation updates; the results are bit-equal.
+        simulation: "compiled" steps in compiled code; "robosuite" in robosuite's own, with the same results.
     """
 
-    def __init__(self, task: Task, plain: bool = False):
+    def __init__(self, task: Task, simulation: Kind = "compiled"):
         self.task = task
         self.contract: Contract = task.contract
         self.horizon = task.horizon
         self._model_xml = ""
         self._renderer: Any = None
         kwargs = copy.deepcopy(task.env_kwargs()) | {"horizon": task.horizon, "renderer": "mujoco", "seed": 0}
-        self.simulation = make_simulation(task.environment, kwargs, plain)
+        self.simulation = make_simulation(task.environment, kwargs, simulation)
         """The robosuite environment, for privileged access."""
         # robosuite's get_xml() returns whichever model this process loaded last, maybe another environment's.
         self.simulation.set_xml_processor(self._remember_xml)
@@ -182,8 +182,9 @@ class RobosuiteEnvironment:
     def _step(self, action: np.ndarray, input_type: str) -> StepResult:
         for arm in self.arms:
             arm.input_type = input_type
-        observation, reward, _, _ = self.simulation.step(action)
-        return StepResult(self._observation(observation), float(reward), self.success())
+        observation, reward, _, info = self.simulation.step(action)
+        success = info["success"] if "success" in info else self.success()
+        return StepResult(self._observation(observation), float(reward), success)
 
     def _split(self, action: np.ndarray, width: int) -> list[np.ndarray]:
         """One vector an arm."""

@@ -35,5 +35,5 @@ def test_unknown_names_are_refused_with_the_nearest():
         task_of_environment("PickPlaceCans")
     with pytest.raises(ConfigError, match="did you mean 'robosuite/lift'"):
         lfm_envs.make("robosuite/lfit")
-    with pytest.raises(ConfigError, match=r"no option 'plane'.*'plain'"):
-        lfm_envs.make("robosuite/lift", plane=True)
+    with pytest.raises(ConfigError, match=r"no option 'simulator'.*'simulation'"):
+        lfm_envs.make("robosuite/lift", simulator="robosuite")

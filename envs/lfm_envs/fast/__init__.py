@@ -1,0 +1,5 @@
+"""robosuite's control step as one compiled call, its resets without rebuilding: the same bits, several times faster.
+
+`native` makes C functions callable from compiled code, `osc` is the operational-space controller and the loop over
+physics steps, `stepper` binds them to one robosuite environment, `resets` reuses its model.
+"""

@@ -1,0 +1,86 @@
+"""C functions inside compiled code: MuJoCo's own, and the matrix-vector product that numpy itself calls.
+
+A symbol is looked up in the library that Python already works with, so there is one MuJoCo and one BLAS: the same
+numbers come out as from Python, to the last bit.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+import mujoco._functions
+import numba
+import numpy.linalg._umath_linalg
+from numba import types
+
+_NUMPY_GEMV = ("cblas_dgemv64_", "scipy_cblas_dgemv64_")
+"""numpy 1's and numpy 2's names for it, in their wheels."""
+_GEMV = "lfm_cblas_dgemv"
+ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS = 101, 102, 111
+"""CBLAS's numbers for how a matrix lies and that it is not transposed."""
+
+_address, _flag, _real = types.intp, types.int32, types.float64
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile to machine code, kept on disk between runs where any of numba's cache folders can be written."""
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:  # read-only installation and no home: compile again in each process
+        return numba.njit(function)
+
+
+def _external(library: Any, name: str, *arguments: types.Type) -> types.ExternalFunction:
+    llvmlite.binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    return types.ExternalFunction(name, types.void(*arguments))
+
+
+_mujoco = ctypes.CDLL(mujoco._functions.__file__)
+mj_step = _external(_mujoco, "mj_step", _address, _address)
+mj_step1 = _external(_mujoco, "mj_step1", _address, _address)
+mj_step2 = _external(_mujoco, "mj_step2", _address, _address)
+mj_forward = _external(_mujoco, "mj_forward", _address, _address)
+mj_jac_site = _external(_mujoco, "mj_jacSite", _address, _address, _address, _address, _flag)
+
+
+_numbers = types.CPointer(types.float64)
+_gemv_arguments = (_flag, _flag, _address, _address, _real, _numbers, _address, _numbers, _address, _real, _numbers)
+
+
+@numba.cfunc(types.void(*_gemv_arguments, _address))
+def _plain_gemv(order, _transposed, rows, columns, _alpha, matrix, stride, vector, _step, _beta, out, _out_step):
+    """Stands in where numpy has no OpenBLAS of its own: the same up to rounding."""
+    down, right = (stride, 1) if order == ROW_MAJOR else (1, stride)
+    a, x, y = numba.carray(matrix, (rows * columns,)), numba.carray(vector, (columns,)), numba.carray(out, (rows,))
+    for i in range(rows):
+        y[i] = 0.0
+        for j in range(columns):
+            y[i] += a[i * down + j * right] * x[j]
+
+
+def _numpy_gemv() -> int | None:
+    library = ctypes.CDLL(numpy.linalg._umath_linalg.__file__)
+    found = (getattr(library, name, None) for name in _NUMPY_GEMV)
+    return next((ctypes.cast(function, ctypes.c_void_p).value for function in found if function), None)
+
+
+EXACT = _numpy_gemv() is not None
+"""Whether products are numpy's own, so that robosuite's trajectories are met to the last bit."""
+llvmlite.binding.add_symbol(_GEMV, _numpy_gemv() or _plain_gemv.address)
+_gemv = types.ExternalFunction(
+    _GEMV,
+    types.void(
+        _flag, _flag, _address, _address, _real, _address, _address, _address, _address, _real, _address, _address
+    ),
+)
+
+
+@compiled
+def product(matrix, vector, out):
+    """out = matrix @ vector, summed in numpy's order; the matrix (rows, columns) is contiguous either way."""
+    rows, columns = matrix.shape
+    order, stride = (ROW_MAJOR, columns) if matrix.flags.c_contiguous else (COLUMN_MAJOR, rows)
+    _gemv(
+        order, AS_IT_IS, rows, columns, 1.0, matrix.ctypes.data, stride, vector.ctypes.data, 1, 0.0, out.ctypes.data, 1
+    )

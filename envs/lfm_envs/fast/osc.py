@@ -1,0 +1,144 @@
+"""robosuite's operational-space controller and its loop over physics steps, compiled.
+
+The operations and their order are those of robosuite 1.5.2's `OperationalSpaceController` (and so is the mathematics:
+Khatib 1987), with its own compiled functions where it has them, so that the torques are the same bits.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
+
+from lfm_envs.fast.native import compiled, mj_forward, mj_jac_site, mj_step, mj_step1, mj_step2, product
+
+
+class Simulation(NamedTuple):
+    """MuJoCo's model and data by address, and views of the data's arrays."""
+
+    model: int
+    data: int
+    qpos: np.ndarray
+    qvel: np.ndarray
+    mass: np.ndarray
+    """Sparse joint-space inertia (nM,)."""
+    bias: np.ndarray
+    """Coriolis, centrifugal and gravity forces (nv,)."""
+    site_pos: np.ndarray
+    site_mat: np.ndarray
+    ctrl: np.ndarray
+
+
+class Arms(NamedTuple):
+    """What does not change during an episode, one row an arm of n joints."""
+
+    sites: np.ndarray
+    """Grip sites (arms,)."""
+    qpos: np.ndarray
+    """Addresses of the joints' positions (arms, n)."""
+    dofs: np.ndarray
+    """Addresses of their velocities (arms, n)."""
+    inertia: np.ndarray
+    """Where each element of the arm's inertia matrix lies in the sparse one, -1 for a zero (arms, n, n)."""
+    motors: np.ndarray
+    """Actuators of the joints (arms, n)."""
+    torque_range: np.ndarray
+    """Lowest and highest torque [N m] (arms, 2, n)."""
+    finger_motors: np.ndarray
+    """Actuators of the fingers (arms, 2)."""
+
+
+class Servo(NamedTuple):
+    """What one control step aims for, one row an arm."""
+
+    goal_pos: np.ndarray
+    """In the world [m] (arms, 3)."""
+    goal_mat: np.ndarray
+    """(arms, 3, 3)."""
+    kp: np.ndarray
+    """Stiffness: three for position, three for rotation (arms, 6)."""
+    kd: np.ndarray
+    """Damping (arms, 6)."""
+    posture: np.ndarray
+    """Joint positions that the null space holds [rad] (arms, n)."""
+    uncoupled: np.ndarray
+    """Whether position and rotation are controlled apart (arms,)."""
+    fingers: np.ndarray
+    """Commands of the fingers' actuators (arms, 2)."""
+
+
+@compiled
+def control_step(simulation, arms, servo, steps, lite):
+    """Run one control step: at each physics step, each arm's torques and MuJoCo's own step.
+
+    The first call of `mj_step1` (of `mj_forward` if not `lite`) must already have been made.
+    """
+    for step in range(steps):
+        if lite and step > 0:
+            mj_step1(simulation.model, simulation.data)
+        elif step > 0:
+            mj_forward(simulation.model, simulation.data)
+        for arm in range(len(arms.sites)):
+            if not lite:
+                mj_forward(simulation.model, simulation.data)
+            torques = _torques(simulation, arms, servo, arm)
+            for joint, motor in enumerate(arms.motors[arm]):
+                low, high = arms.torque_range[arm, 0, joint], arms.torque_range[arm, 1, joint]
+                simulation.ctrl[motor] = min(max(torques[joint], low), high)
+            for finger, motor in enumerate(arms.finger_motors[arm]):
+                simulation.ctrl[motor] = servo.fingers[arm, finger]
+        if lite:
+            mj_step2(simulation.model, simulation.data)
+        else:
+            mj_step(simulation.model, simulation.data)
+
+
+@compiled
+def _torques(simulation, arms, servo, arm):
+    """Joint torques (n,) [N m] of one arm now, before clipping."""
+    site, dofs, kp, kd = arms.sites[arm], arms.dofs[arm], servo.kp[arm], servo.kd[arm]
+    linear, angular, jacobian, jacobian_pos, jacobian_ori = _velocity(simulation, site, dofs)
+    inertia = _inertia(simulation.mass, arms.inertia[arm])
+    position_error = servo.goal_pos[arm] - simulation.site_pos[site]
+    force = position_error * kp[:3] + -linear * kd[:3]
+    rotation_error = orientation_error(servo.goal_mat[arm], simulation.site_mat[site].reshape(3, 3))
+    torque = rotation_error * kp[3:] + -angular * kd[3:]
+    both, position, rotation, nullspace = opspace_matrices(inertia, jacobian, jacobian_pos, jacobian_ori)
+    wrench = np.empty(6)
+    if servo.uncoupled[arm]:
+        product(position, force, wrench[:3])
+        product(rotation, torque, wrench[3:])
+    else:
+        product(both, np.concatenate((force, torque)), wrench)
+    torques = np.empty(len(dofs))
+    product(jacobian.T, wrench, torques)
+    torques = torques + simulation.bias[dofs]
+    qpos, qvel = simulation.qpos[arms.qpos[arm]], simulation.qvel[dofs]
+    return torques + nullspace_torques(inertia, nullspace, servo.posture[arm], qpos, qvel)
+
+
+@compiled
+def _velocity(simulation, site, dofs):
+    """Linear and angular velocity of a site, each (3,); its Jacobian for the joints (6, n) and that one's halves."""
+    width = len(simulation.qvel)
+    whole_pos, whole_ori = np.zeros((3, width)), np.zeros((3, width))
+    mj_jac_site(simulation.model, simulation.data, whole_pos.ctypes.data, whole_ori.ctypes.data, site)
+    linear, angular = np.empty(3), np.empty(3)
+    product(whole_pos, simulation.qvel, linear)
+    product(whole_ori, simulation.qvel, angular)
+    jacobian = np.empty((6, len(dofs)))
+    for column, dof in enumerate(dofs):
+        for row in range(3):
+            jacobian[row, column] = whole_pos[row, dof]
+            jacobian[3 + row, column] = whole_ori[row, dof]
+    return linear, angular, jacobian, jacobian[:3].copy(), jacobian[3:].copy()
+
+
+@compiled
+def _inertia(mass, at):
+    """The arm's inertia matrix (n, n), column by column as robosuite's lies in memory."""
+    matrix = np.zeros((at.shape[1], at.shape[0]))
+    for row in range(at.shape[0]):
+        for column in range(at.shape[1]):
+            if at[row, column] >= 0:
+                matrix[column, row] = mass[at[row, column]]
+    return matrix.T

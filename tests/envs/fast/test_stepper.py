@@ -1,0 +1,109 @@
+"""The compiled step meets robosuite's to the last bit: one step from recorded states, whole episodes, every setting."""
+
+import importlib.util
+from contextlib import ExitStack, closing
+
+import numpy as np
+import pytest
+
+import lfm_envs
+from lfm_envs.experts import expert
+from lfm_envs.tasks import TASKS, task
+from lfm_policy.errors import ConfigError
+
+pytestmark = [
+    pytest.mark.sim,
+    pytest.mark.skipif(importlib.util.find_spec("robosuite") is None, reason="robosuite is not installed"),
+]
+
+
+def pair(stack, name):
+    kinds = ("compiled", "robosuite")
+    return [stack.enter_context(closing(lfm_envs.make(f"robosuite/{name}", simulation=kind))) for kind in kinds]
+
+
+def assert_same_step(ours, theirs):
+    assert ours.observation.keys() == theirs.observation.keys()
+    for key, value in theirs.observation.items():
+        np.testing.assert_array_equal(ours.observation[key], value, err_msg=key)
+        assert ours.observation[key].dtype == value.dtype
+    assert (ours.reward, ours.success) == (theirs.reward, theirs.success)
+
+
+def episode(name, seed, steps=None):
+    """An expert's noisy episode in both simulations: yields (compiled's result, robosuite's, their states)."""
+    with ExitStack() as stack:
+        fast, plain = pair(stack, name)
+        fast.reset(seed)
+        plain.reset(seed)
+        rng = np.random.default_rng([seed, 1])
+        for index, command in enumerate(expert(name)(fast, rng)):
+            if index == (steps or fast.horizon):
+                return
+            action = command.disturbed(rng)
+            yield fast.step_delta(action), plain.step_delta(action), fast.get_state(), plain.get_state()
+
+
+@pytest.mark.parametrize(("name", "steps"), [("lift", None), ("can", 60), ("square", 60), ("tool_hang", 40)])
+def test_an_experts_episode_is_the_same_bits(name, steps):
+    for ours, theirs, state, expected in episode(name, seed=5, steps=steps):
+        np.testing.assert_array_equal(state, expected)
+        assert_same_step(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_a_whole_episode_is_the_same_bits(name):
+    for ours, theirs, state, expected in episode(name, seed=6):
+        np.testing.assert_array_equal(state, expected)
+        assert_same_step(ours, theirs)
+
+
+VARIANTS = {
+    "base frame": {"input_ref_frame": "base"},
+    "coupled": {"uncouple_pos_ori": False},
+    "stiffness": {"kp": [120, 130, 140, 150, 160, 170], "damping_ratio": 0.8},
+    "absolute in the base frame": {"input_type": "absolute", "input_ref_frame": "base"},
+    "full physics": {"lite_physics": False},
+}
+
+
+@pytest.mark.parametrize("name", ["lift", "transport"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_setting_of_the_controller_is_the_same_bits(name, variant):
+    if name == "transport" and variant not in ("base frame", "full physics"):
+        pytest.skip("one arm shows it")
+    fast, plain = (simulation(name, kind, VARIANTS[variant]) for kind in ("compiled", "robosuite"))
+    rng = np.random.default_rng(0)
+    for environment in (fast, plain):
+        environment.reset()
+        for robot in environment.robots:  # as RobosuiteEnvironment does after every reset
+            robot.part_controllers["right"].new_update = True
+    for _ in range(6):
+        action = rng.uniform(-1, 1, fast.action_dim)
+        fast.step(action)
+        plain.step(action)
+        np.testing.assert_array_equal(fast.sim.get_state().flatten(), plain.sim.get_state().flatten())
+
+
+def simulation(name, kind, changes):
+    from lfm_envs.simulator import make_simulation
+
+    entry = task(name)
+    kwargs = entry.env_kwargs("delta") | {"horizon": 400, "renderer": "mujoco", "seed": 1}
+    configs = kwargs["controller_configs"] if entry.arms > 1 else [kwargs["controller_configs"]]
+    for config in configs:
+        config["body_parts"]["right"] |= {key: value for key, value in changes.items() if key not in kwargs}
+    return make_simulation(entry.environment, kwargs | {k: v for k, v in changes.items() if k in kwargs}, kind)
+
+
+def test_a_controller_it_does_not_know_is_refused():
+    environment = simulation("lift", "compiled", {"impedance_mode": "variable_kp"})
+    environment.reset()
+    with pytest.raises(ConfigError, match=r"impedance_mode 'fixed' only, found 'variable_kp': use simulation='rob"):
+        environment.step(np.zeros(13))
+
+
+def test_an_unknown_simulation_is_refused():
+    with pytest.raises(ConfigError, match="unknown simulation 'robosuit': did you mean 'robosuite'"):
+        lfm_envs.make("robosuite/lift", simulation="robosuit")
