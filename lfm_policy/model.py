@@ -35,6 +35,10 @@ class FlowSpec(Frozen):
     solver: Solver = Solver()
     network: dict[str, Any]
     """`_target_` and arguments of one block's network."""
+    share: bool = False
+    """One network for all blocks."""
+    initial_diffusion: float = Field(default=0.0, ge=0)
+    """OU time δ for which the data were diffused; the density is that of x + sqrt(e^{2δ} - 1) z in normalised units."""
 
 
 class FlowModel(nn.Module):
@@ -49,7 +53,8 @@ class FlowModel(nn.Module):
         super().__init__()
         self.spec = spec
         schedule = Schedule(spec.gammas)
-        blocks = [networks.build(spec.network, own_only=not trust_code, dim=spec.dim) for _ in range(schedule.blocks)]
+        options = {"share": spec.share, "own_only": not trust_code}
+        blocks = networks.build_blocks(spec.network, schedule.blocks, **options, dim=spec.dim)
         self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
         self.normalizer = AffineNormalizer(spec.dim)
 

@@ -94,6 +94,10 @@ class AffineNormalizer(nn.Module):
         normalizer._ready = True
         return normalizer
 
+    def scaled(self, factor: float) -> "AffineNormalizer":
+        """This map, then times `factor`."""
+        return self._of(self.scale * factor, self.offset * factor)
+
     def normalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Raw units to normalised ones. Raises ContractError when unfitted or the width is wrong."""
         self._require(x)

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.matching import TimeLaw, matching_loss
+from lfm_policy.flow.matching import TimeLaw
 
 Mode = Literal["sequential", "simulation_free", "combined"]
+Source = Literal["marginal", "pushforward"]
+Coupling = Literal["dependent", "shuffled", "independent"]
+"""Whose OU step a block's right end is: that of its left end (Algorithm 1), of another in the batch, of a fresh one."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,8 @@ class Pool(Protocol):
 
 
 @dataclass(frozen=True)
-class TensorPool:
-    """A pool held in memory: x (S, *event), cond (S, C) or None."""
-
-    x: Tensor
-    cond: Tensor | None = None
+class TensorPool(Sample):
+    """A pool held in memory."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -57,7 +57,7 @@ class Phase:
     """`steps` updates of each of `blocks`, whose left ends come from `source`."""
 
     blocks: tuple[int, ...]
-    source: Literal["marginal", "pushforward"]
+    source: Source
     steps: int
     warm_start: bool = False
     """Begin from the weights of the block before."""
@@ -104,6 +104,7 @@ def fit(
     *,
     batch: int,
     time_law: TimeLaw = TimeLaw(),
+    coupling: Coupling = "dependent",
 ) -> None:
     """Fit every block of `chain` (Algorithm 1).
 
@@ -115,6 +116,10 @@ def fit(
         optimise: the optimiser's loop, called once a phase.
         batch: samples in one update.
         time_law: the law of t.
+        coupling: of a block's two ends.
+
+    Raises:
+        ValueError: a coupling other than "dependent" with conditions, which both ends must share.
     """
     position, current = 0, pool  # samples of p_position
 
@@ -131,10 +136,10 @@ def fit(
     for k, phase in enumerate(phases):
 
         def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
-            index = torch.randint(len(pool), (batch,), generator=generator, device=generator.device)
-            sample = samples(phase).take(index)
+            sample = _draw(samples(phase), batch, generator)
+            partner = _partner(samples(phase), sample, coupling, generator)
             for n in phase.blocks:
-                yield draw_loss(chain, n, sample, phase.source, time_law, generator)
+                yield draw_loss(chain, n, sample, phase.source, time_law, generator, partner)
 
         optimise(k, phase, losses)
 
@@ -143,17 +148,18 @@ def draw_loss(
     chain: FlowChain,
     n: int,
     sample: Sample,
-    source: Literal["marginal", "pushforward"],
+    source: Source,
     time_law: TimeLaw,
     generator: torch.Generator,
+    partner: Sample | None = None,
 ) -> Loss:
-    """Block n's matching loss: its left end from `sample`, its right end one OU step further from that same point."""
-    left = sample.x
-    if source == "marginal" and n > 0:
-        left = chain.schedule.marginal(n, left, _normal_like(left, generator))
-    right = chain.schedule.target(n, left, _normal_like(left, generator))
+    """Block n's matching loss: its left end from `sample`, its right end one OU step from there or from `partner`."""
+    left = start = _left_end(chain, n, sample.x, source, generator)
+    if partner is not None and n < len(chain.blocks) - 1:
+        start = _left_end(chain, n, partner.x, source, generator)
+    right = chain.schedule.target(n, start, _normal_like(left, generator))
     t = time_law.sample(len(left), generator)
-    return partial(matching_loss, chain.blocks[n], left, right, t, sample.cond, chain.interpolant)
+    return partial(chain.loss, n, left, right, t, sample.cond)
 
 
 @torch.no_grad()
@@ -163,6 +169,25 @@ def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int 
     x = torch.cat([sampler.to_noise(part.x, part.cond, start=start, stop=stop).x for part in parts])
     conds = [part.cond for part in parts if part.cond is not None]
     return TensorPool(x, torch.cat(conds) if conds else None)
+
+
+def _draw(pool: Pool, batch: int, generator: torch.Generator) -> Sample:
+    return pool.take(torch.randint(len(pool), (batch,), generator=generator, device=generator.device))
+
+
+def _partner(pool: Pool, sample: Sample, coupling: Coupling, generator: torch.Generator) -> Sample | None:
+    if coupling == "dependent":
+        return None
+    if sample.cond is not None:
+        raise ValueError(f"coupling '{coupling}' pairs ends of different conditions: use 'dependent'")
+    if coupling == "independent":
+        return _draw(pool, len(sample.x), generator)
+    return Sample(sample.x[torch.randperm(len(sample.x), generator=generator, device=generator.device)])
+
+
+def _left_end(chain: FlowChain, n: int, x: Tensor, source: Source, generator: torch.Generator) -> Tensor:
+    """A sample of p_n from pushed x, or from data x by one OU step."""
+    return x if source == "pushforward" or n == 0 else chain.schedule.marginal(n, x, _normal_like(x, generator))
 
 
 def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 Interpolant = Literal["linear", "trigonometric"]
+Batch = Float[Tensor, "b *event"]
+Times = Float[Tensor, " b"]
+Cond = Float[Tensor, "b c"] | None
+"""Samples, the time of each, and what each is conditioned on."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +22,7 @@ class PathPoint:
     velocity: Tensor
 
 
-def interpolate(
-    kind: Interpolant, left: Float[Tensor, "b *event"], right: Float[Tensor, "b *event"], t: Float[Tensor, " b"]
-) -> PathPoint:
+def interpolate(kind: Interpolant, left: Batch, right: Batch, t: Times) -> PathPoint:
     """I_t(x_l, x_r) and dI_t/dt.
 
     linear (optimal transport): x_l + t (x_r - x_l); trigonometric: cos(πt/2) x_l + sin(πt/2) x_r.

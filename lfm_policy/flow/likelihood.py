@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.ode import Field, Solver, State, integrate
+from lfm_policy.flow.interpolant import Batch, Cond
+from lfm_policy.flow.ode import Field, Solution, Solver, State, integrate
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,7 @@ class Likelihood:
 
 
 def log_prob(
-    chain: FlowChain,
-    x: Float[Tensor, "b *event"],
-    cond: Float[Tensor, "b c"] | None = None,
-    *,
-    solver: Solver | None = None,
-    estimator: Hutchinson | None = None,
+    chain: FlowChain, x: Batch, cond: Cond = None, *, solver: Solver | None = None, estimator: Hutchinson | None = None
 ) -> Likelihood:
     """log p(x | cond) of the chain's samples, in the precision of x and the chain, fp32 or fp64 (never TF32).
 
@@ -80,24 +76,32 @@ def log_prob(
         solver: in place of the chain's own.
         estimator: of the divergence; None computes it exactly with one vector-Jacobian product a dimension.
     """
-    size = math.prod(x.shape[1:])
-    exact = estimator is None
+    passage = with_log_det(chain, x, cond, range(len(chain.blocks)), solver, estimator)
+    noise, gains = passage.state
+    values = gains - 0.5 * (noise.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+    variance = values.var(dim=0) / len(values) if len(values) > 1 else None
+    return Likelihood(values.mean(dim=0), variance, passage.nfe)
+
+
+def with_log_det(
+    chain: FlowChain, x: Batch, cond: Cond, order: range, solver: Solver | None, estimator: Hutchinson | None
+) -> Solution:
+    """Carry x through the blocks of `order`; beside it what its log-density loses [nats], (1, B) or (probes, B)."""
+    size, exact = math.prod(x.shape[1:]), estimator is None
     probes = torch.eye(size).to(x).view(size, 1, *x.shape[1:]) if exact else estimator.draw(x)
     state: State = (x, x.new_zeros(1 if exact else len(probes), len(x)))
     nfe = 0
     with torch.no_grad(), _full_precision():
-        for block in chain.blocks:
-            solution = integrate(_augmented(block, cond, probes, exact), state, 0.0, 1.0, solver or chain.solver)
+        for n in order:
+            field = _augmented(chain.blocks[n], cond, probes, exact)
+            solution = integrate(field, state, 0.0, 1.0, solver or chain.solver)
             state, nfe = solution.state, nfe + solution.nfe
-    noise, gains = state
-    values = gains - 0.5 * (noise.flatten(1).square().sum(1) + size * math.log(2 * math.pi))
-    variance = values.var(dim=0) / len(values) if len(values) > 1 else None
-    return Likelihood(values.mean(dim=0), variance, nfe)
+    return Solution(state, nfe)
 
 
 def divergence(
-    velocity: Callable[[Tensor], Tensor], x: Float[Tensor, "b *event"], probes: Float[Tensor, "k _ *event"]
-) -> tuple[Float[Tensor, "b *event"], Float[Tensor, "k b"]]:
+    velocity: Callable[[Tensor], Tensor], x: Batch, probes: Float[Tensor, "k _ *event"]
+) -> tuple[Batch, Float[Tensor, "k b"]]:
     """velocity(x), and ε·(∂v/∂x)ε of each sample for each of K probes, which are shared by the batch or one a sample.
 
     Summed over the unit vectors it is the exact divergence, averaged over random signs Hutchinson's estimate.
@@ -109,7 +113,7 @@ def divergence(
     return value, (probes * products).flatten(2).sum(-1)
 
 
-def _augmented(block: torch.nn.Module, cond: Tensor | None, probes: Tensor, exact: bool) -> Field:
+def _augmented(block: torch.nn.Module, cond: Cond, probes: Tensor, exact: bool) -> Field:
     """d/dt of (x, accumulated divergence): one row for the exact one, a row a probe for Hutchinson's."""
 
     def field(t: Tensor, state: State) -> State:

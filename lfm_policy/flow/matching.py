@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.special import betaincinv
 from torch import Tensor
 
-from lfm_policy.flow.interpolant import Interpolant, interpolate
+from lfm_policy.flow.interpolant import Batch, Cond, Interpolant, Times, interpolate
 
 Velocity = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """v(x, t, cond) -> like x."""
@@ -31,12 +31,7 @@ class TimeLaw:
 
 
 def matching_loss(
-    velocity: Velocity,
-    left: Float[Tensor, "b *event"],
-    right: Float[Tensor, "b *event"],
-    t: Float[Tensor, " b"],
-    cond: Float[Tensor, "b c"] | None = None,
-    interpolant: Interpolant = "linear",
+    velocity: Velocity, left: Batch, right: Batch, t: Times, cond: Cond = None, interpolant: Interpolant = "linear"
 ) -> Float[Tensor, ""]:
     """Mean squared velocity error per dimension: the paper's objective divided by the dimension of x."""
     point = interpolate(interpolant, left, right, t)

@@ -1,8 +1,8 @@
 """The Ornstein-Uhlenbeck step and the schedule of steps that the blocks take (eq. 25 of arXiv 2410.02548)."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -35,9 +35,12 @@ class Schedule:
         return cls(tuple(c * rho**n for n in range(blocks - 1)))
 
     @classmethod
-    def of(cls, gammas: Sequence[float]) -> "Schedule":
-        """A given list of N - 1 steps."""
-        return cls(tuple(gammas))
+    def cosine(cls, blocks: int) -> "Schedule":
+        """e^{-t_n} = cos(πn / 2N): the data fade from p_n like a cosine (Nichol and Dhariwal 2021)."""
+        if blocks < 1:
+            raise ValueError(f"a chain needs at least one block, found {blocks}")
+        times = [-math.log(math.cos(math.pi * n / (2 * blocks))) for n in range(blocks)]
+        return cls(tuple(after - before for before, after in pairwise(times)))
 
     @property
     def blocks(self) -> int:

@@ -8,9 +8,20 @@ from torch import nn
 
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.networks.mlp import VelocityMlp
+from lfm_policy.networks.shared import SharedBlocks
 from lfm_policy.networks.unet1d import ConditionalUnet1d
 
-__all__ = ["ConditionalUnet1d", "VelocityMlp", "build"]
+__all__ = ["ConditionalUnet1d", "SharedBlocks", "VelocityMlp", "build", "build_blocks"]
+
+
+def build_blocks(
+    spec: Mapping[str, Any], blocks: int, *, share: bool = False, own_only: bool = False, **sizes: int
+) -> nn.ModuleList:
+    """The networks of a chain's `blocks`: one each, or a single one that also takes the block's index. See `build`."""
+    if share:
+        sizes["cond_dim"] = sizes.get("cond_dim", 0) + blocks
+        return SharedBlocks(build(spec, own_only=own_only, **sizes), blocks)
+    return nn.ModuleList(build(spec, own_only=own_only, **sizes) for _ in range(blocks))
 
 
 def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -45,6 +45,12 @@ class PolicySpec(Frozen):
     solver: Solver = Solver()
     network: dict[str, Any]
     """`_target_` and arguments of one block's network."""
+    share: bool = False
+    """One network for all blocks."""
+    initial_diffusion: float = Field(default=0.0, ge=0)
+    """OU time δ for which normalised chunks x were diffused; what is modelled are x + sqrt(e^{2δ} - 1) z."""
+    diffusion: Literal["ddpm", "ddim"] | None = None
+    """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
 
 
 class LFMPolicy(nn.Module):
@@ -62,8 +68,9 @@ class LFMPolicy(nn.Module):
         self.contract = contract
         schedule = Schedule(spec.gammas)
         sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * contract.observation_dim}
-        blocks = [networks.build(spec.network, own_only=not trust_code, **sizes) for _ in range(schedule.blocks)]
-        self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
+        options = {"share": spec.share, "own_only": not trust_code}
+        blocks = networks.build_blocks(spec.network, schedule.blocks, **options, **sizes)
+        self.chain = _chain(spec, blocks, schedule)
         self.observation_normalizer = AffineNormalizer(contract.observation_dim)
         self.action_normalizer = AffineNormalizer(contract.action_dim)
         self.reset()
@@ -206,3 +213,12 @@ class LFMPolicy(nn.Module):
         policy = cls(spec, contract, trust_code=trust_code)
         load_weights(policy, directory, weights)
         return policy.to(device).eval()
+
+
+def _chain(spec: PolicySpec, blocks: nn.ModuleList, schedule: Schedule) -> FlowChain:
+    if spec.diffusion is None:
+        return FlowChain(blocks, schedule, spec.interpolant, spec.solver)
+    from lfm_policy.policy.diffusion import DiffusionChain  # diffusers is optional
+
+    (network,) = blocks
+    return DiffusionChain(network, spec.diffusion, spec.solver)

@@ -16,7 +16,7 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.flow import TensorPool
 from lfm_policy.flow.likelihood import Likelihood
 from lfm_policy.model import FlowModel, FlowSpec
-from lfm_policy.training.experiment import Experiment
+from lfm_policy.training.experiment import Experiment, shrunk, with_diffusion
 from lfm_policy.training.settings import DensityData, TrainSettings
 
 TEST_SEED = 10**9
@@ -39,12 +39,17 @@ def density_experiment(settings: TrainSettings, data: DensityData, device: torch
         interpolant=flow.interpolant,
         solver=flow.solver,
         network=settings.block_network,
+        share=flow.share,
+        initial_diffusion=flow.initial_diffusion,
     )
     model = FlowModel(spec)
     standard = data.normalizer == "standard"
-    model.normalizer = AffineNormalizer.standard(points) if standard else AffineNormalizer.identity(2)
+    normalizer = AffineNormalizer.standard(points) if standard else AffineNormalizer.identity(2)
+    model.normalizer = shrunk(normalizer, flow.initial_diffusion)
     model = model.to(device)
-    pool = TensorPool(model.normalizer.normalize(points.to(device)))
+    pool = with_diffusion(
+        TensorPool(model.normalizer.normalize(points.to(device))), flow.initial_diffusion, settings.seed
+    )
     load = partial(FlowModel.from_pretrained, device=device, trust_code=True)
     source = {"sha256": hashlib.sha256(Path(data.mask).read_bytes()).hexdigest()} if data.mask else {}
     return Experiment(model, pool, load, partial(density_report, data=data, density=density), source)
@@ -65,6 +70,7 @@ def density_report(model: FlowModel, data: DensityData, density: Density) -> Map
         "nll": found.nll,
         "nll_standard_error": found.standard_error,
         "floor": density.entropy(),
+        "initial_diffusion": model.spec.initial_diffusion,
         "nfe_likelihood": found.nfe,
         "nfe_sample": drawn.nfe,
     }

@@ -29,12 +29,14 @@ class Ema:
     def update(self, chain: FlowChain, blocks: tuple[int, ...]) -> None:
         """Follow the trained weights of `blocks`; buffers are copied."""
         decay = self.decay()
+        pairs = {}  # by average: once where blocks share a network
         for n in blocks:
             averages, weights = self.chain.blocks[n], chain.blocks[n]
-            for average, weight in zip(averages.parameters(), weights.parameters(), strict=True):
-                average.lerp_(weight, 1 - decay)
+            pairs |= zip(averages.parameters(), weights.parameters(), strict=True)
             for average, buffer in zip(averages.buffers(), weights.buffers(), strict=True):
                 average.copy_(buffer)
+        for average, weight in pairs.items():
+            average.lerp_(weight, 1 - decay)
         self.step += 1
 
     def restart(self, chain: FlowChain, blocks: tuple[int, ...]) -> None:

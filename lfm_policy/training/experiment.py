@@ -1,5 +1,6 @@
 """The objects in which one training run differs from another; the script and the loop know no more about it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from lfm_policy.flow import FlowChain, Pool, TimeLaw
+from lfm_policy.data.normalize import AffineNormalizer
+from lfm_policy.flow import FlowChain, Pool, TensorPool, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 
 
@@ -19,6 +21,8 @@ class Model(Protocol):
     chain: FlowChain
 
     def write(self, directory: Path) -> None: ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> Any: ...
 
@@ -42,6 +46,24 @@ class Experiment(Generic[M]):
     """Measurements of the trained model, for the run's summary."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the data come from: a run is only continued on the same."""
+
+
+def shrunk(normalizer: AffineNormalizer, time: float) -> AffineNormalizer:
+    """The normaliser of data that are diffused for OU time `time` (Corollary 4.3); `with_diffusion` adds the noise.
+
+    The factor e^{-time} is inverted wherever samples are denormalised; the noise stays in them.
+    """
+    return normalizer.scaled(math.exp(-time)) if time else normalizer
+
+
+def with_diffusion(pool: Pool, time: float, seed: int) -> Pool:
+    """The pool with the noise of OU time `time`, drawn once; the same pool for time 0."""
+    if not time:
+        return pool
+    data = pool.take(torch.arange(len(pool)))
+    generator = torch.Generator(data.x.device).manual_seed(seed)
+    noise = torch.randn(data.x.shape, generator=generator, device=data.x.device, dtype=data.x.dtype)
+    return TensorPool(data.x + math.sqrt(-math.expm1(-2 * time)) * noise, data.cond)
 
 
 @torch.no_grad()

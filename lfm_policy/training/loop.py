@@ -149,7 +149,7 @@ class Trainer:
         """A fresh optimiser over the phase's blocks."""
         s = self.settings
         return torch.optim.AdamW(
-            [p for n in phase.blocks for p in self.chain.blocks[n].parameters()],
+            dict.fromkeys(p for n in phase.blocks for p in self.chain.blocks[n].parameters()),  # once where shared
             lr=s.learning_rate,
             betas=s.betas,
             eps=s.eps,

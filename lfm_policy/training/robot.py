@@ -11,9 +11,9 @@ from torch import Tensor
 from lfm_policy.data.normalize import AffineNormalizer, position_columns
 from lfm_policy.data.store import Split, Store, open_store
 from lfm_policy.data.windows import Windows
-from lfm_policy.flow import Sample
+from lfm_policy.flow import Pool, Sample
 from lfm_policy.policy import LFMPolicy, PolicySpec
-from lfm_policy.training.experiment import Experiment, evaluation_loss
+from lfm_policy.training.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
 from lfm_policy.training.settings import TrainSettings, WindowData
 
 
@@ -62,21 +62,24 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
         interpolant=flow.interpolant,
         solver=flow.solver,
         network=settings.block_network,
+        share=flow.share,
+        initial_diffusion=flow.initial_diffusion,
+        diffusion=flow.diffusion,
     )
     policy = LFMPolicy(spec, store.contract)
     observation, action, _ = (torch.from_numpy(array) for array in store.read("train"))
     fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
     policy.observation_normalizer = fit(observation)
     columns = None if store.contract.rotation == "none" else position_columns(store.contract.action_dim)
-    policy.action_normalizer = AffineNormalizer.min_max(action, columns)
+    policy.action_normalizer = shrunk(AffineNormalizer.min_max(action, columns), flow.initial_diffusion)
     return policy
 
 
-def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> WindowPool:
-    """The windows of one split, normalised as `policy` does it, on its device."""
+def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
+    """The windows of one split, normalised and diffused as `policy` wants them, on its device."""
     windows = Windows.from_store(store, split, data.horizon, data.observation_steps, data.action_steps)
     windows = windows.to(policy.device)
-    return WindowPool(
+    pool = WindowPool(
         Windows(
             policy.observation_normalizer.normalize(windows.observation),
             policy.action_normalizer.normalize(windows.action),
@@ -84,3 +87,4 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
             windows.observation_steps,
         )
     )
+    return with_diffusion(pool, policy.spec.initial_diffusion, seed=0)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from lfm_policy.data import densities
 from lfm_policy.data.contract import Frozen
 from lfm_policy.flow import Interpolant, Schedule, Solver, TimeLaw
-from lfm_policy.flow.fit import Mode
+from lfm_policy.flow.fit import Coupling, Mode
 from lfm_policy.training.log import LogSettings
 from lfm_policy.training.loop import OptimiserSettings
 
@@ -50,18 +50,39 @@ class FlowSettings(Frozen):
     blocks: int = Field(default=4, ge=1)
     c: float = Field(default=0.15, gt=0)
     rho: float = Field(default=1.25, gt=0)
+    spacing: Literal["geometric", "cosine"] = "geometric"
+    """The OU steps: c ρ^(n-1), or those of `Schedule.cosine`, which takes `blocks` alone."""
     gammas: tuple[float, ...] | None = None
     """OU steps given one by one, in place of (blocks, c, rho)."""
+    share: bool = False
+    """One network, of the global flow's size, for all blocks; it also takes the block's index."""
+    initial_diffusion: float = Field(default=0.0, ge=0)
+    """OU time for which the training data are diffused first, for data without a density (Corollary 4.3)."""
     interpolant: Interpolant = "linear"
     mode: Mode = "simulation_free"
     refine: float = Field(default=0.25, ge=0, le=1)
     """Share of the steps that mode "combined" spends on its sequential pass."""
     time_law: TimeLaw = TimeLaw()
+    coupling: Coupling = "dependent"
     solver: Solver = Solver()
+    diffusion: Literal["ddpm", "ddim"] | None = None
+    """A diffusion model in the place of a flow with one block, as a baseline for policies."""
 
     def schedule(self) -> Schedule:
         """The block schedule of these settings."""
-        return Schedule(self.gammas) if self.gammas is not None else Schedule.geometric(self.blocks, self.c, self.rho)
+        if self.gammas is not None:
+            return Schedule(self.gammas)
+        cosine = self.spacing == "cosine"
+        return Schedule.cosine(self.blocks) if cosine else Schedule.geometric(self.blocks, self.c, self.rho)
+
+    @model_validator(mode="after")
+    def _sharing_needs_all_blocks_at_once(self) -> "FlowSettings":
+        if self.share and self.mode != "simulation_free":
+            raise ValueError(
+                f"share=true needs mode=simulation_free, found {self.mode}: fitting one block after another "
+                "would spoil the ones before"
+            )
+        return self
 
 
 class TrainSettings(Frozen):
@@ -81,7 +102,7 @@ class TrainSettings(Frozen):
     data: Annotated[WindowData | DensityData, Field(discriminator="kind")]
     network: dict[str, Any]
     global_network: dict[str, Any]
-    """The one network with as many parameters as the whole chain, in place of `network` when there is one block."""
+    """The one network with as many parameters as the whole chain: of one block, or shared by all."""
     flow: FlowSettings
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
@@ -89,6 +110,8 @@ class TrainSettings(Frozen):
     batch: int = Field(default=256, ge=1)
     optimiser: OptimiserSettings
     checkpoint_seconds: float = Field(default=120, ge=0)
+    snapshots: int = Field(default=0, ge=0)
+    """Copies of the averaged model kept at equal distances along the run, for learning curves."""
     logging: LogSettings
 
     @model_validator(mode="after")
@@ -97,10 +120,19 @@ class TrainSettings(Frozen):
             raise ValueError(f"give either steps or epochs, found steps={self.steps} and epochs={self.epochs}")
         return self
 
+    @model_validator(mode="after")
+    def _diffusion_of_policies(self) -> "TrainSettings":
+        if self.flow.diffusion and (self.flow.schedule().blocks != 1 or not isinstance(self.data, WindowData)):
+            raise ValueError(
+                f"flow.diffusion={self.flow.diffusion} is a baseline for policies with flow.blocks=1, found "
+                f"{self.flow.schedule().blocks} blocks on {self.data.kind}"
+            )
+        return self
+
     @property
     def block_network(self) -> dict[str, Any]:
         """The network of each block."""
-        return self.global_network if self.flow.schedule().blocks == 1 else self.network
+        return self.global_network if self.flow.share or self.flow.schedule().blocks == 1 else self.network
 
     def updates(self, samples: int) -> int:
         """Updates of each block for a pool of `samples`."""
@@ -111,5 +143,6 @@ class TrainSettings(Frozen):
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the trained weights, but for the data themselves."""
-        elsewhere: dict[str, Any] = dict.fromkeys(("out", "threads", "parallel", "checkpoint_seconds", "logging"), True)
+        others = ("out", "threads", "parallel", "checkpoint_seconds", "snapshots", "logging")
+        elsewhere: dict[str, Any] = dict.fromkeys(others, True)
         return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "test"}})

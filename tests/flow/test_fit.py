@@ -1,11 +1,14 @@
 """Fitting on Gaussian data: both modes and their combination find the closed-form chain."""
 
+import math
+from typing import Literal, get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lfm_policy.flow import FlowChain, Phase, Sample, Schedule, Solver, TensorPool, fit, interpolate, plan
-from lfm_policy.flow.fit import Losses, Mode, Optimise, pushed
+from lfm_policy.flow import FlowChain, Phase, Sample, Schedule, Solver, TensorPool, TimeLaw, fit, interpolate, plan
+from lfm_policy.flow.fit import Coupling, Losses, Mode, Optimise, pushed
 from tests.flow.gaussian import Gaussian, exact_chain
 
 DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(3, 0.3, 1.25)
@@ -106,3 +109,53 @@ def test_a_phase_that_is_skipped_reads_no_data() -> None:
     chain, seen = exact_chain(DATA, SCHEDULE), []
     fit(chain, chain, Unreadable(), plan("sequential", 3, 5), lambda k, phase, losses: seen.append(k), batch=4)
     assert seen == [0, 1, 2]
+
+
+class Recorder(nn.Module):
+    """Keeps the points at which it is asked: at t = 0 the left ends, at t = 1 the right ends."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        self.seen = x
+        return torch.zeros_like(x)
+
+
+def _ends(coupling: Coupling, source: Literal["marginal", "pushforward"]) -> tuple[Tensor, Tensor]:
+    """Both ends of the second of three blocks, drawn with the same generator."""
+    chain = FlowChain([Recorder(), Recorder(), Recorder()], SCHEDULE)  # which stand still: a pushed sample stays
+    pool, ends = TensorPool(DATA.sample(50_000, 1)), []
+    for law in (TimeLaw(1e-6, 1e6), TimeLaw(1e6, 1e-6)):
+
+        def optimise(k: int, phase: Phase, losses: Losses) -> None:
+            for loss in losses(torch.Generator().manual_seed(0)):
+                loss()
+
+        phases = (Phase((1,), source, 1),)
+        fit(chain, chain, pool, phases, optimise, batch=100_000, time_law=law, coupling=coupling)
+        ends.append(chain.blocks[1].seen)
+    return ends[0], ends[1]
+
+
+@pytest.mark.parametrize("source", ["marginal", "pushforward"])
+def test_couplings_differ_in_the_joint_law_only(source: Literal["marginal", "pushforward"]) -> None:
+    """Marginals of both ends are the same; the correlation is e^{-γ} std / std' for dependent ends, else 0."""
+    gamma = SCHEDULE.gammas[1]
+    left_law = DATA.marginal(SCHEDULE, 1) if source == "marginal" else DATA
+    right_law = left_law.after_ou(gamma)
+    for coupling in get_args(Coupling):
+        left, right = _ends(coupling, source)
+        for sample, law in ((left, left_law), (right, right_law)):
+            assert sample.mean().item() == pytest.approx(law.mean, abs=0.02)
+            assert sample.std().item() == pytest.approx(law.std, abs=0.02)
+        correlation = torch.corrcoef(torch.cat([left, right], 1).T)[0, 1].item()
+        expected = math.exp(-gamma) * left_law.std / right_law.std if coupling == "dependent" else 0.0
+        assert correlation == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("coupling", ["shuffled", "independent"])
+def test_conditions_need_the_dependent_coupling(coupling: Coupling) -> None:
+    def optimise(k: int, phase: Phase, losses: Losses) -> None:
+        list(losses(torch.Generator()))
+
+    chain, x = exact_chain(DATA, SCHEDULE), DATA.sample(100, 1)
+    with pytest.raises(ValueError, match="different conditions"):
+        fit(chain, chain, TensorPool(x, x), plan("simulation_free", 3, 1), optimise, batch=8, coupling=coupling)

@@ -1,6 +1,7 @@
 """Laws of the OU step and of the schedule."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -57,3 +58,18 @@ def test_marginals_and_targets_have_the_closed_form_law() -> None:
 def test_steps_must_be_positive(gammas: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Schedule(gammas)
+
+
+def test_cosine_schedule_fades_the_data_like_a_cosine() -> None:
+    schedule = Schedule.cosine(5)
+    assert schedule.blocks == 5
+    assert [math.exp(-schedule.time(n)) for n in range(5)] == pytest.approx(
+        [math.cos(math.pi * n / 10) for n in range(5)]
+    )
+    assert Schedule.cosine(1).gammas == ()
+
+
+@pytest.mark.parametrize("make", [Schedule.cosine, lambda blocks: Schedule.geometric(blocks, 0.1, 1.0)])
+def test_a_chain_has_a_block(make: Callable[[int], Schedule]) -> None:
+    with pytest.raises(ValueError, match="at least one block, found 0"):
+        make(0)
