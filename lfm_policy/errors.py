@@ -28,6 +28,10 @@ class RolloutError(LFMError):
     """An evaluation cannot go on, for example because a worker keeps crashing."""
 
 
+class ServingError(LFMError):
+    """A policy server refuses a request, or cannot be reached."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which of the `known` names was probably meant, or list them all."""
     known = sorted(known)
