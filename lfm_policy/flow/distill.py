@@ -4,21 +4,35 @@ A student block is the map x + f(x). Written as one Euler step of a velocity v f
 f = -v(·, 1), and the student is a chain like any other, whose solver takes one Euler step a block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.fit import Loss, Optimise, Phase, Pool
+from lfm_policy.flow.fit import Loss, Optimise, Phase
 from lfm_policy.flow.ode import Solver
 from lfm_policy.flow.schedule import Schedule
 
 ONE_STEP = Solver("euler", 1)
 """How students are sampled."""
+
+Target = Literal["trajectory", "on_policy", "consistency"]
+"""Where a block starts on its way to the teacher's x_{n-1}: at the teacher's x_n (the paper); at the student's own x_n,
+made from the same noise, so that it corrects the blocks before it; at any state of the teacher between the two."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """The teacher's ways to data, equally many states a block, the data first; and what they are conditioned on."""
+
+    states: Float[Tensor, "s b *event"]
+    cond: Float[Tensor, "b c"] | None = None
 
 
 def merged(schedule: Schedule, blocks: int) -> Schedule:
@@ -29,68 +43,65 @@ def merged(schedule: Schedule, blocks: int) -> Schedule:
     """
     if blocks < 1 or schedule.blocks % blocks:
         raise ValueError(f"{schedule.blocks} teacher blocks cannot be shared out among {blocks} students equally")
-    k = schedule.blocks // blocks
-    ends = [schedule.time(k * n) for n in range(blocks)]
+    ends = [schedule.time(schedule.blocks // blocks * n) for n in range(blocks)]
     return Schedule(tuple(after - before for before, after in pairwise(ends)))
 
 
 @torch.no_grad()
 def trajectory(
-    teacher: FlowChain,
+    chain: FlowChain,
     noise: Float[Tensor, "b *event"],
-    cond: Float[Tensor, "b c"] | None,
-    blocks: int,
+    cond: Float[Tensor, "b c"] | None = None,
     solver: Solver | None = None,
-) -> list[Tensor]:
-    """What the teacher makes of `noise`, at the ends of the N' = `blocks` students: samples of p_0, p_k, …, p_N."""
-    k = len(teacher.blocks) // blocks
-    states = [noise]
-    for n in range(blocks, 0, -1):
-        states.append(teacher.to_data(states[-1], cond, start=k * n, stop=k * (n - 1), solver=solver).x)
-    return states[::-1]
+    *,
+    inside: bool = False,
+) -> Float[Tensor, "s b *event"]:
+    """What the chain makes of `noise`: samples of p_0, p_1, …, p_N; with `inside` those after every solver step too."""
+    solver = solver or chain.solver
+    pieces = solver.steps if inside else 1
+    states = chain.trajectory(noise, cond, pieces=pieces, solver=replace(solver, steps=solver.steps // pieces))
+    return torch.stack(states[::-1])
 
 
 def distil(
     student: FlowChain,
-    teacher: FlowChain,
-    pool: Pool,
+    sampler: FlowChain,
+    draw: Callable[[torch.Generator], Trajectories],
     phases: Sequence[Phase],
     optimise: Optimise,
     *,
-    batch: int,
-    solver: Solver | None = None,
+    target: Target = "trajectory",
 ) -> None:
-    """Regress every student block on the teacher's own trajectories (Algorithm A.1); blocks are independent.
+    """Regress every student block on the teacher's trajectories (Algorithm A.1); no gradient passes between blocks.
 
     Args:
         student: N' blocks, N' a divisor of the teacher's N.
-        teacher: generates the trajectories from noise, under conditions drawn from the pool.
-        pool: the data; its conditions are used, and the shape of its samples.
+        sampler: makes the student's own states for "on_policy": the student itself or its moving average.
+        draw: a batch of the teacher's trajectories, as the generator decides.
         phases: what to train, from `fit.plan`.
         optimise: the optimiser's loop, called once a phase.
-        batch: trajectories in one update.
-        solver: how finely the teacher is integrated; its own solver by default.
+        target: what a block starts from.
     """
+
+    def losses(phase: Phase, generator: torch.Generator) -> Iterator[Loss]:
+        drawn = draw(generator)
+        ends = drawn.states[:: (len(drawn.states) - 1) // len(student.blocks)]
+        starts = trajectory(sampler, ends[-1], drawn.cond, ONE_STEP) if target == "on_policy" else drawn.states
+        pieces = (len(starts) - 1) // len(student.blocks)
+        for n in phase.blocks:
+            place = torch.full((starts.shape[1],), pieces, device=starts.device)
+            if target == "consistency":  # of one half: the student will only ever start at t = 1
+                place[::2] = torch.randint_like(place[::2], 1, pieces + 1, generator=generator)
+            source = starts[n * pieces + place, torch.arange(len(place))]
+            yield partial(step_loss, student, n, source, place / pieces, ends[n], drawn.cond)
+
     for number, phase in enumerate(phases):
-
-        def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
-            index = torch.randint(len(pool), (batch,), generator=generator, device=generator.device)
-            sample = pool.take(index)
-            noise = torch.randn(sample.x.shape, generator=generator, device=sample.x.device, dtype=sample.x.dtype)
-            states = trajectory(teacher, noise, sample.cond, len(student.blocks), solver)
-            for n in phase.blocks:
-                yield partial(regression_loss, student, n, states[n + 1], states[n], sample.cond)
-
-        optimise(number, phase, losses)
+        optimise(number, phase, partial(losses, phase))
 
 
-def regression_loss(
-    student: FlowChain,
-    n: int,
-    source: Float[Tensor, "b *event"],
-    target: Float[Tensor, "b *event"],
-    cond: Float[Tensor, "b c"] | None,
+def step_loss(
+    student: FlowChain, n: int, source: Tensor, t: Tensor, target: Tensor, cond: Tensor | None
 ) -> Float[Tensor, ""]:
-    """Mean squared error per dimension of block n's one step from `source` to `target`."""
-    step = student.to_data(source, cond, start=n + 1, stop=n, solver=ONE_STEP).x
-    return (step - target).square().mean()
+    """Mean squared error per dimension of block n's one Euler step from `source` at times t (B,) to `target` at 0."""
+    step = t.view(-1, *[1] * (source.ndim - 1)) * student.blocks[n](source, t, cond)
+    return (source - step - target).square().mean()
