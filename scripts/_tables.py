@@ -17,6 +17,8 @@ NAMES = {
     "lfm_combined": "LFM, combined",
     "fm": "global FM",
     "interflow": "InterFlow",
+    "ddpm": "Diffusion Policy, DDPM",
+    "ddim": "Diffusion Policy, DDIM",
 }
 PAPER = {
     "LFM": {"lift": "1.00", "can": "0.99", "square": "0.93", "transport": "0.88", "tool_hang": "0.53"},

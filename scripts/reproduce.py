@@ -31,6 +31,8 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "lfm_combined": {"method": "lfm", "flow.mode": "combined"},
     "fm": {"method": "fm"},
     "interflow": {"method": "interflow"},
+    "ddpm": {"method": "ddpm"},
+    "ddim": {"method": "ddim"},
 }
 TASKS = ("lift", "can", "square", "transport", "tool_hang")
 

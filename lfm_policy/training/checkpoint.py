@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.training.experiment import Model
-from lfm_policy.training.loop import Trainer
+from lfm_policy.training.loop import Saver, Trainer
 
 
 class Checkpointer:
@@ -88,6 +88,29 @@ class Checkpointer:
                 + "\n".join(rows)
                 + "\nuse the same settings to continue it, or another out= for a new run"
             )
+
+
+class Snapshots:
+    """Keeps the averaged model at equal distances along a run, as folders step_<updates> that load like a checkpoint.
+
+    Args:
+        directory: holds the folders.
+        model: written with the trainer's moving average as its weights.
+        count: snapshots of the whole run, its end included; none if 0.
+        save: called first, each time.
+    """
+
+    def __init__(self, directory: Path, model: Model, count: int, save: Saver) -> None:
+        self.directory, self.model, self.count, self.save = directory, model, count, save
+
+    def __call__(self, trainer: Trainer, *, force: bool) -> None:
+        """`loop.Saver`."""
+        self.save(trainer, force=force)
+        if trainer.done not in {round(k * trainer.total / self.count) for k in range(1, self.count + 1)}:
+            return
+        with atomic_directory(self.directory / f"step_{trainer.done:07d}") as temporary:
+            self.model.write(temporary)
+            save_file(dict(self.model.state_dict()) | ema_state(trainer), temporary / "model.safetensors")
 
 
 def ema_state(trainer: Trainer) -> dict[str, Tensor]:

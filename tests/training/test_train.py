@@ -97,7 +97,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(store: Path, 
 
 
 @pytest.mark.parametrize("task", ["lift", "can", "square", "transport", "tool_hang"])
-@pytest.mark.parametrize("method", ["lfm", "fm", "interflow"])
+@pytest.mark.parametrize("method", ["lfm", "fm", "interflow", "ddim"])
 def test_every_preset_trains_two_steps_and_goes_on_to_four(
     task: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,3 +182,17 @@ def test_bad_settings_are_explained(store: Path, tmp_path: Path, overrides: list
 def test_missing_settings_are_listed() -> None:
     with pytest.raises(ConfigError, match=r"missing: data\.path=VALUE, out=VALUE"):
         settings("experiment=robot/lift")
+
+
+def test_snapshots_are_the_averaged_policy_along_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loads as a checkpoint; the last is the run's own moving average, also after an interruption."""
+    data = point_mass_store(tmp_path / "data.zarr")
+    common = [*TINY, f"data.path={data}", f"out={tmp_path / 'run'}", "epochs=null", "steps=6", "snapshots=3"]
+    with pytest.raises(Killed):
+        _run_until(monkeypatch, 3, *common, "checkpoint_seconds=0")
+    _run_until(monkeypatch, None, *common)
+    folders = sorted((tmp_path / "run" / "snapshots").iterdir())
+    assert [folder.name for folder in folders] == ["step_0000002", "step_0000004", "step_0000006"]
+    digests = [LFMPolicy.from_pretrained(folder).digest() for folder in folders]
+    assert digests[-1] == LFMPolicy.from_pretrained(tmp_path / "run").digest()
+    assert len(set(digests)) == 3

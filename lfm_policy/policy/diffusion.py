@@ -1,0 +1,110 @@
+"""Diffusion Policy's DDPM and DDIM (Chi et al., 2023) as baselines: one block of a chain whose network predicts noise.
+
+It is trained by the same loop, on the same windows, as a flow with one block, and sampled by diffusers' schedulers.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lfm_policy.flow import FlowChain, Schedule, Solver
+from lfm_policy.flow.chain import Transport
+
+Sampler = Literal["ddpm", "ddim"]
+
+NOISE_LEVELS = 100
+"""K, and the squared-cosine schedule with samples clipped to [-1, 1], as in Diffusion Policy."""
+
+
+class DiffusionChain(FlowChain):
+    """A noise-predicting network ε(x_k, k / K, cond) in the place of a flow's only block.
+
+    Args:
+        network: ε; any velocity network.
+        sampler: "ddpm" draws fresh noise in each step, "ddim" none.
+        solver: its `steps` is the number of denoising steps.
+
+    Raises:
+        ValueError: the solver takes more steps than there are noise levels.
+    """
+
+    def __init__(self, network: nn.Module, sampler: Sampler, solver: Solver) -> None:
+        super().__init__([network], Schedule(()), solver=solver)
+        self.sampler: Sampler = sampler
+        _levels(sampler, solver)
+
+    def loss(
+        self,
+        n: int,
+        left: Float[Tensor, "b *event"],
+        right: Float[Tensor, "b *event"],
+        t: Float[Tensor, " b"],
+        cond: Float[Tensor, "b c"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of the noise `right` predicted from `left` diffused to level floor(K t) (DDPM, eq. 14)."""
+        k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
+        noisy = _levels(self.sampler, Solver()).add_noise(left, right, k)
+        return (self._noise(noisy, k, cond) - right).square().mean()
+
+    def to_data(
+        self,
+        x: Float[Tensor, "b *event"],
+        cond: Float[Tensor, "b c"] | None = None,
+        *,
+        start: int | None = None,
+        stop: int = 0,
+        solver: Solver | None = None,
+    ) -> Transport:
+        """Denoise; what "ddpm" draws on the way follows from x, row by row."""
+        solver = solver or self.solver
+        levels = _levels(self.sampler, solver)
+        generators = [_seeded(row) for row in x] if self.sampler == "ddpm" else None
+        for k in levels.timesteps:
+            noise = self._noise(x, k.to(x.device).expand(len(x)), cond)
+            x = levels.step(noise, int(k), x, generator=generators, return_dict=False)[0]
+        return Transport(x, solver.steps)
+
+    def to_noise(
+        self,
+        x: Float[Tensor, "b *event"],
+        cond: Float[Tensor, "b c"] | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        solver: Solver | None = None,
+    ) -> Transport:
+        """Not defined: see Raises.
+
+        Raises:
+            TypeError: always; a diffusion model has no map from data to noise.
+        """
+        raise TypeError("a diffusion baseline maps noise to data only; train method=lfm or fm for the inverse")
+
+    def _noise(self, x: Tensor, k: Tensor, cond: Tensor | None) -> Tensor:
+        return self.blocks[0](x, k.to(x.dtype) / NOISE_LEVELS, cond)
+
+
+@lru_cache
+def _levels(sampler: Sampler, solver: Solver) -> DDPMScheduler | DDIMScheduler:
+    """Diffusers' scheduler, set to as many steps as the solver has."""
+    if solver.method != "euler" or solver.steps > NOISE_LEVELS:
+        raise ValueError(
+            f"a diffusion baseline takes 1 to {NOISE_LEVELS} steps of method euler, "
+            f"found {solver.steps} of {solver.method}"
+        )
+    kind = DDPMScheduler if sampler == "ddpm" else DDIMScheduler
+    levels = kind(NOISE_LEVELS, beta_schedule="squaredcos_cap_v2", clip_sample=True, prediction_type="epsilon")
+    levels.set_timesteps(solver.steps)
+    return levels
+
+
+def _seeded(row: Tensor) -> torch.Generator:
+    """A generator that the row's own bits decide."""
+    bits = row.detach().float().cpu().contiguous().view(torch.int32).long()
+    mixed = (bits.flatten() * torch.arange(1, bits.numel() + 1)).sum()
+    return torch.Generator().manual_seed(int(mixed) & (2**63 - 1))
