@@ -58,9 +58,10 @@ def _compiled(environment: str) -> type:
     from robosuite.environments.base import REGISTERED_ENVS
     from robosuite.models.robots.robot_model import RobotModel
 
+    from lfm_envs.fast.checks import CHECKS, Checks
     from lfm_envs.fast.stepper import Stepper
 
-    class Compiled(REGISTERED_ENVS[environment]):
+    class Compiled(CHECKS.get(environment, Checks), REGISTERED_ENVS[environment]):
         _stepper = None
         _succeeded = False
 
@@ -70,21 +71,33 @@ def _compiled(environment: str) -> type:
             self.timestep += 1
             self._stepper.step(action)
             self.cur_time += self.control_timestep
+            self._step_answers = {}
             reward, done, info = self._post_action(action)
-            return self._get_observations(force_update=True), reward, done, info | {"success": self._succeeded}
+            observations = self._get_observations(force_update=True)
+            self._step_answers = None
+            return observations, reward, done, info | {"success": self._succeeded}
 
         def _check_success(self):
             """Remember the answer: `reward` has just asked when `step` wants to know."""
             self._succeeded = bool(super()._check_success())
             return self._succeeded
 
+        def _get_observations(self, force_update=False):
+            """robosuite's observations without its joined proprioception, which nobody reads."""
+            if force_update:
+                self._update_observables(force=True)
+            shown = {n: o for n, o in self._observables.items() if o._enabled and o._active}
+            observations = {name: observable._current_observed_value for name, observable in shown.items()}
+            objects = [np.atleast_1d(observations[name]) for name, o in shown.items() if o.modality == "object"]
+            return observations | {"object-state": np.concatenate(objects)}
+
         def _update_observables(self, force=False):
             """Read every sensor; robosuite's bookkeeping of sampling times comes to the same."""
-            for observable in self._observables.values():
-                if observable.is_enabled():
+            for name, observable in self._observables.items():
+                if observable._enabled:
                     value = np.array(observable._sensor(self._obs_cache))
                     value = value[0] if value.shape == (1,) else value
-                    observable._current_observed_value = self._obs_cache[observable.name] = value
+                    observable._current_observed_value = self._obs_cache[name] = value
 
         def _load_robots(self):
             """Skip compiling a second model with nothing but the robot, which only IK controllers use."""
