@@ -40,7 +40,7 @@ class Held(Straight):
 def served(policy: ChunkPolicy | None = None, keys: tuple[str, ...] = (), **options: Any) -> Iterator[PolicyServer]:
     """A listening server."""
     policy = policy or Straight()
-    server = PolicyServer(Served(policy, "straight", "digest"), ServerOptions(port=0, **options), ApiKeys(keys))
+    server = PolicyServer(Served(policy, "straight", "digest"), ServerOptions(**{"port": 0, **options}), ApiKeys(keys))
     started, loops, stops = threading.Event(), [], []
 
     async def live() -> None:
