@@ -86,7 +86,7 @@ def trajectories(
     settings: DistillSettings, teacher: AnyModel, conditions: Conditions, identity: dict[str, Any]
 ) -> Callable[[torch.Generator], Trajectories]:
     """Batches of the teacher's trajectories, fresh ones or from the cache."""
-    inside = settings.target == "consistency"
+    inside = settings.target == "consistency" or settings.cached is not None  # one cache serves all targets
     maker = Teacher(teacher.chain, conditions.pool(), teacher.chain.solver, inside)
     draw = maker.draw
     if settings.cached is not None:
