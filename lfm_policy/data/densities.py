@@ -1,4 +1,4 @@
-"""Densities in the plane that can be sampled and evaluated: the darkness of an image, and four analytic ones.
+"""Densities in the plane that can be sampled and evaluated: the darkness of an image, and five analytic ones.
 
 The entropy of a density is the floor of any model's negative log-likelihood on it. Nats throughout; log-densities are
 computed in double precision, and log 0 is -inf.
@@ -165,6 +165,27 @@ class _Analytic(ABC):
         """Log-density [nats] of points (B, 2)."""
 
 
+class Gaussian:
+    """One Gaussian with correlated coordinates, for checks against closed forms."""
+
+    mean = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    root = torch.tensor([[0.5, 0.0], [0.6, 0.4]], dtype=torch.float64)
+    """Lower triangular; the covariance is root rootᵀ."""
+
+    def entropy(self) -> float:
+        """log(2πe) + log det root."""
+        return math.log(2 * math.pi * math.e) + self.root.diagonal().log().sum().item()
+
+    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
+        """An affine map of normal noise."""
+        noise = torch.randn(count, 2, generator=generator, dtype=torch.float64)
+        return (self.mean + noise @ self.root.T).float()
+
+    def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
+        """The closed form."""
+        return torch.distributions.MultivariateNormal(self.mean, scale_tril=self.root).log_prob(x.double())
+
+
 class EightGaussians(_Analytic):
     """Eight Gaussians on a circle of radius 4/√2, standard deviation 0.5/√2."""
 
@@ -233,11 +254,12 @@ class Pinwheel(_Analytic):
         return logs.logsumexp(0) - math.log(self.arms * 2 * math.pi * 4 * std.prod().item())
 
 
-Name = Literal["checkerboard", "eight_gaussians", "pinwheel", "two_moons"]
+Name = Literal["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
 
 ANALYTIC: Mapping[str, Density] = {
     "checkerboard": Checkerboard(),
     "eight_gaussians": EightGaussians(),
+    "gaussian": Gaussian(),
     "pinwheel": Pinwheel(),
     "two_moons": TwoMoons(),
 }

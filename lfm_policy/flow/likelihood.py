@@ -87,7 +87,8 @@ def with_log_det(
     chain: FlowChain, x: Batch, cond: Cond, order: range, solver: Solver | None, estimator: Hutchinson | None
 ) -> Solution:
     """Carry x through the blocks of `order`; beside it what its log-density loses [nats], (1, B) or (probes, B)."""
-    size, exact = math.prod(x.shape[1:]), estimator is None
+    size = math.prod(x.shape[1:])
+    exact = estimator is None
     probes = torch.eye(size).to(x).view(size, 1, *x.shape[1:]) if exact else estimator.draw(x)
     state: State = (x, x.new_zeros(1 if exact else len(probes), len(x)))
     nfe = 0
@@ -107,7 +108,7 @@ def divergence(
     Summed over the unit vectors it is the exact divergence, averaged over random signs Hutchinson's estimate.
     """
     # reverse mode: as fast as forward mode here, which loads a deprecated torch.jit.script in torch 2.13
-    value, pull = vjp(velocity, x)
+    value, pull, *_ = vjp(velocity, x)
     probes = probes.expand(-1, *x.shape)
     (products,) = vmap(pull)(probes)
     return value, (probes * products).flatten(2).sum(-1)

@@ -24,7 +24,7 @@ SHRINK = [
     "logging.mode=disabled",
 ]
 DOPRI5 = "flow.solver={method: dopri5, tolerance: 0.01}"
-ANALYTIC = ["checkerboard", "eight_gaussians", "pinwheel", "two_moons"]
+ANALYTIC = ["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
 
 
 @pytest.fixture(scope="module")
