@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import lfm_envs
-from lfm_envs.replay import Replay, convert, from_axis_angle, replay
+from lfm_envs.replay import Replay, convert, from_axis_angle, loadable_model, recorded_states, replay
 from lfm_envs.tasks import TASKS, task_of_environment
 from lfm_policy.data.demos import DemoFile, open_demos
 from lfm_policy.data.normalize import position_columns
@@ -189,10 +189,9 @@ def replay_some(
     with progress(console) as bar:
         for row, (file, index) in enumerate(bar.track(chosen, description="replaying")):
             demo = file.read(index)
-            # a model loads in the robosuite series that wrote it; states load everywhere
-            same = file.recording.suite_version.split(".")[:2] == env.contract.suite_version.split(".")[:2]
-            name = f"{file.path.stem}/{demo.name}"
-            results[name] = replay(env, demo, store.episode(row).action, demo.model_xml if same else None)
+            model = loadable_model(env, file.recording.suite_version, demo.model_xml)
+            actions = store.episode(row).action
+            results[f"{file.path.stem}/{demo.name}"] = replay(env, recorded_states(demo), actions, model)
     console.print(replay_table(results))
     return results
 
@@ -201,19 +200,8 @@ def replay_summary(results: dict[str, Replay]) -> dict[str, Any] | None:
     """Successes and errors in [mm] and [deg] as JSON; None if nothing was replayed."""
     if not results:
         return None
-    rows = {name: {"success": bool(result.success), **errors(result)} for name, result in results.items()}
+    rows = {name: {"success": bool(result.success), **result.errors()} for name, result in results.items()}
     return {"episodes": len(rows), "successes": sum(row["success"] for row in rows.values()), "each": rows}
-
-
-def errors(result: Replay) -> dict[str, float]:
-    """Mean and largest distance from the recorded path."""
-    position, rotation = 1e3 * result.position_error, np.degrees(result.rotation_error)
-    values = {"position": (position, "mm"), "rotation": (rotation, "deg")}
-    return {
-        f"{name}_{kind}_{unit}": round(float(of(error)), 3) if error.size else 0.0
-        for name, (error, unit) in values.items()
-        for kind, of in (("mean", np.mean), ("max", np.max))
-    }
 
 
 def files_table(tallies: Sequence[Tally], out: Path) -> Table:
@@ -242,7 +230,7 @@ def replay_table(results: dict[str, Replay]) -> Table:
     for column in ("success", "mean [mm]", "max [mm]", "mean [deg]", "max [deg]"):
         table.add_column(escape(column), justify="right")
     for name, result in results.items():
-        table.add_row(name, "yes" if result.success else "no", *(f"{value:.2f}" for value in errors(result).values()))
+        table.add_row(name, "yes" if result.success else "no", *(f"{value:.2f}" for value in result.errors().values()))
     return table
 
 

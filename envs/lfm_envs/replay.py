@@ -9,6 +9,7 @@ from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import DELTA_WIDTH
 from lfm_policy.data.contract import ArmController
 from lfm_policy.data.demos import Demo
+from lfm_policy.data.recording import Form
 from lfm_policy.data.store import Episode
 from lfm_policy.errors import DataError
 from lfm_policy.policy.actions import encode_absolute, rotation_distance, rotvec_to_matrix
@@ -36,6 +37,16 @@ class Replay:
     rotation_error: np.ndarray
     """(L - 1,): angle [rad] between the two, likewise."""
 
+    def errors(self) -> dict[str, float]:
+        """Mean and largest distance from the recorded path, in [mm] and [deg]."""
+        position, rotation = 1e3 * self.position_error, np.degrees(self.rotation_error)
+        values = {"position": (position, "mm"), "rotation": (rotation, "deg")}
+        return {
+            f"{name}_{kind}_{unit}": round(float(of(error)), 3) if error.size else 0.0
+            for name, (error, unit) in values.items()
+            for kind, of in (("mean", np.mean), ("max", np.max))
+        }
+
 
 def convert(env: RobosuiteEnvironment, demo: Demo, controllers: Sequence[ArmController]) -> Conversion:
     """Absolute actions and observations of a demonstration, read off the simulator at each recorded state.
@@ -51,7 +62,7 @@ def convert(env: RobosuiteEnvironment, demo: Demo, controllers: Sequence[ArmCont
     Raises:
         DataError: the demonstration has no states, or they do not fit the task.
     """
-    states = _states(demo)
+    states = recorded_states(demo)
     env.reset_to(states[0])
     deltas = world_deltas(env, demo.actions, controllers)
     observations, actions = [], []
@@ -79,19 +90,26 @@ def world_deltas(env: RobosuiteEnvironment, deltas: np.ndarray, controllers: Seq
     return np.hstack(arms)
 
 
-def replay(env: RobosuiteEnvironment, demo: Demo, actions: np.ndarray, model_xml: str | None = None) -> Replay:
-    """Execute absolute actions (L, 10 * arms) from the demonstration's first state and compare the path with it.
+def replay(
+    env: RobosuiteEnvironment,
+    states: np.ndarray,
+    actions: np.ndarray,
+    model_xml: str | None = None,
+    form: Form = "absolute",
+) -> Replay:
+    """Execute actions from a demonstration's first state and compare the path with its own.
 
     Args:
         env: the task.
-        demo: with states.
-        actions: what to execute, one row a state.
+        states: (L, n), recorded.
+        actions: what to execute, one row a state: absolute (L, 10 * arms) or world-frame deltas (L, 7 * arms).
         model_xml: the recorded model, where it loads in this robosuite; the current model if None.
+        form: which of the two the actions are.
 
     Raises:
-        DataError: no states, or they or the model do not fit the task.
+        DataError: the states or the model do not fit the task.
     """
-    states = _states(demo)
+    step = env.step if form == "absolute" else env.step_delta
     env.reset_to(states[0], model_xml)
     recorded = []
     for state in states:
@@ -100,10 +118,16 @@ def replay(env: RobosuiteEnvironment, demo: Demo, actions: np.ndarray, model_xml
     env.reset_to(states[0], model_xml)
     success, reached = False, []
     for action in actions:
-        success |= env.step(action).success
+        success |= step(action).success
         reached.append(env.grip_poses())
     position, rotation = _distances(reached[:-1], recorded[1:])
     return Replay(success, position, rotation)
+
+
+def loadable_model(env: RobosuiteEnvironment, recorded: str, model_xml: str | None) -> str | None:
+    """The recorded model where it loads: in the robosuite series that wrote it. States load everywhere."""
+    same = recorded.split(".")[:2] == env.contract.suite_version.split(".")[:2]
+    return model_xml if same else None
 
 
 def _distances(ours: Path, theirs: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +145,12 @@ def _stacked(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return positions, np.array([[matrix for _, matrix in poses] for poses in path])
 
 
-def _states(demo: Demo) -> np.ndarray:
+def recorded_states(demo: Demo) -> np.ndarray:
+    """The demonstration's states (L, n).
+
+    Raises:
+        DataError: it has none.
+    """
     if demo.states is None:
         raise DataError(f"{demo.name} has no 'states': without them it can be neither replayed nor converted")
     return demo.states

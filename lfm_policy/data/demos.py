@@ -78,6 +78,16 @@ class DemoFile:
         with _readable(self.path):
             return _read_demo(self, self.names[index])
 
+    def array(self, index: int, key: str) -> np.ndarray | None:
+        """One array of a demonstration as it is in the file, of finite numbers (L, width); None if it is not there.
+
+        Raises:
+            DataError: not numbers of that shape.
+        """
+        name = self.names[index]
+        with _readable(self.path):
+            return _array(self.data[name], key, f"{self.path}: {name}") if key in self.data[name] else None
+
     def source(self) -> dict[str, Any]:
         """Provenance as JSON: file name, checksum, kind and how it was recorded."""
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
@@ -86,12 +96,13 @@ class DemoFile:
 
 
 @contextmanager
-def open_demos(path: str | Path, contracts: Mapping[str, Contract]) -> Iterator[DemoFile]:
+def open_demos(path: str | Path, contracts: Mapping[str, Contract], strict: bool = True) -> Iterator[DemoFile]:
     """Open a demonstration file and validate what does not need reading the episodes.
 
     Args:
         path: the HDF5 file.
         contracts: the contract of each known environment, by its class name ("Lift").
+        strict: refuse actions that are not deltas of the controllers used here.
 
     Raises:
         DataError: not found, truncated, not HDF5, not a demonstration file, an unknown environment, another controller.
@@ -100,6 +111,9 @@ def open_demos(path: str | Path, contracts: Mapping[str, Contract]) -> Iterator[
     with _open_hdf5(path) as file:
         with _readable(path):
             demos = _describe(path, file, contracts)
+        if strict:
+            demos.recording.require_deltas(str(path))
+            demos.recording.require_controllers(demos.contract, str(path))
         yield demos
 
 
@@ -142,7 +156,6 @@ def _describe(path: Path, file: Any, contracts: Mapping[str, Contract]) -> DemoF
         raise DataError(f"{path}: expected demonstrations data/demo_0, …, found {sorted(data) or 'none'}")
     kind = _kind(data, names[0])
     contract = _own_contract(path, data) if kind == "native" else contracts[recording.environment]
-    recording.require_controllers(contract, str(path))
     return DemoFile(path, kind, recording, contract, tuple(names), _split(path, file, names), data)
 
 

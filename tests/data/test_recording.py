@@ -33,6 +33,32 @@ def test_unsaid_frame_of_v15_is_its_default():
     assert recording.lite_physics is True
 
 
+@pytest.mark.parametrize(
+    ("text", "ignored"),
+    [
+        (env_args(V14_CONTROLLER | {"control_delta": False}, "1.4.1"), False),
+        (env_args(V14_CONTROLLER | {"control_delta": False}, "1.5.1"), True),
+        (env_args(composite(V15_PART | {"control_delta": False})), True),
+        (env_args(composite(V15_PART | {"input_type": "absolute"})), False),
+        (env_args(composite(V15_PART | {"input_type": "absolute", "control_delta": False})), False),
+    ],
+)
+def test_absolute_actions_are_told_and_refused(text, ignored):
+    recording = parse_recording(text, None, "file")
+    assert recording.forms == ("absolute",)
+    assert recording.ignored_control_delta == ignored
+    with pytest.raises(DataError, match=r"^file: expected delta actions.*say absolute"):
+        recording.require_deltas("file")
+
+
+def test_a_flat_controller_given_to_v15_is_in_its_frame():
+    recording = parse_recording(env_args(V14_CONTROLLER, "1.5.1"), None, "file")
+    assert recording.controllers[0].frame == "base"
+    assert (recording.forms, recording.lite_physics) == (("delta",), True)
+    assert "flat" in recording.notes[0]
+    recording.require_deltas("file")
+
+
 def test_two_robots_share_or_have_their_own_controllers():
     robots = ("Panda", "Panda")
     shared = parse_recording(env_args(composite(V15_PART), robots=robots), None, "file")
@@ -49,9 +75,6 @@ def test_two_robots_share_or_have_their_own_controllers():
         ("[1, 2]", "as JSON"),
         (json.dumps({"env_name": "Lift", "env_kwargs": {"robots": ["Panda"]}}), "controller_configs"),
         (env_args({"type": "JOINT_POSITION"}), "OSC_POSE, found 'JOINT_POSITION'"),
-        (env_args(V14_CONTROLLER | {"control_delta": False}, "1.4.1"), "expected delta actions"),
-        (env_args(composite(V15_PART | {"control_delta": False})), "expected delta actions"),
-        (env_args(composite(V15_PART | {"input_type": "absolute"})), "input_type 'absolute'"),
         (env_args(composite(V15_PART | {"kp": [150, 150, 50, 150, 150, 150]})), "one controller setting"),
     ],
 )

@@ -116,16 +116,16 @@ def test_replaying_what_was_executed_retraces_the_path(collected):
         executed = file.data["demo_0/actions_executed"][()]
     demo = replace(demo, actions=executed)
     action = convert(env, demo, file.recording.controllers).episode.action
-    good = replay(env, demo, action, demo.model_xml)
+    good = replay(env, demo.states, action, demo.model_xml)
     assert good.success
     assert good.position_error.mean() < 1e-3
     assert np.degrees(good.rotation_error).mean() < 0.5
     assert 0 < good.position_error.max() < 5e-3
     # and an error of the size of a wrong frame or convention is seen
     shifted = action + np.array([0.02, *[0] * 9], dtype=np.float32)
-    assert replay(env, demo, shifted, demo.model_xml).position_error.mean() > 0.01
+    assert replay(env, demo.states, shifted, demo.model_xml).position_error.mean() > 0.01
     columns = action[:, [0, 1, 2, 3, 6, 4, 7, 5, 8, 9]]
-    assert np.degrees(replay(env, demo, columns, demo.model_xml).rotation_error).max() > 5
+    assert np.degrees(replay(env, demo.states, columns, demo.model_xml).rotation_error).max() > 5
     env.close()
 
 
