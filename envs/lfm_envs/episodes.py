@@ -103,7 +103,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
         for index, part in enumerate(parts):
             with h5py.File(part) as source:
                 source.copy("demo", data, name=f"demo_{index}")
-        data.attrs["total"] = sum(int(demo.attrs["num_samples"]) for demo in data.values())
+        data.attrs["total"] = sum(int(np.asarray(demo.attrs["num_samples"])) for demo in data.values())
         data.attrs["env_args"] = json.dumps(env_args(task))
         data.attrs["contract"] = task.contract.model_dump_json()
         for name, value in extra.items():
