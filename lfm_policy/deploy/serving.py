@@ -90,6 +90,11 @@ def _stand_in(settings: ServeSettings, expected: Contract | None) -> Served | No
 def _model(settings: ServeSettings) -> Served:
     from lfm_policy.deploy import bundle
 
+    if not bundle.is_bundle(settings.policy) and not Path(settings.policy).is_dir():
+        raise ConfigError(
+            f"nothing to serve in '{settings.policy}': expected the directory of a bundle (scripts/export.py) or of a "
+            f"checkpoint (scripts/train.py), {REPLAY}DATA.zarr, or {ZERO}"
+        )
     if bundle.is_bundle(settings.policy) and bundle.read(settings.policy).graphs:
         from lfm_policy.deploy.runner import OnnxPolicy
 

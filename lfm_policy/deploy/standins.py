@@ -52,7 +52,7 @@ class ZeroPolicy:
 
 
 class ReplayPolicy:
-    """Repeats one recorded episode: the actions that followed the recorded history nearest to the observed one.
+    """Repeats one recorded episode: the actions around the recorded observation that is nearest to the latest one.
 
     It keeps no step counter, so it follows the robot: where the robot lags behind the recording, so does the replay.
 
@@ -78,11 +78,10 @@ class ReplayPolicy:
         self.contract, self.observation_steps, self.action_steps = contract, observation_steps, action_steps
         self.noise_shape = (horizon, contract.action_dim)
         steps = np.arange(len(action))[:, None]
-        past = np.clip(steps + np.arange(1 - observation_steps, 1), 0, None)
         coming = np.clip(steps + np.arange(horizon) + 1 - observation_steps, 0, len(action) - 1)
         spread = observation.std(axis=0)
         self._scale = 1 / np.where(spread > 1e-6, spread, 1)
-        self._histories, self._chunks = observation[past] * self._scale, action[coming]
+        self._observations, self._chunks = observation * self._scale, action[coming]
 
     @classmethod
     def open(cls, path: str | Path, episode: int, *horizons: int) -> "ReplayPolicy":
@@ -102,13 +101,13 @@ class ReplayPolicy:
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`; the noise is not used."""
-        gaps = histories[:, None] * self._scale - self._histories
-        nearest = np.square(gaps).sum(axis=(2, 3)).argmin(axis=1)
+        gaps = histories[:, -1, None] * self._scale - self._observations
+        nearest = np.square(gaps).sum(axis=2).argmin(axis=1)
         return ChunkBatch(self._chunks[nearest], nfe=0)
 
     def digest(self) -> str:
         """Hash of all that decides the chunks."""
-        return hashlib.sha256(self._histories.tobytes() + self._chunks.tobytes()).hexdigest()[:16]
+        return hashlib.sha256(self._observations.tobytes() + self._chunks.tobytes()).hexdigest()[:16]
 
 
 def read_contract(path: Path) -> Contract:
