@@ -1,6 +1,6 @@
 """The proof: what the actions lead to when they are executed, as deltas and as absolute poses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,8 @@ def prove(
     """Execute an episode in both forms, read as found and, where that differs, as the file says."""
     key = episode.executed
     for readings in [found] if tuple(found) == tuple(declared) else [found, declared]:
-        for form, convert in (("delta", as_deltas), ("absolute", as_absolute)):
+        forms: tuple[tuple[Form, Callable], ...] = (("delta", as_deltas), ("absolute", as_absolute))
+        for form, convert in forms:
             actions = convert(episode, key, readings)
             result = replay(env, episode.states, actions, episode.model_xml, form)
             yield Proof(episode.name, form, readings is found, result)
