@@ -7,11 +7,12 @@ from typing import Any
 from torch import nn
 
 from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.networks.grid import VelocityGrid
 from lfm_policy.networks.mlp import VelocityMlp
 from lfm_policy.networks.shared import SharedBlocks
 from lfm_policy.networks.unet1d import ConditionalUnet1d
 
-__all__ = ["ConditionalUnet1d", "SharedBlocks", "VelocityMlp", "build", "build_blocks"]
+__all__ = ["ConditionalUnet1d", "SharedBlocks", "VelocityGrid", "VelocityMlp", "build", "build_blocks"]
 
 
 def build_blocks(

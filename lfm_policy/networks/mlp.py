@@ -11,7 +11,19 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": lambda: nn.Softplus(beta=20),
     "relu": nn.ReLU,
     "elu": nn.ELU,
+    "silu": nn.SiLU,
 }
+
+
+def activation_layer(name: str) -> nn.Module:
+    """One of "relu", "elu", "silu", or "softplus" with β = 20, as in the paper's 2D networks.
+
+    Raises:
+        ValueError: there is no such activation.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"unknown activation '{name}', known: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]()
 
 
 class VelocityMlp(nn.Module):
@@ -22,7 +34,7 @@ class VelocityMlp(nn.Module):
         cond_dim: width of the condition, 0 for none.
         width: of each hidden layer.
         layers: hidden layers.
-        activation: "relu", "elu" or "softplus"; this one with β = 20, as the paper's 2D networks.
+        activation: see `activation_layer`.
         time_features: frequencies k π, k = 1 …, whose sines and cosines of t join the input.
         space_features: random frequencies whose sines and cosines of x join the input (Tancik et al. 2020).
         space_scale: standard deviation of these frequencies, in radians per unit of x.
@@ -48,14 +60,12 @@ class VelocityMlp(nn.Module):
         super().__init__()
         if min(dim, width, layers) < 1 or min(cond_dim, time_features, space_features) < 0:
             raise ValueError("dim, width and layers must be positive, the other sizes at least 0")
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"unknown activation '{activation}', known: {', '.join(_ACTIVATIONS)}")
         self.register_buffer("time_frequencies", math.pi * torch.arange(1, time_features + 1), persistent=False)
         self.register_buffer("space_frequencies", space_scale * torch.randn(dim, space_features))
         inputs = 1 + dim + cond_dim + 2 * time_features + 2 * space_features
         hidden: list[nn.Module] = []
         for _ in range(layers):
-            hidden += [nn.Linear(inputs, width), _ACTIVATIONS[activation]()]
+            hidden += [nn.Linear(inputs, width), activation_layer(activation)]
             inputs = width
         self.layers = nn.Sequential(*hidden, nn.Linear(width, dim))
 
