@@ -18,7 +18,7 @@ from lfm_policy.flow.distill import ONE_STEP, Target, merged
 from lfm_policy.model import FORMAT as FLOW_FORMAT
 from lfm_policy.model import FlowModel
 from lfm_policy.networks.grow import grown, inherit
-from lfm_policy.policy import LFMPolicy
+from lfm_policy.policy import LFMPolicy, PolicySpec
 from lfm_policy.pretrained import Weights, checkpoint_in
 from lfm_policy.training.log import LogSettings
 from lfm_policy.training.loop import OptimiserSettings
@@ -95,7 +95,7 @@ def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel
         ConfigError: N' does not divide N, or the network cannot grow.
     """
     chain = teacher.chain
-    if isinstance(teacher, LFMPolicy) and teacher.spec.diffusion is not None:
+    if isinstance(teacher.spec, PolicySpec) and teacher.spec.diffusion is not None:
         raise ConfigError("the checkpoint is a diffusion baseline: only flows can be distilled")
     try:
         schedule = merged(chain.schedule, blocks)
@@ -105,10 +105,11 @@ def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel
     if grow and k > 1 and not teacher.spec.share:
         network = grown(network, chain.blocks[0], k)
     changes = {"gammas": schedule.gammas, "solver": ONE_STEP, "network": network}
-    if isinstance(teacher, LFMPolicy):
-        student = LFMPolicy(teacher.spec.model_copy(update=changes), teacher.contract)
-    else:
-        student = FlowModel(teacher.spec.model_copy(update=changes))
+    match teacher:
+        case LFMPolicy(spec=spec, contract=contract):
+            student = LFMPolicy(spec.model_copy(update=changes), contract)
+        case FlowModel(spec=spec):
+            student = FlowModel(spec.model_copy(update=changes))
     student = student.to(teacher.device)
     for n, block in enumerate(student.chain.blocks):
         inherit(chain.blocks[k * (n + 1) - 1], block)
@@ -155,8 +156,12 @@ class Observations:
         self.source = self._store.source
         self.event, self.scale = policy.noise_shape, policy.action_normalizer.scale
         spec = policy.spec
-        horizons = {"observation_steps": spec.observation_steps, "action_steps": spec.action_steps}
-        self._windows = WindowData(path=str(data), horizon=spec.horizon, **horizons)
+        self._windows = WindowData(
+            path=str(data),
+            horizon=spec.horizon,
+            observation_steps=spec.observation_steps,
+            action_steps=spec.action_steps,
+        )
 
     def pool(self) -> Pool:
         """The training windows."""

@@ -62,16 +62,16 @@ def cached(
     for k in track(range(done, parts), "the teacher's trajectories", disable=not Console().is_terminal):
         drawn = teacher.draw(PART, _generator(teacher, seed, k))
         arrays = {"states": drawn.states.movedim(0, 1)} | ({} if drawn.cond is None else {"condition": drawn.cond})
-        group = zarr.open_group(path, mode="a")
         for name, tensor in arrays.items():
             values = tensor.float().cpu().numpy()
             if k == 0:
+                group = zarr.open_group(path, mode="a")
                 shape = (parts * PART, *values.shape[1:])
                 missing = float("nan")
                 group.create_array(
                     name, shape=shape, chunks=values.shape, dtype="float32", fill_value=missing, overwrite=True
                 )
-            group[name][k * PART : (k + 1) * PART] = values  # pyright: ignore[reportIndexIssue]
+            zarr.open_array(path / name, mode="r+")[k * PART : (k + 1) * PART] = values
         write_json(path / "progress.json", expected | {"done": k + 1})
     return _drawing(path, next(teacher.chain.parameters()).device)
 
@@ -94,9 +94,8 @@ def _generator(teacher: Teacher, seed: int, part: int) -> torch.Generator:
 
 
 def _drawing(path: Path, device: torch.device) -> Callable[[int, torch.Generator], Trajectories]:
-    group = zarr.open_group(path, mode="r")
-    states = _tensor(path, group, "states", device)
-    condition = _tensor(path, group, "condition", device) if "condition" in group else None
+    states = _tensor(path, "states", device)
+    condition = _tensor(path, "condition", device) if (path / "condition").exists() else None
 
     def draw(batch: int, generator: torch.Generator) -> Trajectories:
         index = torch.randint(len(states), (batch,), generator=generator, device=generator.device)
@@ -105,9 +104,9 @@ def _drawing(path: Path, device: torch.device) -> Callable[[int, torch.Generator
     return draw
 
 
-def _tensor(path: Path, group: zarr.Group, name: str, device: torch.device) -> torch.Tensor:
+def _tensor(path: Path, name: str, device: torch.device) -> torch.Tensor:
     try:
-        values = np.asarray(group[name][:])  # pyright: ignore[reportIndexIssue]
+        values = np.asarray(zarr.open_array(path / name, mode="r")[:])
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise DataError(
             f"{path} is damaged: '{name}' cannot be read ({error}); remove it to have it made anew"
