@@ -7,19 +7,18 @@ success.png and videos/ in the output folder.
 """
 
 import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import _cli
+from _policies import Runtime, load_onnx, load_policy
 from pydantic import Field
 
 import lfm_envs
-from lfm_policy.errors import ConfigError
 from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
-    from lfm_policy.policy import LFMPolicy
+    from lfm_policy.protocols import ChunkPolicy
 
 
 class Settings(Frozen):
@@ -30,6 +29,8 @@ class Settings(Frozen):
     episodes: int = Field(ge=1)
     seed: int = Field(ge=0)
     set: Literal["ema", "raw"]
+    runtime: Runtime
+    precision: str | None
     solver: str | None
     steps: int | None = Field(ge=1)
     out: Path | None
@@ -48,17 +49,13 @@ def main(settings: Settings) -> None:
     from lfm_policy.rollout.evaluate import evaluate
     from lfm_policy.rollout.runner import RunnerOptions
 
-    policy = load_policy(settings)
+    policy, form = load(settings)
     environment = settings.environment or lfm_envs.name_for(policy.contract)
-    solver = policy.chain.solver
     identity = {
         "environment": environment,
         "seed": settings.seed,
         "weights": settings.set,
-        "checkpoint": policy.digest(),
-        "solver": solver.method,
-        "steps": solver.steps,
-        "tolerance": solver.tolerance,
+        **form,
         "device": settings.device,
         "threads": settings.threads,
     }
@@ -74,23 +71,29 @@ def main(settings: Settings) -> None:
     )
 
 
-def load_policy(settings: Settings) -> "LFMPolicy":
-    """The checkpoint's policy on its device, with the solver that the settings ask for."""
+def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
+    """The policy, and what decides its chunks, as plain values."""
+    if settings.runtime == "onnx":
+        graph = load_onnx(settings.checkpoint, settings.precision, settings.threads, settings.solver, settings.steps)
+        return graph, {"checkpoint": graph.digest(), "runtime": "onnx", "precision": graph.precision}
     import torch
-
-    from lfm_policy.policy import LFMPolicy
 
     torch.set_num_threads(settings.threads)
     torch.backends.cudnn.deterministic = True
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={settings.device}: this machine has no GPU that torch can use; use device=cpu")
-    policy = LFMPolicy.from_pretrained(settings.checkpoint, weights=settings.set, device=settings.device)
-    changes: dict[str, Any] = {"method": settings.solver, "steps": settings.steps}
-    try:
-        policy.chain.solver = replace(policy.chain.solver, **{k: v for k, v in changes.items() if v is not None})
-    except ValueError as error:
-        raise ConfigError(f"solver={settings.solver}: {error}") from None
-    return policy
+    policy = load_policy(
+        settings.checkpoint,
+        weights=settings.set,
+        device=settings.device,
+        solver=settings.solver,
+        steps=settings.steps,
+    )
+    solver = policy.chain.solver
+    return policy, {
+        "checkpoint": policy.digest(),
+        "solver": solver.method,
+        "steps": solver.steps,
+        "tolerance": solver.tolerance,
+    }
 
 
 if __name__ == "__main__":

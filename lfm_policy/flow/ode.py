@@ -15,7 +15,7 @@ Field = Callable[[Tensor, State], State]
 Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 
 # Butcher tableaux: for each stage its time and the weights of the slopes before it; then the weights of the step.
-_TABLEAUX: dict[str, tuple[list[tuple[float, list[float]]], list[float]]] = {
+TABLEAUX: dict[str, tuple[list[tuple[float, list[float]]], list[float]]] = {
     "euler": ([(0.0, [])], [1.0]),
     "midpoint": ([(0.0, []), (0.5, [0.5])], [0.0, 1.0]),
     "heun": ([(0.0, []), (1.0, [1.0])], [0.5, 0.5]),
@@ -36,8 +36,8 @@ class Solver:
     tolerance: float = 1e-5
 
     def __post_init__(self) -> None:
-        if self.method not in (*_TABLEAUX, "dopri5"):
-            raise ValueError(f"unknown solver '{self.method}', known: {[*_TABLEAUX, 'dopri5']}")
+        if self.method not in (*TABLEAUX, "dopri5"):
+            raise ValueError(f"unknown solver '{self.method}', known: {[*TABLEAUX, 'dopri5']}")
         if self.steps < 1 or not self.tolerance > 0:
             raise ValueError(f"steps and tolerance must be positive, found {self.steps} and {self.tolerance}")
 
@@ -54,7 +54,7 @@ def integrate(field: Field, state: State, start: float, end: float, solver: Solv
     """Solve d state / dt = field(t, state) from t = start to t = end; `end` may lie before `start`."""
     if solver.method == "dopri5":
         return _adaptive(field, state, start, end, solver)
-    stages, weights = _TABLEAUX[solver.method]
+    stages, weights = TABLEAUX[solver.method]
     step = (end - start) / solver.steps
     for k in range(solver.steps):
         slopes: list[State] = []

@@ -41,5 +41,5 @@ class Indexed(nn.Module):
     def forward(
         self, x: Float[Tensor, "b *event"], t: Float[Tensor, " b"], cond: Float[Tensor, "b c"] | None = None
     ) -> Float[Tensor, "b *event"]:
-        code = self.code.to(x).expand(len(x), -1)
+        code = self.code.to(x).expand(x.shape[0], -1)
         return self.network(x, t, code if cond is None else torch.cat([cond, code], dim=1))

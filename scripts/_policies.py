@@ -1,0 +1,62 @@
+"""Policies that scripts run: checkpoints and bundles, in torch or onnxruntime."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lfm_policy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lfm_policy.deploy.runner import OnnxPolicy
+    from lfm_policy.policy import LFMPolicy
+
+Runtime = Literal["torch", "onnx"]
+
+
+def load_policy(
+    checkpoint: Path,
+    *,
+    weights: Literal["ema", "raw"] = "ema",
+    device: str = "cpu",
+    solver: str | None = None,
+    steps: int | None = None,
+) -> "LFMPolicy":
+    """The torch policy of a checkpoint or bundle, with the solver asked for.
+
+    Raises:
+        ConfigError: there is no such solver or device.
+        CheckpointError: there is nothing to load, or it is damaged.
+    """
+    import torch
+
+    from lfm_policy.deploy import bundle
+    from lfm_policy.policy import LFMPolicy
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: this machine has no GPU that torch can use; use device=cpu")
+    if bundle.is_bundle(checkpoint):
+        policy = bundle.load(checkpoint, device=device)
+    else:
+        policy = LFMPolicy.from_pretrained(checkpoint, weights=weights, device=device)
+    changes: dict[str, Any] = {"method": solver, "steps": steps}
+    try:
+        policy.chain.solver = replace(policy.chain.solver, **{k: v for k, v in changes.items() if v is not None})
+    except ValueError as error:
+        raise ConfigError(f"solver={solver}: {error}") from None
+    return policy
+
+
+def load_onnx(
+    checkpoint: Path, precision: str | None, threads: int, solver: str | None = None, steps: int | None = None
+) -> "OnnxPolicy":
+    """One of the graphs of a bundle.
+
+    Raises:
+        ConfigError: another solver is asked for, which a graph cannot change.
+        CheckpointError: there is no such bundle or graph, or it is damaged.
+    """
+    from lfm_policy.deploy.runner import OnnxPolicy
+
+    if solver is not None or steps is not None:
+        raise ConfigError("a graph's solver is fixed: export again with solver= and steps=, or use runtime=torch")
+    return OnnxPolicy(checkpoint, precision, threads=threads)

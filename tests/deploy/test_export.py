@@ -1,0 +1,133 @@
+"""Graphs compute what torch computes, for every task's shapes; torch.export's program does too."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lfm_policy.deploy import bundle
+from lfm_policy.deploy.export import TOLERANCE, export
+from lfm_policy.deploy.graph import example, program
+from lfm_policy.deploy.runner import OnnxPolicy
+from lfm_policy.errors import ConfigError, ContractError
+from lfm_policy.flow import Solver
+from lfm_policy.policy.horizon import RecedingHorizon
+from tests.deploy.policies import policy
+
+BLOCKS = {"lift": 4, "can": 4, "square": 4, "transport": 2, "tool_hang": 4}
+CASES = [
+    *[(task, blocks, Solver()) for task, blocks in BLOCKS.items()],
+    ("lift", 2, Solver()),
+    ("lift", 1, Solver()),
+    ("transport", 1, Solver()),
+    ("lift", 2, Solver("euler", 3)),
+    ("lift", 2, Solver("midpoint", 2)),
+    ("can", 1, Solver("heun", 1)),
+    ("can", 1, Solver("rk4", 1)),
+]
+
+
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "lift"
+    export(policy(), out, samples=2)
+    return out
+
+
+@pytest.mark.parametrize(("task", "blocks", "solver"), CASES, ids=lambda value: getattr(value, "method", str(value)))
+def test_the_graph_is_the_sampler(tmp_path: Path, task: str, blocks: int, solver: Solver) -> None:
+    made = policy(task, blocks, solver)
+    exported = export(made, tmp_path / task, samples=16)
+    graph = OnnxPolicy(tmp_path / task)
+    histories, noise = (value.numpy() for value in example(made, batch=7))
+    ours, theirs = made.predict(histories, noise), graph.predict(histories, noise)
+    assert ours.nfe == theirs.nfe
+    assert np.abs(ours.actions - theirs.actions).max() <= TOLERANCE  # real units
+    assert exported.parity["float32"] <= TOLERANCE  # normalised units
+    assert np.abs(ours.actions).max() > 0.1
+
+
+def test_a_batch_is_its_rows(exported: Path) -> None:
+    graph = OnnxPolicy(exported)
+    histories, noise = (value.numpy() for value in example(policy(), batch=5))
+    rows = [graph.predict(histories[n : n + 1], noise[n : n + 1]).actions[0] for n in range(5)]
+    np.testing.assert_allclose(graph.predict(histories, noise).actions, rows, atol=1e-5)
+
+
+def test_an_episode_of_a_seed_has_the_same_noise_in_every_form(exported: Path) -> None:
+    """So that evaluations of checkpoint, bundle and graph can be compared seed by seed."""
+    forms = (policy(), bundle.load(exported), OnnxPolicy(exported))
+    observations = np.random.default_rng(0).standard_normal((12, 19)).astype(np.float32)
+    actions = []
+    for form in forms:
+        horizon = RecedingHorizon(form, seed=100000)
+        actions.append([horizon.act(observation) for observation in observations])
+    np.testing.assert_array_equal(actions[0], actions[1])
+    np.testing.assert_allclose(actions[0], actions[2], atol=TOLERANCE)
+
+
+def test_torch_exports_program_is_the_sampler_and_survives_a_round_trip() -> None:
+    """In memory: a .pt2 file would hold a pickle of the example inputs."""
+    made = policy()
+    exported, inputs = program(made), example(made, batch=3)
+    expected = torch.from_numpy(made.predict(*(value.numpy() for value in inputs)).actions)
+    torch.testing.assert_close(exported.module()(*inputs), expected, atol=1e-5, rtol=1e-5)
+    exported.example_inputs = None
+    archive = io.BytesIO()
+    torch.export.save(exported, archive)
+    with zipfile.ZipFile(archive) as files:
+        assert not any(files.read(name).startswith(PICKLES) for name in files.namelist())
+    archive.seek(0)
+    torch.testing.assert_close(torch.export.load(archive).module()(*inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adaptive_solver_is_no_graph(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dopri5 chooses its steps while it runs"):
+        export(policy(solver=Solver("dopri5")), tmp_path / "lift")
+    assert not (tmp_path / "lift").exists()
+
+
+@pytest.mark.parametrize("shapes", [((1, 2, 18), (1, 16, 10)), ((2, 19), (16, 10)), ((1, 2, 19), (2, 16, 10))])
+def test_arrays_of_another_shape_are_refused(exported: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ContractError, match="expected histories"):
+        OnnxPolicy(exported).predict(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+RUN_WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchdiffeq", "hydra", "zarr", "h5py", "jaxtyping", "safetensors", "onnx"):
+    sys.modules[name] = None  # an import fails
+import numpy as np
+from lfm_policy.deploy.runner import OnnxPolicy
+from lfm_policy.policy.actions import decode_absolute, matrix_to_rotvec
+from lfm_policy.policy.horizon import RecedingHorizon
+import lfm_policy.protocols, lfm_policy.data.contract
+horizon = RecedingHorizon(OnnxPolicy(sys.argv[1]), seed=3)
+action = horizon.act(np.ones(19, np.float32))
+position, matrix, gripper = decode_absolute(action)
+assert matrix_to_rotvec(matrix).shape == (3,)
+print(" ".join(map(repr, action.tolist())))
+"""
+
+
+def test_a_robot_needs_neither_torch_nor_what_trains(exported: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_WITHOUT_TORCH, str(exported)], check=False, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    action = [float(value) for value in result.stdout.split()]
+    expected = RecedingHorizon(policy(), seed=3).act(np.ones(19, np.float32))
+    np.testing.assert_allclose(action, expected, atol=TOLERANCE)
+
+
+def test_a_network_that_all_blocks_share_is_exported_with_each_blocks_code(tmp_path: Path) -> None:
+    made = policy(share=True)
+    assert export(made, tmp_path / "lift", samples=4).parity["float32"] <= TOLERANCE
