@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
+from lfm_policy.networks.activation import Film, activate
+from lfm_policy.networks.convolution import Convolution, Growth
 from lfm_policy.networks.embeddings import SinusoidalEmbedding
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution along time, group normalisation, Mish."""
+    """Convolution along time, group normalisation, Mish; then scale and shift of the features, where they are given."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, groups: int) -> None:
-        super().__init__(
-            nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(groups, outputs), nn.Mish()
-        )
+        super().__init__(Convolution(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(groups, outputs))
+
+    def forward(self, x: Float[Tensor, "t b i"], film: Film | None = None) -> Float[Tensor, "t b o"]:
+        convolution, norm = self
+        return activate(convolution(x), norm, film)
 
 
 class ResidualBlock(nn.Module):
@@ -25,19 +30,20 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, condition: int, kernel: int, groups: int) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, kernel, groups)
-        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * outputs))
+        self.film = nn.Sequential(nn.Identity(), nn.Linear(condition, 2 * outputs))
         self.second = ConvBlock(outputs, outputs, kernel, groups)
-        self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = Convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "b i t"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o t"]:
-        scale, shift = self.film(condition)[:, :, None].chunk(2, dim=1)
-        return self.second(torch.addcmul(shift, scale, self.first(x))) + self.skip(x)
+    def forward(self, x: Float[Tensor, "t b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "t b o"]:
+        """`condition` has been through Mish, once for all blocks."""
+        scale, shift = self.film(condition).chunk(2, dim=1)
+        return self.second(self.first(x, (scale, shift))) + self.skip(x)
 
 
 class Level(nn.ModuleList):
     """Residual blocks in a row, under the same condition."""
 
-    def forward(self, x: Float[Tensor, "b i t"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o t"]:
+    def forward(self, x: Float[Tensor, "t b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "t b o"]:
         for block in self:
             x = block(x, condition)
         return x
@@ -83,11 +89,11 @@ class ConditionalUnet1d(nn.Module):
 
         levels = list(zip([action_dim, *dims[:-1]], dims, strict=True))
         self.down = nn.ModuleList(Level([residual(i, o), residual(o, o)]) for i, o in levels)
-        self.shrink = nn.ModuleList(nn.Conv1d(o, o, 3, stride=2, padding=1) for o in dims[:-1])
+        self.shrink = nn.ModuleList(Convolution(o, o, 3, stride=2, padding=1) for o in dims[:-1])
         self.middle = Level([residual(dims[-1], dims[-1]), residual(dims[-1], dims[-1])])
         self.up = nn.ModuleList(Level([residual(2 * o, i), residual(i, i)]) for i, o in reversed(levels[1:]))
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(i, i, 4, stride=2, padding=1) for i, _ in reversed(levels[1:]))
-        self.out = nn.Sequential(ConvBlock(dims[0], dims[0], kernel, groups), nn.Conv1d(dims[0], action_dim, 1))
+        self.grow = nn.ModuleList(Growth(i, i, 4, stride=2, padding=1) for i, _ in reversed(levels[1:]))
+        self.out = nn.Sequential(ConvBlock(dims[0], dims[0], kernel, groups), Convolution(dims[0], action_dim, 1))
 
     def forward(
         self, x: Float[Tensor, "b t a"], t: Float[Tensor, " b"], cond: Float[Tensor, "b c"]
@@ -96,8 +102,8 @@ class ConditionalUnet1d(nn.Module):
             raise ValueError(
                 f"chunks of {x.shape[1]} actions cannot be halved at each level: use a multiple of {self.factor}"
             )
-        condition = torch.cat([self.time(t), cond], dim=-1)
-        x = x.mT
+        condition = functional.mish(torch.cat([self.time(t), cond], dim=-1))
+        x = x.transpose(0, 1)
         skips = []
         for number, level in enumerate(self.down):
             x = level(x, condition)
@@ -106,8 +112,8 @@ class ConditionalUnet1d(nn.Module):
                 x = self.shrink[number](x)
         x = self.middle(x, condition)
         for level, grow in zip(self.up, self.grow, strict=True):
-            x = grow(level(torch.cat([x, skips.pop()], dim=1), condition))
-        return self.out(x).mT
+            x = grow(level(torch.cat([x, skips.pop()], dim=2), condition))
+        return self.out(x).transpose(0, 1)
 
 
 _RENAMES = [

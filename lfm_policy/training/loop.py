@@ -21,6 +21,7 @@ from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
 from lfm_policy.flow.fit import Loss, Losses
 from lfm_policy.training.ema import Ema
+from lfm_policy.training.memory import keep_freed_memory
 
 
 class StepDecay(Frozen):
@@ -108,6 +109,8 @@ class Trainer:
         self.optimiser: torch.optim.AdamW | None = None
         self._on_step, self._save = on_step, save
         self._device = next(chain.parameters()).device
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._map = map if parallel == 1 else ThreadPoolExecutor(parallel).map
 
     def optimise(self, k: int, phase: Phase, losses: Losses) -> None:
