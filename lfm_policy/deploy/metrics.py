@@ -44,11 +44,14 @@ class Metrics:
             for name, text in (
                 ("request", "From a message's arrival to its reply"),
                 ("queue", "Waiting for the policy"),
-                ("inference", "One policy call"),
+                ("inference", "The policy call that a request was part of"),
             )
         )
         self._rows = Histogram(
-            "lfm_batch_rows", "Histories in one policy call", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+            "lfm_batch_rows",
+            "Histories in the policy call that a request was part of",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
         )
         self.clients: dict[int, ClientRecord] = {}
         self.outcomes: dict[str, int] = {}
