@@ -108,7 +108,7 @@ class RobosuiteEnvironment:
     @property
     def model_xml(self) -> str:
         """The MJCF model of the current episode: robomimic's `model_file`."""
-        return self._model_xml
+        return getattr(self.simulation, "model_xml", self._model_xml)
 
     def reset_to(self, state: np.ndarray, model_xml: str | None = None, start: np.ndarray | None = None) -> Observation:
         """Go to a recorded state. From an episode's first state on, its replay is bit-exact.
@@ -212,7 +212,7 @@ class RobosuiteEnvironment:
             arm.new_update = True
 
     def _reset_without_randomness(self, model_xml: str | None) -> None:
-        if model_xml is not None and model_xml != self._model_xml:
+        if model_xml is not None and model_xml != self.model_xml:
             try:
                 self.simulation.reset_from_xml_string(model_xml)
             except Exception as error:  # XML errors, MuJoCo's own and missing names all mean an unusable model

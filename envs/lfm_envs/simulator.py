@@ -59,9 +59,10 @@ def _compiled(environment: str) -> type:
     from robosuite.models.robots.robot_model import RobotModel
 
     from lfm_envs.fast.checks import CHECKS, Checks
+    from lfm_envs.fast.resets import RESETS, Reuse
     from lfm_envs.fast.stepper import Stepper
 
-    class Compiled(CHECKS.get(environment, Checks), REGISTERED_ENVS[environment]):
+    class Compiled(CHECKS.get(environment, Checks), RESETS.get(environment, Reuse), REGISTERED_ENVS[environment]):
         _stepper = None
         _succeeded = False
 
@@ -106,7 +107,7 @@ def _compiled(environment: str) -> type:
 
         def _destroy_sim(self):
             """Free the simulation without robosuite's full garbage collection."""
-            if self.sim is not None:
+            if self.sim is not None and not self._reusing:
                 del self.sim._render_context_offscreen, self.sim.data, self.sim.model
                 self.sim = None
 

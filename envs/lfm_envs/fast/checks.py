@@ -50,22 +50,19 @@ class Checks:
 
 
 class ToolHangChecks(Checks):
-    _look = {
-        "frame": ToolHang._check_frame_assembled,
-        "tool": _with_names(ToolHang._check_tool_on_frame, check_contact=touching),
-    }
+    _look_at_tool = _with_names(ToolHang._check_tool_on_frame, check_contact=touching)
 
     def _check_frame_assembled(self) -> bool:
-        return self._once("frame")
+        return self._once("frame", super()._check_frame_assembled)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _check_tool_on_frame(self) -> bool:
-        return self._once("tool")
+        return self._once("tool", self._look_at_tool)
 
-    def _once(self, question: str) -> bool:
+    def _once(self, question: str, look: Callable[[], bool]) -> bool:
         if self._step_answers is None:
-            return self._look[question](self)
+            return look()
         if question not in self._step_answers:
-            self._step_answers[question] = self._look[question](self)
+            self._step_answers[question] = look()
         return self._step_answers[question]
 
 
