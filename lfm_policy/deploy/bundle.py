@@ -16,7 +16,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
@@ -37,8 +37,8 @@ PRETRAINED = Path(__file__).resolve().parents[2] / "data" / "pretrained"
 """Bundles that come with a checkout; `read("lift")` finds them by name."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Precision = Literal["float32", "float16", "int8"]
-"""Of a graph: float16 halves the file and computes in float32; int8 quantises the weights and the activations."""
+Precision = Literal["float32"]
+"""What a graph computes in; its weights are those of model.safetensors, in their number format."""
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -110,7 +110,7 @@ class Bundle:
     @property
     def graphs(self) -> list[str]:
         """Precisions of the graphs it holds, the most exact first."""
-        return [precision for precision in ("float32", "float16", "int8") if graph_name(precision) in self.checksums]
+        return [precision for precision in get_args(Precision) if graph_name(precision) in self.checksums]
 
     def digest(self, *forms: str) -> str:
         """Hash of all that decides what the policy does, and of the form it runs in."""

@@ -20,9 +20,7 @@ class ServeSettings(ServerOptions):
     """Everything that `lfm-serve` and scripts/serve.py ask for; the command line's help is made from it."""
 
     policy: str = Field(description="directory of a bundle or checkpoint, replay:DATA.zarr, or zero")
-    precision: str | None = Field(
-        default=None, description="graph of a bundle: float32, float16, int8; none: the most exact"
-    )
+    precision: str | None = Field(default=None, description="graph of a bundle: float32; none: the most exact")
     weights: Literal["ema", "raw"] = Field(default="ema", description="of a checkpoint: ema (moving average) or raw")
     threads: int = Field(default=1, ge=1, description="CPU threads of one policy call")
     contract: Path | None = Field(default=None, description="contract.json of the robot, or a directory that holds one")

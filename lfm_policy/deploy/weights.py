@@ -35,9 +35,7 @@ def normalizer_of(policy: LFMPolicy) -> Normalizer:
     for name in NORMALIZERS:
         module = getattr(policy, f"{name}_normalizer")
         if not module.fitted:
-            raise ContractError(
-                f"the {name} normaliser was never fitted: a policy exported like this would hardly move"
-            )
+            raise ContractError(f"the {name} normaliser was never fitted: a policy without it hardly moves")
         affine[name] = Affine(scale=tuple(module.scale.tolist()), offset=tuple(module.offset.tolist()))
     return Normalizer(**affine)
 

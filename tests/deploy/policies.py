@@ -1,7 +1,5 @@
 """Small random policies of every task's shapes."""
 
-import dataclasses
-
 import torch
 
 from lfm_envs.tasks import TASKS
@@ -13,12 +11,14 @@ NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [16, 32]
 GAMMAS = {1: (), 2: (0.5,), 4: (0.15, 0.1875, 0.234375)}
 
 
-def policy(task: str = "lift", blocks: int = 2, solver: Solver = Solver(), network: dict | None = None) -> LFMPolicy:
+def policy(
+    task: str = "lift", blocks: int = 2, solver: Solver | None = None, network: dict | None = None, share: bool = False
+) -> LFMPolicy:
     """A policy with random weights and fitted normalisers, in evaluation mode."""
     torch.manual_seed(0)
     contract = TASKS[task].contract
-    made = LFMPolicy(PolicySpec(gammas=GAMMAS[blocks], network=network or NETWORK), contract)
-    made.chain.solver = dataclasses.replace(solver)
+    made = LFMPolicy(PolicySpec(gammas=GAMMAS[blocks], network=network or NETWORK, share=share), contract)
+    made.chain.solver = solver or Solver()
     made.observation_normalizer = AffineNormalizer.standard(torch.randn(50, contract.observation_dim) * 0.3 + 1)
     actions = torch.randn(50, contract.action_dim) * 0.4
     made.action_normalizer = AffineNormalizer.min_max(actions, position_columns(contract.action_dim))

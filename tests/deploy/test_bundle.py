@@ -243,13 +243,17 @@ DAMAGES = [
 ]
 
 
+def _run_both_ways(directory: Path) -> None:
+    bundle.load(directory, expected=TASKS["lift"].contract)
+    OnnxPolicy(directory, expected=TASKS["lift"].contract)
+
+
 @pytest.mark.parametrize(("damage", "message"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES])
 def test_every_damage_is_one_clear_error(copy: Path, damage: Callable[[Path], object], message: str) -> None:
     """The form that the damage concerns, torch or onnxruntime, refuses it."""
     damage(copy)
     with pytest.raises(LFMError) as caught:
-        bundle.load(copy, expected=TASKS["lift"].contract)
-        OnnxPolicy(copy, expected=TASKS["lift"].contract)
+        _run_both_ways(copy)
     assert isinstance(caught.value, CheckpointError | ContractError)
     assert message in str(caught.value)
     assert "\n  File" not in str(caught.value)
@@ -268,7 +272,7 @@ def test_a_graph_of_other_weights_is_refused(copy: Path) -> None:
 
 
 def test_a_bundle_for_another_task_is_refused(exported: Path) -> None:
-    with pytest.raises(ContractError, match="the contracts of bundle .* and the robot differ"):
+    with pytest.raises(ContractError, match=r"the contracts of bundle .* and the robot differ"):
         bundle.read(exported, expected=TASKS["can"].contract)
 
 

@@ -4,32 +4,57 @@ import io
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from lfm_policy.deploy import bundle
+from lfm_policy.deploy import bundle, graph
 from lfm_policy.deploy.export import TOLERANCE, export
-from lfm_policy.deploy.graph import example, program
+from lfm_policy.deploy.graph import Velocity, example, program
 from lfm_policy.deploy.runner import OnnxPolicy
 from lfm_policy.errors import ConfigError, ContractError
 from lfm_policy.flow import Solver
+from lfm_policy.networks.shared import Indexed
 from lfm_policy.policy.horizon import RecedingHorizon
-from tests.deploy.policies import policy
+from tests.deploy.policies import NETWORK, policy
 
-BLOCKS = {"lift": 4, "can": 4, "square": 4, "transport": 2, "tool_hang": 4}
+SMALL = {**NETWORK, "dims": [16]}
 CASES = [
-    *[(task, blocks, Solver()) for task, blocks in BLOCKS.items()],
-    ("lift", 2, Solver()),
-    ("lift", 1, Solver()),
-    ("transport", 1, Solver()),
-    ("lift", 2, Solver("euler", 3)),
-    ("lift", 2, Solver("midpoint", 2)),
-    ("can", 1, Solver("heun", 1)),
-    ("can", 1, Solver("rk4", 1)),
+    ("lift", 4, Solver(), NETWORK),
+    ("can", 4, Solver(), SMALL),
+    ("square", 4, Solver(), SMALL),
+    ("transport", 2, Solver(), SMALL),
+    ("tool_hang", 4, Solver(), SMALL),
+    ("lift", 2, Solver(), NETWORK),  # students
+    ("lift", 1, Solver(), NETWORK),
+    ("lift", 2, Solver("euler", 3), NETWORK),
+    ("lift", 2, Solver("midpoint", 2), NETWORK),
+    ("lift", 1, Solver("heun", 2), NETWORK),
+    ("lift", 1, Solver("rk4", 1), NETWORK),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _translate_once() -> Iterator[None]:
+    """A network of the same description and shapes is translated once in all these tests: it takes seconds."""
+    known: dict[tuple, Velocity] = {}
+    translate = graph.velocity
+
+    def cached(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Velocity:
+        if isinstance(network, Indexed):
+            return translate(network, name, x, cond)
+        key = (repr(network), x.shape[1:], cond.shape[1:])
+        if key not in known:
+            known[key] = translate(network, "Velocity", x, cond)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "velocity", cached)
+        yield
 
 
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
@@ -42,13 +67,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("task", "blocks", "solver"), CASES, ids=lambda value: getattr(value, "method", str(value)))
-def test_the_graph_is_the_sampler(tmp_path: Path, task: str, blocks: int, solver: Solver) -> None:
-    made = policy(task, blocks, solver)
+@pytest.mark.parametrize(("task", "blocks", "solver", "network"), CASES)
+def test_the_graph_is_the_sampler(tmp_path: Path, task: str, blocks: int, solver: Solver, network: dict) -> None:
+    made = policy(task, blocks, solver, network)
     exported = export(made, tmp_path / task, samples=16)
-    graph = OnnxPolicy(tmp_path / task)
+    translated = OnnxPolicy(tmp_path / task)
     histories, noise = (value.numpy() for value in example(made, batch=7))
-    ours, theirs = made.predict(histories, noise), graph.predict(histories, noise)
+    ours, theirs = made.predict(histories, noise), translated.predict(histories, noise)
     assert ours.nfe == theirs.nfe
     assert np.abs(ours.actions - theirs.actions).max() <= TOLERANCE  # real units
     assert exported.parity["float32"] <= TOLERANCE  # normalised units
@@ -56,10 +81,10 @@ def test_the_graph_is_the_sampler(tmp_path: Path, task: str, blocks: int, solver
 
 
 def test_a_batch_is_its_rows(exported: Path) -> None:
-    graph = OnnxPolicy(exported)
+    translated = OnnxPolicy(exported)
     histories, noise = (value.numpy() for value in example(policy(), batch=5))
-    rows = [graph.predict(histories[n : n + 1], noise[n : n + 1]).actions[0] for n in range(5)]
-    np.testing.assert_allclose(graph.predict(histories, noise).actions, rows, atol=1e-5)
+    rows = [translated.predict(histories[n : n + 1], noise[n : n + 1]).actions[0] for n in range(5)]
+    np.testing.assert_allclose(translated.predict(histories, noise).actions, rows, atol=1e-5)
 
 
 def test_an_episode_of_a_seed_has_the_same_noise_in_every_form(exported: Path) -> None:
@@ -108,6 +133,7 @@ for name in ("torch", "torchdiffeq", "hydra", "zarr", "h5py", "jaxtyping", "safe
 import numpy as np
 from lfm_policy.deploy.runner import OnnxPolicy
 from lfm_policy.policy.actions import decode_absolute, matrix_to_rotvec
+from lfm_policy.networks.shared import Indexed
 from lfm_policy.policy.horizon import RecedingHorizon
 import lfm_policy.protocols, lfm_policy.data.contract
 horizon = RecedingHorizon(OnnxPolicy(sys.argv[1]), seed=3)
@@ -129,5 +155,5 @@ def test_a_robot_needs_neither_torch_nor_what_trains(exported: Path) -> None:
 
 
 def test_a_network_that_all_blocks_share_is_exported_with_each_blocks_code(tmp_path: Path) -> None:
-    made = policy(share=True)
+    made = policy(share=True, network=SMALL)
     assert export(made, tmp_path / "lift", samples=4).parity["float32"] <= TOLERANCE
