@@ -63,11 +63,14 @@ def _compiled(environment: str) -> type:
     from lfm_envs.fast.stepper import Stepper
 
     class Compiled(CHECKS.get(environment, Checks), RESETS.get(environment, Reuse), REGISTERED_ENVS[environment]):
-        _stepper = None
         _succeeded = False
 
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self._stepper = Stepper(self)
+
         def step(self, action):
-            if self._stepper is None or self._stepper.sim is not self.sim:
+            if self._stepper.sim is not self.sim:
                 self._stepper = Stepper(self)
             self.timestep += 1
             self._stepper.step(action)

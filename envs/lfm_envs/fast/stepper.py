@@ -35,6 +35,7 @@ class Stepper:
         self._fingers_low, self._fingers_high = ranges[..., 0], ranges[..., 1]
         self._fingers_middle = 0.5 * (self._fingers_high + self._fingers_low)
         self._fingers_half = 0.5 * (self._fingers_high - self._fingers_low)
+        control_step(self._simulation, self._arms, self._servo, 0, self._lite)  # compile now, not at the first step
 
     def step(self, action: np.ndarray) -> None:
         """One control step of robosuite: `action` (7 * arms,) as its `step` takes it."""
