@@ -95,3 +95,12 @@ class ChunkPolicy(Protocol):
             noise: float32 (B, *noise_shape), standard normal; the chunk is a function of history and noise.
         """
         ...
+
+
+@runtime_checkable
+class WarmChunkPolicy(ChunkPolicy, Protocol):
+    """A policy that can also continue the chunk which is being executed."""
+
+    def resume(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray) -> ChunkBatch:
+        """As `predict`, from running chunks (B, T, action_dim) whose latest observations are those of `histories`."""
+        ...

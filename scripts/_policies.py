@@ -9,6 +9,7 @@ from lfm_policy.errors import ConfigError
 if TYPE_CHECKING:
     from lfm_policy.deploy.runner import OnnxPolicy
     from lfm_policy.policy import LFMPolicy
+    from lfm_policy.protocols import ChunkPolicy
 
 Runtime = Literal["torch", "onnx"]
 
@@ -60,3 +61,32 @@ def load_onnx(
     if solver is not None or steps is not None:
         raise ConfigError("a graph's solver is fixed: export again with solver= and steps=, or use runtime=torch")
     return OnnxPolicy(checkpoint, precision, threads=threads)
+
+
+def dress(
+    policy: "LFMPolicy", seam: str, warm_blocks: int | None, best_of: int
+) -> "tuple[ChunkPolicy, dict[str, Any]]":
+    """The policy as the seam and the best of several chunks ask for it, and what of that decides its chunks.
+
+    Raises:
+        ConfigError: both are asked for, or the policy's chain is too short to be entered in the middle.
+    """
+    if best_of > 1:
+        from lfm_policy.policy.monitor import BestOf
+
+        require_plain(seam, 1, "the best of several chunks")
+        return BestOf(policy, best_of), {"best_of": best_of}
+    if seam == "warm":
+        from lfm_policy.policy.warm import WarmStart
+
+        warm = WarmStart(policy, warm_blocks)
+        return warm, {"warm_blocks": warm.blocks}
+    return policy, {}
+
+
+def require_plain(seam: str, best_of: int, what: str) -> None:
+    """Raise ConfigError where something that only torch policies do is asked of `what`."""
+    if seam == "warm":
+        raise ConfigError(f"seam=warm: {what} cannot begin at the running chunk; use seam=ensemble or seam=switch")
+    if best_of > 1:
+        raise ConfigError(f"best_of={best_of}: {what} knows no densities; use the torch policy")

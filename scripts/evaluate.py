@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import _cli
-from _policies import Runtime, load_onnx, load_policy
+from _policies import Runtime, dress, load_onnx, load_policy, require_plain
 from pydantic import Field
 
 import lfm_envs
@@ -33,6 +33,12 @@ class Settings(Frozen):
     precision: str | None
     solver: str | None
     steps: int | None = Field(ge=1)
+    inference: Literal["sync", "async"]
+    seam: Literal["switch", "ensemble", "warm"]
+    warm_blocks: int | None = Field(ge=1)
+    latency_steps: int = Field(ge=0)
+    loss: float = Field(ge=0, lt=1)
+    best_of: int = Field(ge=1)
     out: Path | None
     videos: int = Field(ge=0)
     workers: int = Field(ge=1)
@@ -47,6 +53,7 @@ class Settings(Frozen):
 def main(settings: Settings) -> None:
     # Workers import this file again when they start: torch (seconds, and memory) stays inside the functions.
     from lfm_policy.rollout.evaluate import evaluate
+    from lfm_policy.rollout.link import Link
     from lfm_policy.rollout.runner import RunnerOptions
 
     policy, form = load(settings)
@@ -66,6 +73,7 @@ def main(settings: Settings) -> None:
         settings.out or Path("outputs/evaluate") / settings.checkpoint.resolve().name,
         identity,
         options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
+        link=Link(**settings.model_dump(include=set(Link.model_fields))),
         videos=settings.videos,
         name=f"checkpoint {settings.checkpoint}",
     )
@@ -74,6 +82,7 @@ def main(settings: Settings) -> None:
 def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
     """The policy, and what decides its chunks, as plain values."""
     if settings.runtime == "onnx":
+        require_plain(settings.seam, settings.best_of, "a graph")
         graph = load_onnx(settings.checkpoint, settings.precision, settings.threads, settings.solver, settings.steps)
         return graph, {"checkpoint": graph.digest(), "runtime": "onnx", "precision": graph.precision}
     import torch
@@ -88,12 +97,14 @@ def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
         steps=settings.steps,
     )
     solver = policy.chain.solver
-    return policy, {
+    form = {
         "checkpoint": policy.digest(),
         "solver": solver.method,
         "steps": solver.steps,
         "tolerance": solver.tolerance,
     }
+    dressed, more = dress(policy, settings.seam, settings.warm_blocks, settings.best_of)
+    return dressed, form | more
 
 
 if __name__ == "__main__":

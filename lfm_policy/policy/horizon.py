@@ -20,6 +20,9 @@ class RecedingHorizon:
         action = horizon.act(contract.flatten(observation))
     """
 
+    seam = 0
+    """Actions that the latest `executed` returned before the first one of its chunk."""
+
     def __init__(self, policy: ChunkPolicy, seed: int) -> None:
         self._policy = policy
         self.reset(seed)
@@ -48,6 +51,15 @@ class RecedingHorizon:
         """The noise of the chunk to predict next, float32 of the policy's noise_shape."""
         generator = np.random.default_rng((self._seed, self.chunks))
         return generator.standard_normal(self._policy.noise_shape).astype(np.float32)
+
+    @property
+    def running(self) -> np.ndarray | None:
+        """The chunk (T, action_dim) that the next one is to continue; None where it begins from noise."""
+        return None
+
+    def unanswered(self) -> np.ndarray | None:
+        """Actions (k, action_dim) to go on with if the chunk wanted now will not come; None if it will."""
+        return None
 
     def executed(self, chunk: np.ndarray) -> np.ndarray:
         """Accept the predicted chunk (T, action_dim) and return the part to execute, (Ta, action_dim).

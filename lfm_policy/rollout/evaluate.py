@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lfm_policy.files import write_json
 from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.rollout.link import Link
 from lfm_policy.rollout.plot import plot
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.report import Report, rows, summarize, write_markdown
@@ -28,6 +29,7 @@ def evaluate(
     identity: Mapping[str, Any],
     *,
     options: RunnerOptions | None = None,
+    link: Link | None = None,
     videos: int = 0,
     name: str = "the policy",
     console: Console | None = None,
@@ -43,6 +45,7 @@ def evaluate(
         out: folder of this evaluation; an earlier, interrupted one of the same identity is continued.
         identity: what decides an episode beside its seed, as plain JSON values; "environment" names the task.
         options: how to run.
+        link: simulated delay and loss between robot and policy, and how chunks follow one another.
         videos: how many successes, and how many failures, to film.
         name: what the policy belongs to, for messages.
         console: where to show progress and table; standard output if None.
@@ -53,11 +56,13 @@ def evaluate(
     """
     out, options = Path(out), options or RunnerOptions()
     screen = console or Console()
+    link = link or Link()
+    identity = {**identity, **link.identity}
     log = EpisodeLog(out, {**identity, "policy_batch": options.policy_batch})
     missing = [seed for seed in seeds if seed not in log.done]
     if missing:
         with ProgressBar(seeds, log.done, screen) as bar:
-            Runner(policy, factory, options, [log, bar], name).run(missing)
+            Runner(policy, factory, options, [log, bar], name, link).run(missing)
     results = [log.done[seed] for seed in seeds]
     report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
     write_markdown(out / "report.md", title, report, results)
@@ -69,7 +74,7 @@ def evaluate(
     if chosen:
         writer = VideoWriter(out / "videos", policy.contract.control_hz)
         with screen.status(f"filming {len(chosen)} episodes"):
-            skipped["videos"] = record(Runner(policy, factory, options, [writer], name), writer, chosen)
+            skipped["videos"] = record(Runner(policy, factory, options, [writer], name, link), writer, chosen)
     names = [f"videos/{file_name(result)}" for result in chosen]
     extras = _extras([path for path in names if (out / path).exists()], skipped)
     write_json(out / "summary.json", summary | extras)

@@ -59,3 +59,7 @@ class EpisodeResult(Frozen):
     """Workers that ran beside each other, this one included."""
     attempts: int = 1
     """1, and one more for every time that its worker failed."""
+    seam_jerk: float | None = None
+    """Root mean square jerk of the commanded positions where one chunk follows another [m/s³]."""
+    inner_jerk: float | None = None
+    """The same elsewhere [m/s³]."""

@@ -1,7 +1,7 @@
 """What an evaluation says: success with its interval, steps, cost; and whether two runs on the same seeds differ."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -36,6 +36,10 @@ class Report(Frozen):
     failed_seeds: tuple[int, ...]
     redone: int
     """Episodes that were done again because their worker failed."""
+    seam_jerk: float | None = None
+    """Jerk of the commanded positions between chunks, root mean square of an episode, mean over them [m/s³]."""
+    inner_jerk: float | None = None
+    """The same within chunks [m/s³]."""
 
 
 class PairedComparison(Frozen):
@@ -119,7 +123,14 @@ def summarize(results: Sequence[EpisodeResult]) -> Report:
         episodes_per_minute=60 * len(results) / max(seconds, 1e-6),
         failed_seeds=tuple(sorted(result.seed for result in results if not result.success)),
         redone=sum(result.attempts > 1 for result in results),
+        seam_jerk=_mean(result.seam_jerk for result in results),
+        inner_jerk=_mean(result.inner_jerk for result in results),
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
@@ -129,6 +140,9 @@ def rows(report: Report) -> list[tuple[str, str]]:
     steps = "no success"
     if report.mean_steps is not None:
         steps = f"{report.mean_steps:.1f} mean, {report.median_steps:g} median"
+    jerk = "no seam"
+    if report.seam_jerk is not None and report.inner_jerk is not None:
+        jerk = f"{report.seam_jerk:.0f} m/s³ between chunks, {report.inner_jerk:.0f} m/s³ within"
     return [
         ("success", f"{report.success:.3f} ({succeeded} of {report.episodes})"),
         ("Wilson 95 % interval", f"[{low:.3f}, {high:.3f}]"),
@@ -136,6 +150,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("network evaluations a chunk", f"{report.nfe:g}"),
         ("time a chunk", f"{report.ms_per_chunk:.1f} ms median, {report.ms_per_chunk_p95:.1f} ms at 95 %"),
         ("episodes a minute", f"{report.episodes_per_minute:.1f}"),
+        ("jerk of the commands", jerk),
         ("redone after a worker failed", str(report.redone)),
     ]
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from lfm_policy.data.contract import Frozen
+from lfm_policy.data.contract import Contract, Frozen
 from lfm_policy.errors import ConfigError, RolloutError
 from lfm_policy.policy.horizon import RecedingHorizon
-from lfm_policy.protocols import ChunkBatch, ChunkPolicy
+from lfm_policy.policy.motion import seam_jerk
+from lfm_policy.protocols import ChunkBatch, ChunkPolicy, WarmChunkPolicy
+from lfm_policy.rollout.link import Link, require_seam
 from lfm_policy.rollout.records import EpisodeResult, Failure, Ready, Segment
 from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.rollout.workers import Factory, FrameSize, Worker, poll
@@ -51,6 +53,7 @@ class Runner:
         options: how to run.
         subscribers: hear every event, in this process.
         name: what the policy belongs to, for messages ("checkpoint outputs/lift").
+        link: simulated delay and loss between robot and policy, and how chunks follow one another.
     """
 
     def __init__(
@@ -60,7 +63,10 @@ class Runner:
         options: RunnerOptions | None = None,
         subscribers: Sequence[Subscriber] = (),
         name: str = "the policy",
+        link: Link | None = None,
     ) -> None:
+        self._link = link or Link()
+        require_seam(policy, self._link.seam)
         self._policy, self._factory, self._subscribers, self._name = policy, factory, subscribers, name
         self._options = options or RunnerOptions()
         if self._options.policy_batch > 1:
@@ -114,7 +120,7 @@ class Runner:
                     worker.stop()
 
     def _episode(self, seed: int, workers: int) -> "_Episode":
-        return _Episode(seed, RecedingHorizon(self._policy, seed), workers)
+        return _Episode(seed, self._link.horizon(self._policy, seed), workers, self._policy.contract)
 
     def _begin(self, worker: Worker, episode: "_Episode", frame: FrameSize) -> None:
         for subscriber in self._subscribers:
@@ -147,19 +153,33 @@ class Runner:
         episode.attempts += 1
 
     def _act(self, ready: list[tuple[Worker, "_Episode"]], frame: FrameSize) -> None:
+        fresh, resumed = [], []
+        for worker, episode in ready:
+            actions = episode.horizon.unanswered()
+            if actions is not None:
+                worker.execute(episode.go_on(actions, worker.horizon), frame)
+            else:
+                (fresh if episode.horizon.running is None else resumed).append((worker, episode))
         size = self._options.policy_batch
-        for first in range(0, len(ready), size):
-            group = ready[first : first + size]
-            started = time.perf_counter()
-            batch = self._predict([episode.horizon for _, episode in group])
-            seconds = time.perf_counter() - started
-            for row, (worker, episode) in enumerate(group):
-                actions = episode.plan(batch.actions[row], batch.nfe, seconds, worker.horizon)
-                worker.execute(actions, frame)
+        for episodes in (fresh, resumed):
+            for first in range(0, len(episodes), size):
+                self._plan(episodes[first : first + size], frame)
+
+    def _plan(self, group: list[tuple[Worker, "_Episode"]], frame: FrameSize) -> None:
+        started = time.perf_counter()
+        batch = self._predict([episode.horizon for _, episode in group])
+        seconds = time.perf_counter() - started
+        for row, (worker, episode) in enumerate(group):
+            worker.execute(episode.plan(batch.actions[row], batch.nfe, seconds, worker.horizon), frame)
 
     def _predict(self, horizons: list[RecedingHorizon]) -> ChunkBatch:
         padded = horizons + [horizons[0]] * (self._options.policy_batch - len(horizons))
-        return self._policy.predict(np.stack([h.history for h in padded]), np.stack([h.noise for h in padded]))
+        histories, noise = np.stack([h.history for h in padded]), np.stack([h.noise for h in padded])
+        running = [h.running for h in padded if h.running is not None]
+        if not running:
+            return self._policy.predict(histories, noise)
+        assert isinstance(self._policy, WarmChunkPolicy)  # Link.horizon has made sure
+        return self._policy.resume(histories, noise, np.stack(running))
 
     def _finish(self, episode: "_Episode") -> EpisodeResult:
         result = episode.result()
@@ -171,8 +191,8 @@ class Runner:
 class _Episode:
     """What is known of an episode under way."""
 
-    def __init__(self, seed: int, horizon: RecedingHorizon, workers: int) -> None:
-        self.seed, self.horizon, self._workers = seed, horizon, workers
+    def __init__(self, seed: int, horizon: RecedingHorizon, workers: int, contract: Contract) -> None:
+        self.seed, self.horizon, self._workers, self._contract = seed, horizon, workers, contract
         self.attempts = 1
         self.begin()
 
@@ -182,6 +202,8 @@ class _Episode:
         self._hash = hashlib.sha256()
         self._started = time.perf_counter()
         self._seconds: list[float] = []
+        self._commands: list[np.ndarray] = []
+        self._seams: list[int] = []
         self._steps = self._nfe = 0
         self._reward = 0.0
         self._success = self.over = False
@@ -197,13 +219,22 @@ class _Episode:
 
     def plan(self, chunk: np.ndarray, nfe: int, seconds: float, limit: int) -> np.ndarray:
         """The actions to execute now, (k, action_dim); fewer than Ta where the episode ends before."""
-        actions = self.horizon.executed(chunk)[: limit - self._steps]
-        self._hash.update(actions.tobytes())
+        actions = self.horizon.executed(chunk)
+        self._seams.append(self._steps + self.horizon.seam)
         self._nfe += nfe
         self._seconds.append(seconds)
+        return self.go_on(actions, limit)
+
+    def go_on(self, actions: np.ndarray, limit: int) -> np.ndarray:
+        """The actions to execute now, of some that no new chunk belongs to."""
+        actions = actions[: limit - self._steps]
+        self._hash.update(actions.tobytes())
+        self._commands.append(actions)
         return actions
 
     def result(self) -> EpisodeResult:
+        commands = np.concatenate(self._commands)[: self._steps]
+        seam, inner = (jerk and round(jerk, 3) for jerk in seam_jerk(self._contract, commands, self._seams))
         return EpisodeResult(
             seed=self.seed,
             success=self._success,
@@ -218,6 +249,8 @@ class _Episode:
             wall_seconds=round(time.perf_counter() - self._started, 6),
             workers=self._workers,
             attempts=self.attempts,
+            seam_jerk=seam,
+            inner_jerk=inner,
         )
 
 

@@ -60,7 +60,7 @@ class Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, str(self._log), os.getpid()), daemon=True)
-        with _child_surroundings():
+        with child_surroundings():
             self._process.start()
         theirs.close()
         self._request(self._factory, self._start_timeout_s)
@@ -137,7 +137,7 @@ def poll(workers: Sequence[Worker]) -> list[tuple[Worker, Reply]]:
 
 
 @contextlib.contextmanager
-def _child_surroundings() -> Iterator[None]:
+def child_surroundings() -> Iterator[None]:
     """What a child inherits: one thread each, and Ctrl-C left to the parent, which ends its children itself."""
     before = {name: os.environ.get(name) for name in _SINGLE_THREADED}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -163,7 +163,7 @@ def _serve(connection: Connection, log: str, parent: int) -> None:
     os.dup2(output.fileno(), 2)
     faulthandler.enable(output)
     faulthandler.register(signal.SIGUSR1, output)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
     try:
         _answer(connection)
     except Exception as error:
@@ -221,7 +221,7 @@ def _segment(
     return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None)
 
 
-def _leave_with(parent: int) -> None:
+def leave_with(parent: int) -> None:
     """End this process, even in the middle of a step, once its parent is gone."""
     while os.getppid() == parent:
         time.sleep(1)
