@@ -81,3 +81,15 @@ def test_bad_sizes_are_explained(bad: dict[str, object], message: str) -> None:
     arguments: dict[str, object] = {"dim": 2, **bad}
     with pytest.raises(ValueError, match=message):
         VelocityGrid(**arguments)  # type: ignore[arg-type]
+
+
+def test_its_density_integrates_to_one() -> None:
+    torch.manual_seed(0)
+    network = build(SPEC, dim=2).double()
+    with torch.no_grad():
+        for grid in network.grids:
+            grid.normal_()
+    chain = FlowChain([network], Schedule(()), solver=Solver("rk4", 10))
+    axis = torch.linspace(-7, 7, 101, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    assert log_prob(chain, points).log_prob.exp().sum().item() * (14 / 100) ** 2 == pytest.approx(1, abs=0.01)
