@@ -25,7 +25,7 @@ class Stage:
     """One script with its settings; `overrides["out"]` is the folder that it leaves."""
 
     name: str
-    """The script's name, with anything after an underscore."""
+    """The script's name, or one that goes on after it and an underscore."""
     overrides: Mapping[str, Any]
     after: "Stage | None" = None
     """The stage whose output it reads."""
@@ -33,7 +33,8 @@ class Stage:
     @property
     def command(self) -> list[str]:
         """The script and its settings."""
-        return [f"{self.name.split('_')[0]}.py", *(f"{key}={value}" for key, value in self.overrides.items())]
+        script = self.name if (SCRIPTS / f"{self.name}.py").exists() else self.name.split("_")[0]
+        return [f"{script}.py", *(f"{key}={value}" for key, value in self.overrides.items())]
 
     @property
     def history(self) -> list[list[str]]:

@@ -19,8 +19,8 @@ from lfm_policy.model import FlowModel, FlowSpec
 from lfm_policy.training.experiment import Experiment, shrunk, with_diffusion
 from lfm_policy.training.settings import DensityData, TrainSettings
 
-TEST_SEED = 10**9
-"""Of the test points: the same for every run on a density."""
+TEST_SEED, VALID_SEED = 10**9, 10**9 + 1
+"""Of the test and the validation points: the same for every run on a density."""
 
 
 def density_experiment(settings: TrainSettings, data: DensityData, device: torch.device) -> Experiment[FlowModel]:
@@ -62,13 +62,17 @@ def load_density(data: DensityData) -> Density:
 
 def density_report(model: FlowModel, data: DensityData, density: Density) -> Mapping[str, Any]:
     """Negative log-likelihood of fresh test points [nats] beside its floor, and the network evaluations."""
-    points = density.sample(data.test, torch.Generator().manual_seed(TEST_SEED))
+    valid, points = (
+        density.sample(count, torch.Generator().manual_seed(seed))
+        for count, seed in ((data.valid, VALID_SEED), (data.test, TEST_SEED))
+    )
     found = batched_log_prob(model, points)
     drawn = model.sample(torch.randn(1000, 2, generator=torch.Generator().manual_seed(TEST_SEED)).to(model.device))
     return {
         "data": data.model_dump(mode="json"),
         "nll": found.nll,
         "nll_standard_error": found.standard_error,
+        "valid_nll": batched_log_prob(model, valid).nll,
         "floor": density.entropy(),
         "initial_diffusion": model.spec.initial_diffusion,
         "nfe_likelihood": found.nfe,

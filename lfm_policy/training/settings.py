@@ -35,6 +35,8 @@ class DensityData(Frozen):
     """Training points."""
     test: int = Field(default=10_000, ge=2)
     """Points on which the negative log-likelihood is measured."""
+    valid: int = Field(default=2_000, ge=2)
+    """Other points, for choosing between settings."""
     normalizer: Literal["identity", "standard"] = "identity"
 
     @model_validator(mode="after")
@@ -145,4 +147,4 @@ class TrainSettings(Frozen):
         """All that decides the trained weights, but for the data themselves."""
         others = ("out", "threads", "parallel", "checkpoint_seconds", "snapshots", "logging")
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
-        return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "test"}})
+        return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "test", "valid"}})

@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    return {name: importlib.import_module(name) for name in ("_cli", "_stages", "_tables", "reproduce")}
+    return {name: importlib.import_module(name) for name in ("_cli", "_stages", "_table4", "_fig2", "reproduce")}
 
 
 def settings(modules: dict[str, ModuleType], *overrides: str) -> Any:
@@ -28,7 +28,7 @@ def settings(modules: dict[str, ModuleType], *overrides: str) -> Any:
 
 def test_methods_of_a_task_share_its_data(modules: dict[str, ModuleType]) -> None:
     chosen = settings(modules, "model=small")
-    ours, theirs = (list(modules["reproduce"].stages(chosen, "lift", method)) for method in ("lfm", "fm"))
+    ours, theirs = (list(modules["_table4"].TABLE.stages(chosen, "lift", method)) for method in ("lfm", "fm"))
     assert [stage.name for stage in ours] == ["collect", "prepare", "train", "evaluate"]
     assert ours[:2] == theirs[:2]
     differing = {key for key in ours[2].overrides if ours[2].overrides[key] != theirs[2].overrides[key]}
@@ -37,7 +37,7 @@ def test_methods_of_a_task_share_its_data(modules: dict[str, ModuleType]) -> Non
 
 def test_a_given_file_replaces_the_expert(modules: dict[str, ModuleType]) -> None:
     chosen = settings(modules, "source=human.hdf5")
-    plan = list(modules["reproduce"].stages(chosen, "can", "lfm"))
+    plan = list(modules["_table4"].TABLE.stages(chosen, "can", "lfm"))
     assert [stage.name for stage in plan] == ["prepare", "train", "evaluate"]
     assert plan[0].overrides["source"] == Path("human.hdf5")
 
@@ -70,7 +70,7 @@ def cell(method: str, failed: list[int]) -> dict[str, Any]:
 def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     write_json(tmp_path / "table4" / "a.json", cell("lfm", [100003]))
     write_json(tmp_path / "table4" / "b.json", cell("fm", [100003, 100004, 100009]))
-    modules["_tables"].render(tmp_path, Console(quiet=True))
+    modules["reproduce"].render(tmp_path, Console(quiet=True))
     page = (tmp_path / "README.md").read_text()
     assert "| LFM, published | 66 M | GPU | 1.00 | 0.99 | 0.93 | 0.88 | 0.53 |" in page
     assert (
@@ -79,12 +79,15 @@ def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, Mod
     assert "lift, small, LFM, simulation-free: +0.02 [" in page
 
 
-@pytest.mark.parametrize(("override", "message"), [("tasks=[lif]", "'lift'"), ("methods=[lfn]", "'lfm'")])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("tasks=[lif]", "'lift'"), ("methods=[lfn]", "'lfm'"), ("table=fig2 tasks=[tre]", "'tree'")],
+)
 def test_misspelt_names_are_refused(
     modules: dict[str, ModuleType], tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        modules["reproduce"].main(settings(modules, override, f"out={tmp_path}"))
+        modules["reproduce"].main(settings(modules, *override.split(), f"out={tmp_path}"))
     assert not any(tmp_path.iterdir())
 
 
@@ -99,3 +102,34 @@ def test_a_small_table_is_reproduced_and_not_redone(modules: dict[str, ModuleTyp
     assert (first["episodes"], first["training"]["updates"], first["nfe"]) == (1, 2, 20)
     modules["reproduce"].main(chosen)
     assert read_json(file) == first
+
+
+def test_the_figure_is_reproduced_continued_and_not_redone(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    overrides = ["table=fig2", "tasks=[two_moons]", "methods=[lfm,fm]", "model=tiny", "steps=2", "threads=1"]
+    folders = [f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}"]
+    reproduce, results = modules["reproduce"], tmp_path / "results" / "fig2"
+    reproduce.main(settings(modules, *overrides, *folders, "budget_minutes=1.0e-4"))
+    assert not list(results.glob("*.json"))  # out of time in the first training
+    reproduce.main(settings(modules, *overrides, *folders))
+    cells = {name: read_json(results / f"tiny_two_moons_{name}_seed0.json") for name in ("lfm", "fm")}
+    assert cells["lfm"]["training"]["updates"] == cells["fm"]["training"]["updates"] == 2
+    assert cells["lfm"]["floor"] < cells["lfm"]["nll"]
+    report = results / "tiny_two_moons_seed0"
+    assert (report / "density.png").stat().st_size > 0
+    assert [row["run"] for row in read_json(report / "summary.json")["runs"]] == ["tiny_lfm_seed0", "tiny_fm_seed0"]
+    before = (report / "summary.json").stat().st_mtime_ns
+    reproduce.main(settings(modules, *overrides, *folders))
+    assert (report / "summary.json").stat().st_mtime_ns == before
+    page = (tmp_path / "results" / "README.md").read_text()
+    assert "| tree, rose | LFM, published | 1.2 M | 50000 updates of 10000 | 2.24, 2.60 |" in page
+    assert f"{cells['fm']['nll']:.3f} ± {cells['fm']['nll_standard_error']:.3f} | {cells['fm']['floor']:.3f}" in page
+
+
+def test_methods_of_the_figure_differ_in_their_method_alone(modules: dict[str, ModuleType]) -> None:
+    chosen, table = settings(modules, "table=fig2", "model=small"), modules["_fig2"].TABLE
+    trainings = {name: next(iter(table.stages(chosen, "tree_grid", name))).overrides for name in table.methods}
+    fm = trainings["fm"]
+    assert fm["data.mask"] == Path("data/masks/tree.png")
+    for values in trainings.values():
+        differing = {key for key in values.keys() | fm.keys() if values.get(key) != fm.get(key)}
+        assert differing <= {"method", "flow.mode", "out"}

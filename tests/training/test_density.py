@@ -1,6 +1,8 @@
 """Density runs go through the same script and loop as robot runs."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from PIL import Image
 
 from lfm_policy.errors import CheckpointError, ConfigError, DataError
 from lfm_policy.model import FlowModel
+from lfm_policy.networks import build_blocks
 from lfm_policy.policy import LFMPolicy
 from tests.training.runs import Killed, run_until, settings
 
@@ -17,6 +20,7 @@ SHRINK = [
     "threads=1",
     "data.samples=300",
     "data.test=20",
+    "data.valid=20",
     "network.width=8",
     "global_network.width=16",
     "batch=16",
@@ -42,7 +46,7 @@ def _summary(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["lfm", "fm", "interflow"])
-@pytest.mark.parametrize("name", ["rose", "tree", "mask", *ANALYTIC])
+@pytest.mark.parametrize("name", ["rose", "tree", "mask", "rose_grid", "tree_grid", "mask_grid", *ANALYTIC])
 def test_every_preset_trains_two_steps_and_goes_on_to_four(
     name: str, method: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +58,7 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     assert json.loads((out / "checkpoint" / "trainer.json").read_text())["updates"] == 1
     run_until(monkeypatch, None, *common)
     summary = _summary(out)
-    assert summary["blocks"] == (9 if method == "lfm" else 1)
+    assert summary["blocks"] == (1 if method != "lfm" else 5 if name.endswith("grid") else 9)
     assert summary["updates"] == 4
     assert summary["nfe_likelihood"] == summary["nfe_sample"] == summary["blocks"]
     assert FlowModel.from_pretrained(out).digest() == summary["digest"]
@@ -94,6 +98,18 @@ def test_presets_are_the_rows_of_table_a1(name: str) -> None:
     assert (optimiser.step_decay.factor, optimiser.step_decay.every) == (0.99, 1000)
 
 
+def test_grid_chains_and_global_grids_have_equal_parameters_and_the_same_training() -> None:
+    presets = {m: settings("experiment=2d/tree_grid", f"method={m}", "out=x") for m in ("lfm", "fm")}
+    totals = {}
+    for method, preset in presets.items():
+        blocks = preset.flow.schedule().blocks
+        networks = build_blocks(preset.block_network, blocks, dim=2)
+        totals[method] = sum(p.numel() for p in networks.parameters())
+    assert totals["fm"] == pytest.approx(totals["lfm"], rel=0.01)
+    lfm, fm = (preset.fingerprint() for preset in presets.values())
+    assert {key for key in lfm if lfm[key] != fm[key]} == {"method", "flow"}
+
+
 @pytest.mark.parametrize("size", ["paper", "small", "tiny"])
 def test_all_methods_have_equal_parameters_and_the_same_training(size: str) -> None:
     """One scheme for all: only the chain differs."""
@@ -127,6 +143,22 @@ def test_bad_settings_are_explained(
     with pytest.raises(error, match=message):
         run_until(monkeypatch, None, *overrides, "steps=2", "logging.mode=disabled", f"out={tmp_path / 'run'}")
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_mask_never_seen_before_prints_its_own_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One dark pixel of 9 x 9 is a Gaussian with standard deviation 4/9: log(2πe (4/9)²)."""
+    picture = Image.new("L", (9, 9), "white")
+    picture.putpixel((3, 6), 0)
+    picture.save(tmp_path / "new.png")
+    for preset in ("mask", "mask_grid"):
+        out = tmp_path / preset
+        common = [*SHRINK, f"experiment=2d/{preset}", f"data.mask={tmp_path / 'new.png'}", "steps=2", f"out={out}"]
+        run_until(monkeypatch, None, *common)
+        floor = _summary(out)["floor"]
+        assert floor == pytest.approx(math.log(2 * math.pi * math.e * (4 / 9) ** 2), abs=1e-3)
+        assert re.search(rf"floor +│ {floor:.4g}", capsys.readouterr().out)
 
 
 def test_another_mask_is_another_run(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
