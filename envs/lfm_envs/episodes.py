@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from lfm_envs.experts import Expert
+from lfm_envs.experts.base import Skill
 from lfm_envs.robosuite_env import RobosuiteEnvironment, to_axis_angle
 from lfm_envs.tasks import Task
 from lfm_policy.files import atomic_file
@@ -44,9 +45,20 @@ def perform(env: RobosuiteEnvironment, expert: Expert, seed: int, noise: float =
         noise: scale of the noise on executed actions; the recorded actions carry none.
     """
     observation = env.reset(seed)
-    episode = Episode(seed, env.model_xml, observations=[observation])
     rng = np.random.default_rng([seed, 1])
-    skill = expert(env, rng)
+    return record(env, observation, expert(env, rng), seed, rng, noise)
+
+
+def record(
+    env: RobosuiteEnvironment, observation: Observation, skill: Skill, seed: int, rng: np.random.Generator, noise: float
+) -> Episode:
+    """Let a skill act from where the environment is now, until it ends or the horizon is reached.
+
+    Args:
+        observation: of the state now.
+        rng: draws the noise.
+    """
+    episode = Episode(seed, env.model_xml, observations=[observation])
     for _ in range(env.horizon):
         command = next(skill, None)
         if command is None:
@@ -64,11 +76,12 @@ def perform(env: RobosuiteEnvironment, expert: Expert, seed: int, noise: float =
     return episode
 
 
-def write_episode(path: Path, episode: Episode) -> None:
-    """Write one episode to a file of its own, atomically; a failed one leaves its attributes only."""
+def write_episode(path: Path, episode: Episode, **attributes: int) -> None:
+    """Write one episode to a file of its own, atomically; a failed one leaves the file's attributes only."""
     with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["success"] = episode.success
         file.attrs["length"] = len(episode.steps)
+        file.attrs.update(attributes)
         if not episode.success:
             return
         demo = file.create_group("demo")
