@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfm_envs.collect import Recipe, collect
+from lfm_envs.simulator import Kind
 from lfm_policy.settings import Frozen
 
 
@@ -18,13 +19,14 @@ class Settings(Frozen):
     episodes: int = Field(gt=0)
     seed: int = Field(ge=0)
     noise: float = Field(ge=0)
+    simulation: Kind
     workers: int = Field(gt=0)
     out: Path | None
 
 
 def main(settings: Settings) -> None:
     """Collect, then print what there is."""
-    recipe = Recipe(settings.task, settings.episodes, settings.seed, settings.noise)
+    recipe = Recipe(settings.task, settings.episodes, settings.seed, settings.noise, settings.simulation)
     summary = collect(recipe, settings.out or Path("outputs/demos") / settings.task, settings.workers)
     table, steps = Table(show_header=False), summary["steps"]
     table.add_row("demonstrations", f"{summary['episodes']} of {summary['attempts']} attempts")

@@ -29,6 +29,7 @@ from rich.progress import (
 from lfm_envs.episodes import assemble, perform, read_result, write_episode
 from lfm_envs.experts import expert
 from lfm_envs.robosuite_env import RobosuiteEnvironment
+from lfm_envs.simulator import Kind
 from lfm_envs.tasks import task
 from lfm_policy.errors import ConfigError, RolloutError
 from lfm_policy.files import read_json, write_json
@@ -45,10 +46,13 @@ class Recipe:
     episodes: int
     seed: int
     noise: float = 1.0
+    simulation: Kind = "compiled"
+    """Who steps; no part of the identity, as the demonstrations are the same bits."""
 
     def identity(self) -> dict[str, Any]:
         """What has to agree for two runs to share a folder."""
-        return {**vars(self), "suite_version": task(self.task).contract.suite_version}
+        ours = {name: value for name, value in vars(self).items() if name != "simulation"}
+        return {**ours, "suite_version": task(self.task).contract.suite_version}
 
     def episode_seed(self, attempt: int) -> int:
         """Seed of one attempt: far from the small consecutive seeds that evaluations use, and from other recipes'."""
@@ -184,9 +188,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 @cache
-def _environment(task_name: str) -> RobosuiteEnvironment:
+def _environment(task_name: str, simulation: Kind) -> RobosuiteEnvironment:
     """The environment that this worker process keeps for all its episodes."""
-    return RobosuiteEnvironment(task(task_name))
+    return RobosuiteEnvironment(task(task_name), simulation)
 
 
 def _start_worker() -> None:
@@ -203,7 +207,7 @@ def _end_with_parent() -> None:
 
 
 def _attempt(recipe: Recipe, folder: Path, attempt: int) -> tuple[bool, int]:
-    env = _environment(recipe.task)
+    env = _environment(recipe.task, recipe.simulation)
     episode = perform(env, expert(recipe.task), recipe.episode_seed(attempt), recipe.noise)
     write_episode(_part(folder, attempt), episode)
     return episode.success, len(episode.steps)

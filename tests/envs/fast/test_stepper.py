@@ -44,7 +44,7 @@ def test_an_experts_episode_is_the_same_bits(name, steps, form):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["delta", "absolute"])
 @pytest.mark.parametrize("name", TASKS)
-def test_one_step_from_each_of_2000_states(name, form, record_property):
+def test_one_step_from_each_of_2000_states(name, form):
     """States of an expert's noisy episodes; success and reward agree all along."""
     largest, states, episodes = 0.0, 0, []
     with ExitStack() as stack:
@@ -62,8 +62,6 @@ def test_one_step_from_each_of_2000_states(name, form, record_property):
             episodes.append(ours.success == theirs.success)
             if states == 2000:
                 break
-    record_property("largest difference", largest)
-    record_property("episodes", len(episodes))
     assert all(episodes)
 
 
