@@ -89,10 +89,12 @@ class ReplayPolicy:
 
         Raises:
             DataError: the data set cannot be read.
-            ConfigError: it has no such episode.
+            ConfigError: it has no such episode, or zarr is not installed.
         """
-        from lfm_policy.data.store import open_store  # zarr, which no other policy needs
-
+        try:
+            from lfm_policy.data.store import open_store
+        except ModuleNotFoundError as error:  # a robot needs zarr for nothing else
+            raise ConfigError(f"replaying a data set needs {error.name}: pip install {error.name}") from None
         store = open_store(path)
         if not 0 <= episode < len(store):
             raise ConfigError(f"{path} has the episodes 0 to {len(store) - 1}, found episode {episode}")
