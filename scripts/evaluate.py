@@ -15,6 +15,7 @@ from _policies import Runtime, dress, load_onnx, load_policy, require_plain
 from pydantic import Field
 
 import lfm_envs
+from lfm_envs.simulator import Kind
 from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Settings(Frozen):
 
     checkpoint: Path
     environment: str | None
+    simulation: Kind
     episodes: int = Field(ge=1)
     seed: int = Field(ge=0)
     set: Literal["ema", "raw"]
@@ -68,7 +70,7 @@ def main(settings: Settings) -> None:
     }
     evaluate(
         policy,
-        functools.partial(lfm_envs.make, environment),
+        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
         range(settings.seed, settings.seed + settings.episodes),
         settings.out or Path("outputs/evaluate") / settings.checkpoint.resolve().name,
         identity,
@@ -77,6 +79,11 @@ def main(settings: Settings) -> None:
         videos=settings.videos,
         name=f"checkpoint {settings.checkpoint}",
     )
+
+
+def _options(simulation: Kind, environment: str) -> dict[str, str]:
+    """What the environment is made with: the choice exists for robosuite's tasks."""
+    return {"simulation": simulation} if environment.startswith("robosuite/") else {}
 
 
 def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
