@@ -66,8 +66,8 @@ def diagnose(
         before, kl = kl, None if log_p is None else _kl(log_p, after)
         noise = torch.randn(x[half:].shape, generator=generator, device=x.device, dtype=x.dtype)
         target = chain.schedule.target(n, x[half:], noise)
-        joint = [_with_cond(y, c) for y, c in zip((after[:half], target), _halves(sample.cond, half), strict=True)]
-        distance, equals = energy_distance(*joint, generator)
+        ours, theirs = _halves(sample.cond, half)
+        distance, equals = energy_distance(_with_cond(after[:half], ours), _with_cond(target, theirs), generator)
         speed, curvature, one_step = path_shape(chain, n, at)
         yield BlockReport(
             block=n,
