@@ -49,9 +49,9 @@ class Convolution(nn.Conv1d):
             case _ if kernel == 1:
                 return functional.linear(x, self.weight[:, :, 0], self.bias)
             case "rows":
-                x = time_last(x)[:, :, None]
-                unfolded = functional.unfold(x, (1, kernel), padding=(0, padding), stride=(1, stride))
-                return functional.linear(time_first(unfolded), self.weight.flatten(1), self.bias)
+                windows = functional.pad(x, (0, 0, 0, 0, padding, padding)).unfold(0, kernel, stride)
+                # copied into rows first: half the time of a product with the view
+                return functional.linear(windows.flatten(2), self.weight.flatten(1), self.bias)
             case "bilinear" if stride == 1 and kernel == 2 * padding + 1:
                 return _Product.apply(x, self.weight, self.bias, fourier(len(x), kernel, x.dtype))
             case "bilinear":
