@@ -28,7 +28,7 @@ class Settings(Frozen):
     checkpoint: Path
     out: Path | None
     set: Literal["ema", "raw"]
-    solver: str | None
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
     steps: int | None = Field(ge=1)
     dtype: Dtype
     onnx: tuple[Precision, ...]

@@ -68,7 +68,7 @@ def test_a_half_precision_bundle_without_graph(checkpoint: Path, tmp_path: Path)
         (["dtype=int4"], "'dtype': Input should be"),
         (["onnx=[float64]"], "'onnx.0': Input should be"),
         (["solver=dopri5"], "dopri5 chooses its steps"),
-        (["solver=eurler"], "unknown solver 'eurler'"),
+        (["solver=eurler"], "'solver': Input should be"),
         (["results=nowhere.json"], "expected the summary.json of an evaluation"),
     ],
 )
