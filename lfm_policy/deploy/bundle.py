@@ -171,7 +171,7 @@ def sha256(path: Path) -> str:
 
 
 def _candidates(bundle: str | Path) -> list[Path]:
-    named = [PRETRAINED / bundle] if isinstance(bundle, str) and Path(bundle).name == bundle else []
+    named = [PRETRAINED / bundle] if Path(bundle).name == str(bundle) else []
     return [Path(bundle), *named]
 
 
