@@ -125,7 +125,7 @@ def _ratio(name: str, times: Times, ours: str, theirs: str, target: float | None
     """Theirs over ours, of the medians."""
     low, high = float(np.median(times[ours])), float(np.median(times[theirs]))
     spread = "; ".join(f"{side} {_percentiles(times[side])}" for side in (ours, theirs))
-    return Ratio(f"latency.{name}", high / low, target, low, high, "ms", f"{what}; p50/p95/p99 [ms]: {spread}")
+    return Ratio(f"latency.{name}", high / low, target, low, high, "ms", f"{what}; p50/p95/p99 in ms: {spread}")
 
 
 def _percentiles(values: np.ndarray) -> str:

@@ -137,7 +137,6 @@ sys.meta_path.insert(0, NotInstalled())
 import numpy as np
 from lfm_policy.deploy.runner import OnnxPolicy
 from lfm_policy.policy.actions import decode_absolute, matrix_to_rotvec
-from lfm_policy.networks.shared import Indexed
 from lfm_policy.policy.horizon import RecedingHorizon
 import lfm_policy.protocols, lfm_policy.data.contract
 horizon = RecedingHorizon(OnnxPolicy(sys.argv[1]), seed=3)
