@@ -68,7 +68,7 @@ def diagnose(
         target = chain.schedule.target(n, x[half:], noise)
         ours, theirs = _halves(sample.cond, half)
         distance, equals = energy_distance(_with_cond(after[:half], ours), _with_cond(target, theirs), generator)
-        speed, curvature, one_step = path_shape(chain, n, at)
+        speed, curvature, one_step = path_shape(chain, n, Sample(after, sample.cond))
         yield BlockReport(
             block=n,
             gamma=None if n == len(chain.blocks) - 1 else chain.schedule.gammas[n],
@@ -88,10 +88,10 @@ def diagnose(
 
 @torch.no_grad()
 def path_shape(chain: FlowChain, n: int, sample: Sample, pieces: int = 16) -> tuple[float, float, float]:
-    """Block n's mean squared speed, curvature and error of one Euler step to the data side; see `BlockReport`."""
+    """Mean squared speed, curvature and error of one Euler step of block n's paths from samples of p_{n+1} to p_n."""
     block = chain.blocks[n]
-    part = FlowChain([block], Schedule(()), solver=Solver("rk4", pieces))
-    states = part.trajectory(part.to_noise(sample.x, sample.cond).x, sample.cond, pieces=pieces, solver=Solver("rk4"))
+    part = FlowChain([block], Schedule(()), solver=Solver("heun"))
+    states = part.trajectory(sample.x, sample.cond, pieces=pieces)
     times = torch.linspace(1, 0, pieces + 1).to(sample.x)
     velocities = torch.stack([block(x, t.expand(len(x)), sample.cond) for t, x in zip(times, states, strict=True)])
     chord = states[0] - states[-1]
