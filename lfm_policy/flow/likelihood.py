@@ -110,7 +110,8 @@ def divergence(
     # reverse mode: as fast as forward mode here, which loads a deprecated torch.jit.script in torch 2.13
     value, pull, *_ = vjp(velocity, x)
     probes = probes.expand(-1, *x.shape)
-    (products,) = vmap(pull)(probes)
+    # vmap has no rule for some operations' derivatives (Mish's, for one), and a single probe needs none
+    products = pull(probes[0])[0][None] if len(probes) == 1 else vmap(pull)(probes)[0]
     return value, (probes * products).flatten(2).sum(-1)
 
 

@@ -66,20 +66,31 @@ class Timeline:
         weights = np.array([(step - p.seam + 1) * (p.end - step) for p in covering], rows.dtype)
         return (weights / weights.sum()) @ rows
 
-    def running(self, step: int) -> np.ndarray | None:
-        """The newest chunk as one whose latest observation is that of `step`, (T, action_dim); it ends standing still.
+    def remainder(self, step: int) -> np.ndarray | None:
+        """What the newest chunk says from the oldest observation of `step`'s history on: (m, action_dim), m <= T.
 
         None where it holds no action for `step`.
         """
         if not self._chunks or not self._chunks[-1].seam <= step < self._chunks[-1].end:
             return None
         newest = self._chunks[-1]
-        places = step - self._before + np.arange(len(newest.rows)) - newest.first
-        return newest.rows[np.clip(places, 0, len(newest.rows) - 1)]
+        return newest.rows[max(0, step - self._before - newest.first) :]
+
+    def running(self, step: int) -> np.ndarray | None:
+        """The newest chunk as one whose latest observation is that of `step`, (T, action_dim); it ends standing still.
+
+        None where it holds no action for `step`.
+        """
+        rows = self.remainder(step)
+        return None if rows is None else np.concatenate([rows, rows[-1:].repeat(len(self._newest) - len(rows), axis=0)])
 
     def clear(self) -> None:
         """Forget all chunks."""
         self._chunks.clear()
+
+    @property
+    def _newest(self) -> np.ndarray:
+        return self._chunks[-1].rows
 
     def _forget(self, step: int) -> None:
         while len(self._chunks) > 1 and self._chunks[0].end <= step:

@@ -1,0 +1,97 @@
+"""Environments in which something goes wrong on purpose, to see whether a monitor notices."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.protocols import Environment, Observation, StepResult
+
+Perturbation = Literal["none", "moved", "order", "frozen"]
+
+
+class Perturbed:
+    """An environment that is disturbed from one step of each episode on. Implements `Environment`.
+
+    Args:
+        environment: the undisturbed one.
+        kind: "moved" shifts the objects (of a point mass: the goal) sideways, once. "order" gives the numbers of the
+            observation in the reverse order of the keys. "frozen" repeats the first observation key's last value.
+        step: the first step whose observation is disturbed.
+        distance_m: how far "moved" shifts, in a direction that the episode's seed decides [m].
+
+    Raises:
+        ConfigError: unknown kind (names the nearest one), or there is nothing to move.
+    """
+
+    def __init__(self, environment: Environment, kind: str, step: int, distance_m: float = 0.08) -> None:
+        if kind not in get_args(Perturbation):
+            raise ConfigError(f"unknown perturbation '{kind}': {nearest(kind, get_args(Perturbation))}")
+        self._environment, self._kind, self._from, self._distance = environment, kind, step, distance_m
+        self.contract, self.horizon = environment.contract, environment.horizon
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode of `seed`, undisturbed unless `step` is 0."""
+        angle = np.random.default_rng((seed, 2)).uniform(0, 2 * np.pi)
+        self._shift = self._distance * np.array([np.cos(angle), np.sin(angle)])
+        self._steps = 0
+        self._frozen: np.ndarray | None = None
+        return self._seen(self._environment.reset(seed))
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """One step; the object moves before it, what is observed is disturbed after it."""
+        self._steps += 1
+        if self._kind == "moved" and self._steps == self._from:
+            shift_objects(self._environment, self._shift)
+        result = self._environment.step(action)
+        return StepResult(self._seen(result.observation), result.reward, result.success)
+
+    def render(self, width: int, height: int) -> np.ndarray:
+        """The scene as it really is."""
+        return self._environment.render(width, height)
+
+    def close(self) -> None:
+        """Release the simulator."""
+        self._environment.close()
+
+    def _seen(self, observation: Observation) -> Observation:
+        if self._kind == "order" and self._steps >= self._from:
+            return self._reordered(observation)
+        if self._kind == "frozen":
+            key = self.contract.observations[0].name
+            if self._steps < self._from or self._frozen is None:
+                self._frozen = np.array(observation[key])
+            return {**observation, key: self._frozen}
+        return observation
+
+    def _reordered(self, observation: Observation) -> Observation:
+        keys = self.contract.observations
+        numbers = np.concatenate([np.asarray(observation[key.name]) for key in reversed(keys)])
+        ends = np.cumsum([key.dim for key in keys])[:-1]
+        parts: Mapping[str, Any] = dict(zip([key.name for key in keys], np.split(numbers, ends), strict=True))
+        return {**observation, **parts}
+
+
+def shift_objects(environment: Environment, shift_m: np.ndarray) -> None:
+    """Move everything that lies loose by `shift_m` (2,) in the horizontal plane [m]; a point mass: its goal.
+
+    Raises:
+        ConfigError: the environment has nothing loose.
+    """
+    from lfm_envs.point_mass import PointMass
+
+    if isinstance(environment, PointMass):
+        environment._goal = np.clip(environment._goal + shift_m, -1, 1)
+        return
+    import mujoco
+
+    sim = environment.simulation.sim  # pyright: ignore[reportAttributeAccessIssue]
+    model, data = sim.model._model, sim.data._data
+    loose = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)  # pyright: ignore[reportAttributeAccessIssue]
+    if not len(loose):
+        raise ConfigError(f"{environment.contract.environment} has no loose object that could be moved")
+    for joint in loose:
+        first = model.jnt_qposadr[joint]
+        data.qpos[first : first + 2] += shift_m
+    mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,84 @@
+"""Disturbances do what they say, from the step they say, and leave the rest of the episode alone."""
+
+import numpy as np
+import pytest
+
+import lfm_envs
+from lfm_envs.perturbed import Perturbed
+from lfm_envs.point_mass import PointMass, expert
+from lfm_policy.errors import ConfigError
+
+
+def episode(kind: str, step: int = 3, steps: int = 6, seed: int = 5) -> list[dict]:
+    environment = Perturbed(PointMass(), kind, step, distance_m=0.3)
+    seen = [environment.reset(seed)]
+    for _ in range(steps):
+        seen.append(environment.step(np.array([0.9, 0.9])).observation)
+    return [dict(row) for row in seen]
+
+
+@pytest.fixture
+def calm():
+    return episode("none")
+
+
+@pytest.mark.parametrize("kind", ["moved", "order", "frozen"])
+def test_nothing_happens_before_its_step(kind, calm):
+    for row, expected in zip(episode(kind)[:3], calm[:3], strict=True):
+        np.testing.assert_equal(row, expected)
+
+
+def test_moved_shifts_the_goal_once(calm):
+    shifts = [np.linalg.norm(a["goal"] - b["goal"]) for a, b in zip(episode("moved"), calm, strict=True)]
+    assert shifts[:3] == [0, 0, 0]
+    assert shifts[3:] == pytest.approx([shifts[3]] * 4)
+    assert 0.05 < shifts[3] <= 0.3 + 1e-9, "at most the distance: the goal stays in the square"
+
+
+def test_order_reverses_the_keys(calm):
+    for row, expected in zip(episode("order")[3:], calm[3:], strict=True):
+        np.testing.assert_array_equal(row["position"], expected["goal"])
+        np.testing.assert_array_equal(row["goal"], expected["position"])
+
+
+def test_frozen_repeats_the_first_key(calm):
+    rows = episode("frozen")
+    for row in rows[3:]:
+        np.testing.assert_array_equal(row["position"], calm[2]["position"])
+    assert not np.array_equal(rows[6]["position"], calm[6]["position"])
+
+
+def test_is_a_function_of_the_seed():
+    np.testing.assert_equal(episode("moved"), episode("moved"))
+    assert not np.array_equal(episode("moved")[-1]["goal"], episode("moved", seed=6)[-1]["goal"])
+
+
+def test_the_task_can_still_be_done():
+    environment = Perturbed(PointMass(), "moved", 4)
+    observation = environment.reset(3)
+    for _ in range(environment.horizon):
+        result = environment.step(expert(observation))
+        observation = result.observation
+        if result.success:
+            return
+    raise AssertionError("the expert should follow the goal")
+
+
+def test_unknown_kind():
+    with pytest.raises(ConfigError, match="did you mean 'frozen'"):
+        Perturbed(PointMass(), "frozn", 3)
+
+
+@pytest.mark.sim
+def test_the_cube_of_lift_is_really_elsewhere():
+    environment = Perturbed(lfm_envs.make("robosuite/lift"), "moved", 1, distance_m=0.05)
+    try:
+        before = environment.reset(0)
+        pose = environment._environment.grip_poses()[0]
+        action = np.concatenate([pose[0], pose[1][:2].ravel(), [-1.0]])
+        after = environment.step(action).observation
+        moved = after["object"][:3] - before["object"][:3]
+        assert np.linalg.norm(moved[:2]) == pytest.approx(0.05, abs=2e-3)
+        assert abs(moved[2]) < 2e-2
+    finally:
+        environment.close()
