@@ -170,7 +170,7 @@ class LFMPolicy(nn.Module):
 
     def digest(self) -> str:
         """Hash of all that decides what the policy does: specification, contract and weights."""
-        return digest(self.spec.model_dump_json() + self.contract.model_dump_json(), self)
+        return digest(self.spec.model_dump_json(exclude_defaults=True) + self.contract.model_dump_json(), self)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json, contract.json and model.safetensors, atomically."""
