@@ -31,12 +31,14 @@ from lfm_policy.deploy.control import ControlLoop, ControlOptions, Episode, desc
 from lfm_policy.deploy.inference import Delay, Inference
 from lfm_policy.deploy.robot import SimulatedRobot, run_first
 from lfm_policy.deploy.safety import EmergencyStop, Gate, Limits, limits_of
-from lfm_policy.files import write_json
+from lfm_policy.errors import ConfigError
+from lfm_policy.files import read_json, write_json
 from lfm_policy.rollout.report import wilson_interval
-from lfm_policy.settings import Frozen
+from lfm_policy.settings import Frozen, parse
 
 if TYPE_CHECKING:
     from lfm_policy.data.contract import Contract
+    from lfm_policy.deploy.inference import Judge
     from lfm_policy.protocols import ChunkPolicy
 
 
@@ -63,6 +65,9 @@ class Settings(Frozen):
     loss: float = Field(ge=0, lt=1)
     tolerance_ms: float = Field(gt=0)
     realtime: bool
+    monitor: Path | None
+    monitor_score: Literal["density", "residual", "variance"]
+    alarm_stops: bool
     limits: Limits
     limits_from: Path | None
     out: Path
@@ -88,8 +93,9 @@ def main(settings: Settings) -> None:
         log = settings.out / "simulator.log"
         robot = stack.enter_context(SimulatedRobot(factory, settings.rate_hz, log, settings.realtime))
         delay = Delay(latency_ms=settings.added_latency_ms, loss=settings.loss, seed=settings.seed)
-        inference = stack.enter_context(Inference(policy, delay))
-        options = ControlOptions(**settings.model_dump(include=set(ControlOptions.model_fields)))
+        judge, alarm = watch(settings)
+        inference = stack.enter_context(Inference(policy, delay, judge=judge))
+        options = ControlOptions(**settings.model_dump(include=set(ControlOptions.model_fields)), alarm=alarm)
         loop = ControlLoop(policy, robot, inference, gate, options, record=write)
         first = settings.realtime and run_first()
         episodes, world = run(loop, robot, settings, stop)
@@ -137,6 +143,30 @@ def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":
     return dress(policy, settings.seam, settings.warm_blocks, 1)[0]
 
 
+def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
+    """The likelihood monitor and its alarm level, where one is asked for.
+
+    Raises:
+        ConfigError: there is no policy in torch to ask, or no such alarm level.
+    """
+    if settings.monitor is None:
+        return None, None
+    source = settings.checkpoint or settings.bundle
+    if source is None:
+        raise ConfigError("monitor= asks the policy's density here: give checkpoint= or bundle=, not server=")
+    from lfm_policy.policy.monitor import Monitor, Threshold
+
+    levels = read_json(settings.monitor) if settings.monitor.is_file() else {}
+    if settings.monitor_score not in levels:
+        raise ConfigError(
+            f"no alarm level for '{settings.monitor_score}' in {settings.monitor}: run scripts/monitor.py"
+        )
+    level = parse(Threshold, levels[settings.monitor_score], str(settings.monitor))
+    policy = load_policy(Path(source), solver=settings.solver, steps=settings.steps)
+    monitor = Monitor(policy, level.score, level.draws)
+    return lambda history, chunk: float(monitor.scores(history[None], chunk[None])[0]), level.value
+
+
 def summarize(
     policy: "ChunkPolicy", episodes: list[Episode], world: Counter[str], tolerance_ms: float
 ) -> dict[str, Any]:
@@ -162,6 +192,7 @@ def summarize(
         "lost": sum(episode.lost for episode in episodes),
         "held": sum(episode.held for episode in episodes),
         "refusals": dict(refusals),
+        "alarms": sum(episode.alarms for episode in episodes),
         "seam_jerk": round(sum(jerks) / len(jerks), 3) if jerks else None,
         "simulator": dict(world),
         "each": described,
@@ -185,6 +216,7 @@ def show(summary: dict[str, Any], environment: str) -> None:
         "actions dropped, chunks lost, ticks held", f"{summary['dropped']}, {summary['lost']}, {summary['held']}"
     )
     table.add_row("refused commands", ", ".join(f"{k} {v}" for k, v in summary["refusals"].items()) or "none")
+    table.add_row("alarms of the monitor", str(summary["alarms"]))
     jerk = summary["seam_jerk"]
     table.add_row("jerk between chunks", "no seam" if jerk is None else f"{jerk:.0f} m/s³")
     Console().print(table)

@@ -1,6 +1,6 @@
 """How well a policy's own density notices that something is wrong: AUROC of three scores on disturbed episodes.
 
-    python scripts/monitor.py checkpoint=outputs/lift data=data/lift.zarr episodes=30
+    python scripts/monitor.py checkpoint=outputs/lift demonstrations=data/lift.zarr episodes=30
 
 Alarm levels are quantiles over the held-out demonstrations. Then episodes are run undisturbed, with the object moved
 halfway, with the observation in the wrong order and with a frozen sensor, and the same decisions of each are scored.
@@ -26,6 +26,7 @@ from lfm_envs.perturbed import Perturbation, Perturbed
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import atomic_file, write_json
 from lfm_policy.policy.horizon import RecedingHorizon
+from lfm_policy.policy.timeline import complete
 from lfm_policy.protocols import ChunkPolicy, Environment
 from lfm_policy.settings import Frozen
 
@@ -38,7 +39,7 @@ class Settings(Frozen):
     """See config/monitor.yaml."""
 
     checkpoint: Path
-    data: Path
+    demonstrations: Path
     environment: str | None
     episodes: int = Field(ge=2)
     seed: int = Field(ge=0)
@@ -71,8 +72,8 @@ def main(settings: Settings) -> None:
 
     torch.set_num_threads(settings.threads)
     policy = load_policy(settings.checkpoint, solver=settings.solver, steps=settings.steps)
-    store = open_store(settings.data)
-    policy.contract.require_match(store.contract, f"checkpoint {settings.checkpoint}", str(settings.data))
+    store = open_store(settings.demonstrations)
+    policy.contract.require_match(store.contract, f"checkpoint {settings.checkpoint}", str(settings.demonstrations))
     kinds = get_args(Perturbation)
     calm = held_out(policy, store)
     runs = {kind: Decisions(*_stacked(list(disturbed(policy, kind, settings)))) for kind in kinds}
@@ -96,8 +97,6 @@ def main(settings: Settings) -> None:
 
 def held_out(policy: ChunkPolicy, store: "Store") -> Decisions:
     """Decisions in the demonstrations that were not trained on, a chunk's length apart."""
-    from lfm_policy.policy.monitor import complete
-
     histories, chunks = [], []
     before, count = policy.observation_steps - 1, policy.action_steps
     for index in track(store.valid, "held-out demonstrations"):
@@ -130,8 +129,6 @@ def disturbed(policy: ChunkPolicy, kind: str, settings: Settings) -> Iterator[tu
 def _episode(
     policy: ChunkPolicy, environment: Environment, seed: int, settings: Settings
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from lfm_policy.policy.monitor import complete
-
     horizon, last = RecedingHorizon(policy, seed), None
     rows, step, judged = [environment.contract.flatten(environment.reset(seed))], 0, 0
     while judged < settings.decisions:

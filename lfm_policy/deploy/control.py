@@ -34,6 +34,10 @@ class ControlOptions(Frozen):
     seam: Seam = "switch"
     tolerance_ms: float = Field(default=10.0, gt=0)
     """Lateness of a command that counts as a missed deadline [ms]."""
+    alarm: float | None = None
+    """A monitor's score above this is recorded."""
+    alarm_stops: bool = False
+    """And pulls the emergency stop."""
 
 
 @dataclass
@@ -53,6 +57,9 @@ class Episode:
     """Chunks that never came."""
     held: int = 0
     """Ticks at which the robot was told to stay."""
+    scores: list[float] = field(default_factory=list)
+    """The monitor's, of each chunk that followed another."""
+    alarms: int = 0
     answer_ms: list[float] = field(default_factory=list)
     commands: list[np.ndarray] = field(default_factory=list)
     seams: list[int] = field(default_factory=list)
@@ -159,7 +166,8 @@ class ControlLoop:
 
     def _ask(self, step: int) -> None:
         running = self._timeline.running(step) if self._options.seam == "warm" else None
-        self._inference.ask(Request(step, self._horizon.history, self._horizon.noise, running))
+        remainder = self._timeline.remainder(step)
+        self._inference.ask(Request(step, self._horizon.history, self._horizon.noise, running, remainder))
         self._next_ask = step + self._policy.action_steps
 
     def _accept(self, answer: Answer, step: int) -> None:
@@ -177,6 +185,21 @@ class ControlLoop:
         self._horizon.chunks += 1
         episode.chunks, episode.nfe = episode.chunks + 1, episode.nfe + answer.nfe
         episode.answer_ms.append(1000 * answer.seconds)
+
+        if answer.score is not None:
+            self._watch(answer.score, step)
+
+    def _watch(self, score: float, step: int) -> None:
+        """Note the monitor's score."""
+        episode, alarm = self._episode, self._options.alarm
+        episode.scores.append(score)
+        if alarm is None or score <= alarm:
+            return
+        episode.alarms += 1
+        event = {"event": "unusual", "seed": episode.seed, "step": step}
+        self._record(event | {"score": round(score, 4), "alarm": round(alarm, 4)})
+        if self._options.alarm_stops:
+            self._gate.stop.pull(f"unusual: score {score:.4g}, alarm {alarm:.4g}")
 
     def _serve(self, tick: Tick) -> None:
         moment, pace = self._clock.now(), self._episode.pace
@@ -218,6 +241,7 @@ def describe(episode: Episode, policy: ChunkPolicy) -> dict[str, Any]:
         "lost": episode.lost,
         "held": episode.held,
         "refusals": dict(episode.refusals),
+        **({"alarms": episode.alarms, "score_max": round(max(episode.scores), 4)} if episode.scores else {}),
         "seam_jerk": seam and round(seam, 3),
         "inner_jerk": inner and round(inner, 3),
     }

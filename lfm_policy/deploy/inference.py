@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import ServingError
+from lfm_policy.policy.timeline import complete
 from lfm_policy.protocols import ChunkBatch, ChunkPolicy, WarmChunkPolicy
 
 
@@ -35,6 +36,8 @@ class Request:
     """float32 of the policy's noise_shape."""
     running: np.ndarray | None = None
     """The chunk to continue, (T, action_dim)."""
+    remainder: np.ndarray | None = None
+    """What the running chunk still promises, (m, action_dim), for a monitor."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,12 @@ class Answer:
     seconds: float
     """From the request to the answer, the added delay included [s]."""
     reason: str = ""
+    score: float | None = None
+    """How unusual the promised actions are under the new observation."""
 
 
+Judge = Callable[[np.ndarray, np.ndarray], float]
+"""(history, chunk) -> how unusual the chunk is; see policy/monitor.py."""
 Submit = Callable[[Callable[[], Answer]], "Future[Answer]"]
 
 
@@ -60,10 +67,17 @@ class Inference:
         policy: called from one thread only, never from two at once.
         delay: added latency and loss.
         submit: runs a call and returns its future; a thread of its own if None.
+        judge: scores every chunk that follows another; its time is part of the answer's.
     """
 
-    def __init__(self, policy: ChunkPolicy, delay: Delay | None = None, submit: Submit | None = None) -> None:
-        self._policy, self._delay = policy, delay or Delay()
+    def __init__(
+        self,
+        policy: ChunkPolicy,
+        delay: Delay | None = None,
+        submit: Submit | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        self._policy, self._delay, self._judge = policy, delay or Delay(), judge
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lfm-inference")
         self._submit: Submit = submit or self._thread.submit
         self._random = np.random.default_rng(self._delay.seed)
@@ -112,8 +126,12 @@ class Inference:
         except ServingError as error:
             return Answer(request, None, 0, time.monotonic() - started, str(error))
         time.sleep(self._delay.latency_ms / 1000)
-        chunk, reason = (None, "lost on the way (simulated)") if lost else (batch.actions[0], "")
-        return Answer(request, chunk, batch.nfe, time.monotonic() - started, reason)
+        if lost:
+            return Answer(request, None, 0, time.monotonic() - started, "lost on the way (simulated)")
+        chunk, score = batch.actions[0], None
+        if self._judge is not None and request.remainder is not None and np.isfinite(chunk).all():
+            score = self._judge(request.history, complete(request.remainder, chunk))
+        return Answer(request, chunk, batch.nfe, time.monotonic() - started, score=score)
 
     def _predict(self, request: Request) -> ChunkBatch:
         if request.running is None:

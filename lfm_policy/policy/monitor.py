@@ -157,11 +157,6 @@ class BestOf:
         return f"{self.policy.digest()}-best{self.count}"
 
 
-def complete(remainder: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    """The chunk (T, action_dim) that begins with what was promised (m, action_dim) and ends as the fresh one does."""
-    return np.concatenate([remainder, fresh[len(remainder) :]]).astype(np.float32)
-
-
 def auroc(usual: Sequence[float] | np.ndarray, unusual: Sequence[float] | np.ndarray) -> float:
     """Probability that an unusual score is above a usual one, ties counting half.
 

@@ -95,3 +95,8 @@ class Timeline:
     def _forget(self, step: int) -> None:
         while len(self._chunks) > 1 and self._chunks[0].end <= step:
             self._chunks.popleft()
+
+
+def complete(remainder: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """The chunk (T, action_dim) that begins with what was promised (m, action_dim) and ends as the fresh one does."""
+    return np.concatenate([remainder, fresh[len(remainder) :]]).astype(np.float32)

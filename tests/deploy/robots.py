@@ -109,7 +109,7 @@ def control(policy=None, robot=None, limits=FREE, clock=None, submit=at_once, se
     policy, robot = policy or Straight(), robot or Lockstep()
     gate = options.pop("gate", None) or Gate(CONTRACT, limits)
     record = options.pop("record", lambda event: None)
-    with Inference(policy, options.pop("delay", None), submit=submit) as inference:
+    with Inference(policy, options.pop("delay", None), submit, options.pop("judge", None)) as inference:
         loop = ControlLoop(
             policy, robot, inference, gate, ControlOptions(**options), record=record, clock=clock or FakeClock()
         )

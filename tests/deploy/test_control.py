@@ -13,6 +13,7 @@ from lfm_policy.deploy.inference import Delay, Inference
 from lfm_policy.deploy.robot import SimulatedRobot
 from lfm_policy.deploy.safety import EmergencyStop, Gate, Limits
 from lfm_policy.errors import ConfigError, ContractError, RolloutError, ServingError
+from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.protocols import ChunkBatch
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from tests.deploy.robots import FREE, FakeClock, Later, Lockstep, Taking, at_once, control
@@ -143,6 +144,36 @@ class TestSafety:
         assert 0 < episode.refusals["speed"] == episode.held < len(episode.commands)
         steps = np.linalg.norm(np.diff(episode.commands, axis=0), axis=1)
         assert steps.max() <= 2.5 / 20 + 1e-6
+
+
+class TestMonitor:
+    def test_scores_what_was_promised_under_the_newest_observation(self):
+        judged = []
+
+        def judge(history, chunk):
+            judged.append((history, chunk))
+            return float(len(judged))
+
+        events = []
+        episode = control(judge=judge, alarm=2.5, record=events.append)
+        assert len(judged) == len(episode.scores) == episode.chunks - 1, "the first chunk follows none"
+        history, chunk = judged[0]
+        assert (history.shape, chunk.shape) == ((2, 4), (8, 2))
+        np.testing.assert_allclose(chunk[1:4], control_chunk(101)[5:8], rtol=1e-6)
+        assert [event["event"] for event in events] == ["unusual"] * (episode.chunks - 3)
+        assert episode.alarms == episode.chunks - 3
+
+    def test_can_stop_the_robot(self):
+        episode = control(judge=lambda history, chunk: 1.0, alarm=0.5, alarm_stops=True)
+        assert episode.stopped == "unusual: score 1, alarm 0.5"
+        assert episode.chunks == 2
+
+
+def control_chunk(seed):
+    """The first chunk of an episode."""
+    horizon = RecedingHorizon(Straight(), seed)
+    horizon.observe(Lockstep().reset(seed).rows)
+    return Straight().predict(horizon.history[None], horizon.noise[None]).actions[0]
 
 
 class TestRefusals:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lfm_policy.errors import ConfigError
-from lfm_policy.policy.monitor import SCORES, BestOf, Monitor, Threshold, auroc, auroc_interval, complete
-from tests.policy.test_policy import DIM, _histories, _noise, _policy
+from lfm_policy.policy.monitor import SCORES, BestOf, Monitor, Threshold, auroc, auroc_interval
+from tests.policy.test_policy import _histories, _noise, _policy
 
 
 class TestAuroc:
@@ -116,8 +116,3 @@ class TestBestOf:
     def test_needs_a_choice(self):
         with pytest.raises(ConfigError, match="at least 2"):
             BestOf(_policy(), 1)
-
-
-def test_a_promise_is_completed_by_the_fresh_chunk():
-    assert complete(np.zeros((3, 2)), np.ones((5, 2)))[:, 0].tolist() == [0, 0, 0, 1, 1]
-    assert DIM == 19

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lfm_policy.policy.timeline import Timeline
+from lfm_policy.policy.timeline import Timeline, complete
 
 
 def chunk(number: int, length: int = 8) -> np.ndarray:
@@ -47,3 +47,10 @@ def test_the_running_chunk_is_shifted_and_ends_standing():
     assert timeline.running(7) is None
     timeline.clear()
     assert timeline.at(0) is None
+
+
+def test_a_promise_is_completed_by_the_fresh_chunk():
+    timeline = Timeline(2)
+    timeline.add(chunk(0), 0)
+    assert complete(timeline.remainder(4), chunk(1))[:, 0].tolist() == [4, 5, 6, 7, 104, 105, 106, 107]
+    assert timeline.remainder(7) is None, "nothing was promised for this step"
