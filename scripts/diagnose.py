@@ -86,9 +86,12 @@ def run_settings(folder: Path, path: Path | None) -> TrainSettings:
         raise CheckpointError(f"{folder} has no trainer.json: give the folder of a run of scripts/train.py")
     record = dict(read_json(folder / "trainer.json")["fingerprint"])
     record.pop("source", None)
-    if record.get("data", {}).get("kind") == "windows":
+    record["data"] = {"kind": "windows", **record.get("data", {})}  # the first runs had no other kind, nor its name
+    if record["data"]["kind"] != "density":
         if path is None:
-            raise ConfigError("a policy is measured on its demonstrations: path=FOLDER.zarr, a prepared data set")
+            raise ConfigError(
+                "a chain is measured on its data: path=FOLDER.zarr, a policy's prepared data set, or a table's file"
+            )
         record["data"] = record["data"] | {"path": str(path)}
     run = parse(TrainSettings, record | {"out": str(folder.parent), "logging": {}}, f"{folder}/trainer.json")
     if run.flow.diffusion is not None:
