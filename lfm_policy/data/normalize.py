@@ -1,6 +1,7 @@
 """Affine normalisers, x_normalised = x * scale + offset per dimension; the statistics travel with the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,44 @@ def position_columns(action_dim: int) -> list[int]:
     return [arm + axis for arm in range(0, action_dim, ARM_WIDTH) for axis in range(3)]
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How samples of width D lie: in double precision, (D,) each."""
+
+    count: int
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, blocks: Iterable[Tensor | np.ndarray]) -> "Spread":
+        """Of the samples in all blocks (S_i, D) together, one block in memory at a time.
+
+        Raises:
+            DataError: no sample, or one that is not finite.
+        """
+        found = None
+        for block in blocks:
+            if len(block):
+                x = _samples(block)
+                part = cls(len(x), x.mean(dim=0), x.std(dim=0, correction=0), x.amin(dim=0), x.amax(dim=0))
+                found = part if found is None else found._joined(part)
+        if found is None:
+            raise DataError(
+                "a normaliser is fitted on samples, found none: the data have no rows in the training split"
+            )
+        return found
+
+    def _joined(self, other: "Spread") -> "Spread":
+        """Moments of two parts together (Chan, Golub and LeVeque, 1983)."""
+        count, share = self.count + other.count, other.count / (self.count + other.count)
+        apart = other.mean - self.mean
+        variance = torch.lerp(self.std.square(), other.std.square(), share) + share * (1 - share) * apart.square()
+        low, high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
+        return Spread(count, self.mean + share * apart, variance.sqrt(), low, high)
+
+
 class AffineNormalizer(nn.Module):
     """A fixed affine map per dimension, kept in the module's state. Until it is fitted or loaded, using it is an error.
 
@@ -51,31 +90,30 @@ class AffineNormalizer(nn.Module):
         self.register_load_state_dict_post_hook(_read_fitted)
 
     @classmethod
-    def standard(cls, x: Tensor) -> "AffineNormalizer":
+    def standard(cls, x: Tensor | Spread) -> "AffineNormalizer":
         """Zero mean, unit standard deviation per dimension of x (S, D); nearly constant ones are only centred."""
-        x = _samples(x)
-        std = x.std(dim=0, correction=0)
-        scale = torch.where(std < CONSTANT, 1.0, 1 / std)
-        return cls._of(scale, -x.mean(dim=0) * scale)
+        spread = _spread(x)
+        scale = torch.where(spread.std < CONSTANT, 1.0, 1 / spread.std)
+        return cls._of(scale, -spread.mean * scale)
 
     @classmethod
-    def scalar(cls, x: Tensor) -> "AffineNormalizer":
+    def scalar(cls, x: Tensor | Spread) -> "AffineNormalizer":
         """One factor 1 / max|x| for all dimensions of x (S, D), Diffusion Policy's choice for observations."""
-        x = _samples(x)
-        largest = x.abs().max()
-        scale = torch.ones_like(x[0]) if largest < CONSTANT else torch.full_like(x[0], 1 / largest.item())
+        spread = _spread(x)
+        largest = torch.maximum(spread.low.abs(), spread.high.abs()).max()
+        scale = torch.ones_like(spread.low) if largest < CONSTANT else torch.full_like(spread.low, 1 / largest.item())
         return cls._of(scale, torch.zeros_like(scale))
 
     @classmethod
-    def min_max(cls, x: Tensor, columns: Sequence[int] | None = None) -> "AffineNormalizer":
+    def min_max(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":
         """The range of x (S, D) to [-1, 1] on `columns` (all when None), the identity on the others."""
-        x = _samples(x)
-        low, high = x.amin(dim=0), x.amax(dim=0)
+        spread = _spread(x)
+        low, high = spread.low, spread.high
         varies = high - low >= CONSTANT
         scale = torch.where(varies, 2 / (high - low), 1.0)
         offset = -(high + low) / 2 * scale
         if columns is not None:
-            others = torch.ones(x.shape[1], dtype=torch.bool)
+            others = torch.ones(len(low), dtype=torch.bool)
             others[list(columns)] = False
             scale[others], offset[others] = 1.0, 0.0
         return cls._of(scale, offset)
@@ -124,6 +162,10 @@ class AffineNormalizer(nn.Module):
 def _read_fitted(module: nn.Module, _: Any) -> None:
     assert isinstance(module, AffineNormalizer)
     module._ready = bool(module.fitted)
+
+
+def _spread(x: Tensor | Spread) -> Spread:
+    return x if isinstance(x, Spread) else Spread.of([_samples(x)])
 
 
 def _samples(x: Tensor | np.ndarray) -> Tensor:

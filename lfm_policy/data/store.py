@@ -1,7 +1,7 @@
 """The prepared data set: a zarr 3 group that holds the contract, the provenance and the flat arrays of all episodes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from lfm_policy.files import atomic_directory
 FORMAT = "lfm-data/1"
 CHUNK_ROWS = 2_048
 SHARD_ROWS = 64 * CHUNK_ROWS
+BLOCK_ROWS = 32 * CHUNK_ROWS
+"""Rows that are read at once."""
 
 Split = Literal["train", "valid"]
 
@@ -69,14 +71,28 @@ class Store:
         Raises:
             DataError: part of the store is missing or damaged.
         """
+        observation, action = zip(*self.blocks(split), strict=True)
+        return np.concatenate(observation), np.concatenate(action), self.ends(split)
+
+    def blocks(self, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The rows of a split in order, (observation, action) of up to BLOCK_ROWS at a time; some may have none.
+
+        Raises:
+            DataError: part of the store is missing or damaged.
+        """
+        rows = np.repeat(self._chosen(split), np.diff(self.episode_end, prepend=0))
+        for start in range(0, self.steps, BLOCK_ROWS):
+            part = slice(start, min(start + BLOCK_ROWS, self.steps))
+            yield self._rows(self.observation, part)[rows[part]], self._rows(self.action, part)[rows[part]]
+
+    def ends(self, split: Split) -> np.ndarray:
+        """int64 (E',): the row after each episode's last, among the rows of the split."""
+        return np.cumsum(np.diff(self.episode_end, prepend=0)[self._chosen(split)])
+
+    def _chosen(self, split: Split) -> np.ndarray:
         chosen = np.zeros(len(self), dtype=bool)
         chosen[self.train if split == "train" else self.valid] = True
-        length = np.diff(self.episode_end, prepend=0)
-        rows = np.repeat(chosen, length)
-        everything = slice(0, self.steps)
-        observation = self._rows(self.observation, everything)[rows]
-        action = self._rows(self.action, everything)[rows]
-        return observation, action, np.cumsum(length[chosen])
+        return chosen
 
     def _rows(self, array: "zarr.Array[Any]", rows: slice) -> np.ndarray:
         try:

@@ -50,15 +50,9 @@ class Windows:
         Raises:
             DataError: the store is damaged or the split has no window.
         """
-        observation, action, episode_end = (torch.from_numpy(array) for array in store.read(split))
-        rows = window_rows(episode_end, horizon, observation_steps, action_steps)
-        if len(rows) == 0:
-            raise DataError(
-                f"split '{split}' of {store.path} has no window: {len(episode_end)} episode(s), {len(action)} steps; "
-                f"a window of horizon {horizon} needs an episode of at least "
-                f"{horizon - observation_steps - action_steps + 2} steps"
-            )
-        return cls(observation, action, rows, observation_steps)
+        index = WindowIndex.from_store(store, split, horizon, observation_steps, action_steps)
+        observation, action, _ = (torch.from_numpy(array) for array in store.read(split))
+        return cls(observation, action, index.rows(torch.arange(len(index))), observation_steps)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,26 +71,64 @@ class Windows:
         )
 
 
-def window_rows(
-    episode_end: Int[Tensor, "E"], horizon: int, observation_steps: int, action_steps: int
-) -> Int[Tensor, "W T"]:
-    """Rows of every window, in order of episode and start; those outside the episode are clamped to its ends.
+@dataclass(frozen=True)
+class WindowIndex:
+    """Where every window lies, in order of episode and start: a few numbers an episode."""
 
-    Args:
-        episode_end: for each episode, the row after its last one.
-        horizon: T, rows of a window.
-        observation_steps: To; windows start up to To - 1 rows early.
-        action_steps: Ta; windows end up to Ta - 1 rows late.
-    """
-    if not (1 <= observation_steps <= horizon and 1 <= action_steps <= horizon - observation_steps + 1):
-        raise DataError(
-            "windows need 1 <= observation_steps and observation_steps + action_steps <= horizon + 1, found "
-            f"horizon {horizon}, observation_steps {observation_steps}, action_steps {action_steps}"
-        )
-    begin = torch.cat([episode_end.new_zeros(1), episode_end[:-1]])
-    count = (episode_end - begin - horizon + observation_steps + action_steps - 1).clamp(min=0)
-    episode = torch.repeat_interleave(count)
-    first_window = count.cumsum(0) - count
-    start = begin[episode] - (observation_steps - 1) + torch.arange(len(episode)) - first_window[episode]
-    rows = start[:, None] + torch.arange(horizon)
-    return rows.clamp(min=begin[episode, None], max=episode_end[episode, None] - 1)
+    begin: Int[Tensor, "E"]
+    """First row of each episode."""
+    end: Int[Tensor, "E"]
+    """The row after its last."""
+    after: Int[Tensor, "E"]
+    """Windows of this and all earlier episodes."""
+    horizon: int
+    observation_steps: int
+
+    @classmethod
+    def of(
+        cls, episode_end: Int[Tensor, "E"], horizon: int, observation_steps: int, action_steps: int
+    ) -> "WindowIndex":
+        """The windows of episodes.
+
+        Args:
+            episode_end: for each episode, the row after its last one.
+            horizon: T, rows of a window.
+            observation_steps: To; windows start up to To - 1 rows early.
+            action_steps: Ta; windows end up to Ta - 1 rows late.
+        """
+        if not (1 <= observation_steps <= horizon and 1 <= action_steps <= horizon - observation_steps + 1):
+            raise DataError(
+                "windows need 1 <= observation_steps and observation_steps + action_steps <= horizon + 1, found "
+                f"horizon {horizon}, observation_steps {observation_steps}, action_steps {action_steps}"
+            )
+        begin = torch.cat([episode_end.new_zeros(1), episode_end[:-1]])
+        count = (episode_end - begin - horizon + observation_steps + action_steps - 1).clamp(min=0)
+        return cls(begin, episode_end, count.cumsum(0), horizon, observation_steps)
+
+    @classmethod
+    def from_store(
+        cls, store: Store, split: Split, horizon: int, observation_steps: int, action_steps: int
+    ) -> "WindowIndex":
+        """The windows of one split. Raises DataError when it has none."""
+        episode_end = torch.from_numpy(store.ends(split))
+        index = cls.of(episode_end, horizon, observation_steps, action_steps)
+        if len(index) == 0:
+            steps = int(episode_end[-1]) if len(episode_end) else 0
+            raise DataError(
+                f"split '{split}' of {store.path} has no window: {len(episode_end)} episode(s), {steps} steps; "
+                f"a window of horizon {horizon} needs an episode of at least "
+                f"{horizon - observation_steps - action_steps + 2} steps"
+            )
+        return index
+
+    def __len__(self) -> int:
+        return int(self.after[-1]) if len(self.after) else 0
+
+    def rows(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B T"]:
+        """Rows of the windows at `index`; those outside the episode are clamped to its ends."""
+        episode = torch.searchsorted(self.after, index, right=True)
+        begin, end = self.begin[episode], self.end[episode]
+        before = torch.where(episode > 0, self.after[episode - 1], 0)
+        start = begin - (self.observation_steps - 1) + index - before
+        rows = start[:, None] + torch.arange(self.horizon)
+        return rows.clamp(min=begin[:, None], max=end[:, None] - 1)

@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lfm_policy.data.normalize import AffineNormalizer, position_columns
+from lfm_policy.data.normalize import AffineNormalizer, Spread, position_columns
 from lfm_policy.data.store import Split, Store, open_store
+from lfm_policy.data.stream import StreamedWindows
 from lfm_policy.data.windows import Windows
+from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Pool, Sample
 from lfm_policy.policy import LFMPolicy, PolicySpec
 from lfm_policy.training.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
 from lfm_policy.training.settings import TrainSettings, WindowData
+
+RESIDENT_BYTES = 2 << 30
+"""Larger data are read from disk as they are asked for, unless the settings decide."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,24 @@ class WindowPool:
         """The windows at `index` (B,): x (B, T, A), cond (B, To * D)."""
         batch = self.windows.gather(index)
         return Sample(batch.action, batch.observation.flatten(1))
+
+
+@dataclass(frozen=True)
+class StreamedPool:
+    """`WindowPool` for data that stay on disk; the same samples, bit for bit."""
+
+    windows: StreamedWindows
+    policy: LFMPolicy
+    """Normalises, on its device."""
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def take(self, index: Tensor) -> Sample:
+        """The windows at `index` (B,): x (B, T, A), cond (B, To * D)."""
+        batch, device = self.windows.gather(index.cpu()), self.policy.device
+        observation = self.policy.observation_normalizer.normalize(batch.observation.to(device))
+        return Sample(self.policy.action_normalizer.normalize(batch.action.to(device)), observation.flatten(1))
 
 
 def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.device) -> Experiment[LFMPolicy]:
@@ -67,7 +90,7 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
         diffusion=flow.diffusion,
     )
     policy = LFMPolicy(spec, store.contract)
-    observation, action, _ = (torch.from_numpy(array) for array in store.read("train"))
+    observation, action = (Spread.of(block[part] for block in store.blocks("train")) for part in (0, 1))
     fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
     policy.observation_normalizer = fit(observation)
     columns = None if store.contract.rotation == "none" else position_columns(store.contract.action_dim)
@@ -76,9 +99,21 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
 
 
 def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
-    """The windows of one split, normalised and diffused as `policy` wants them, on its device."""
-    windows = Windows.from_store(store, split, data.horizon, data.observation_steps, data.action_steps)
-    windows = windows.to(policy.device)
+    """The windows of one split, normalised and diffused as `policy` wants them, on its device.
+
+    Raises:
+        ConfigError: data that stay on disk are to be diffused.
+    """
+    cut = (split, data.horizon, data.observation_steps, data.action_steps)
+    diffusion = policy.spec.initial_diffusion
+    if data.resident is False and diffusion:
+        raise ConfigError(
+            f"flow.initial_diffusion={diffusion} draws its noise once for all windows, which must then be in memory: "
+            "use data.resident=true, or flow.initial_diffusion=0"
+        )
+    if not (resident(data, store) or diffusion):
+        return StreamedPool(StreamedWindows.from_store(store, *cut), policy)
+    windows = Windows.from_store(store, *cut).to(policy.device)
     pool = WindowPool(
         Windows(
             policy.observation_normalizer.normalize(windows.observation),
@@ -87,4 +122,10 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
             windows.observation_steps,
         )
     )
-    return with_diffusion(pool, policy.spec.initial_diffusion, seed=0)
+    return with_diffusion(pool, diffusion, seed=0)
+
+
+def resident(data: WindowData, store: Store) -> bool:
+    """Whether the windows are held in memory: as the settings say, or where they take at most RESIDENT_BYTES."""
+    row = 4 * (store.contract.observation_dim + store.contract.action_dim) + 8 * data.horizon
+    return store.steps * row <= RESIDENT_BYTES if data.resident is None else data.resident

@@ -22,6 +22,8 @@ class WindowData(Frozen):
     action_steps: int = Field(default=8, ge=1)
     observation_normalizer: Literal["standard", "scalar"] = "standard"
     """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
+    resident: bool | None = None
+    """Whether windows are held in memory (on the GPU of a GPU run) or read from disk; by their size when None."""
 
 
 class DensityData(Frozen):
@@ -147,4 +149,5 @@ class TrainSettings(Frozen):
         """All that decides the trained weights, but for the data themselves."""
         others = ("out", "threads", "parallel", "checkpoint_seconds", "snapshots", "logging")
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
-        return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "test", "valid"}})
+        of_data = {"path", "resident", "test", "valid"}
+        return self.model_dump(mode="json", exclude=elsewhere | {"data": of_data})

@@ -4,8 +4,13 @@ import torch
 
 from lfm_policy.data.contract import ArmController, Contract, ObservationKey
 from lfm_policy.data.store import Episode, open_store, write_store
-from lfm_policy.data.windows import Windows, window_rows
+from lfm_policy.data.windows import WindowIndex, Windows
 from lfm_policy.errors import DataError
+
+
+def window_rows(*arguments):
+    index = WindowIndex.of(*arguments)
+    return index.rows(torch.arange(len(index)))
 
 
 def brute_force(lengths, horizon, observation_steps, action_steps):

@@ -196,3 +196,19 @@ def test_snapshots_are_the_averaged_policy_along_the_run(tmp_path: Path, monkeyp
     digests = [LFMPolicy.from_pretrained(folder).digest() for folder in folders]
     assert digests[-1] == LFMPolicy.from_pretrained(tmp_path / "run").digest()
     assert len(set(digests)) == 3
+
+
+def test_data_read_from_disk_train_the_same_weights(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also where the run goes on from a checkpoint of the one in memory."""
+    common = (f"data.path={store}", "steps=4", "checkpoint_seconds=0")
+    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'held'}", "data.resident=true")
+    with pytest.raises(Killed):
+        _run_until(monkeypatch, 2, *common, f"out={tmp_path / 'streamed'}", "data.resident=true")
+    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'streamed'}", "data.resident=false")
+    _assert_same_run(tmp_path / "held", tmp_path / "streamed")
+    with pytest.raises(ConfigError, match="must then be in memory"):
+        _run_until(
+            monkeypatch, None, *common, f"out={tmp_path / 'x'}", "data.resident=false", "flow.initial_diffusion=0.01"
+        )
