@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lfm_policy import networks
 from lfm_policy.data.contract import Frozen
 from lfm_policy.data.normalize import AffineNormalizer
+from lfm_policy.data.whiten import WhiteningNormalizer
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.flow import FlowChain, Hutchinson, Interpolant, Likelihood, Schedule, Solver, log_prob
@@ -39,6 +40,8 @@ class FlowSpec(Frozen):
     """One network for all blocks."""
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time δ for which the data were diffused; the density is that of x + sqrt(e^{2δ} - 1) z in normalised units."""
+    whitened: bool = False
+    """Normalised in the data's principal axes."""
 
 
 class FlowModel(nn.Module):
@@ -56,7 +59,7 @@ class FlowModel(nn.Module):
         options = {"share": spec.share, "own_only": not trust_code}
         blocks = networks.build_blocks(spec.network, schedule.blocks, **options, dim=spec.dim)
         self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
-        self.normalizer = AffineNormalizer(spec.dim)
+        self.normalizer = (WhiteningNormalizer if spec.whitened else AffineNormalizer)(spec.dim)
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +86,7 @@ class FlowModel(nn.Module):
 
     def digest(self) -> str:
         """Hash of all that decides what the model does: specification and weights."""
-        return digest(self.spec.model_dump_json(), self)
+        return digest(self.spec.model_dump_json(exclude_defaults=True), self)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors, atomically."""

@@ -17,7 +17,8 @@ from lfm_policy.training.density import density_experiment
 from lfm_policy.training.experiment import Experiment, evaluation_loss
 from lfm_policy.training.loop import Trainer
 from lfm_policy.training.robot import robot_experiment
-from lfm_policy.training.settings import DensityData, TrainSettings, WindowData
+from lfm_policy.training.settings import DensityData, TabularData, TrainSettings, WindowData
+from lfm_policy.training.tabular import tabular_experiment
 
 
 def main(settings: TrainSettings) -> None:
@@ -53,6 +54,8 @@ def new_experiment(settings: TrainSettings, device: torch.device) -> Experiment[
             return robot_experiment(settings, data, device)
         case DensityData() as data:
             return density_experiment(settings, data, device)
+        case TabularData() as data:
+            return tabular_experiment(settings, data, device)
 
 
 def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Trainer) -> dict[str, Any]:

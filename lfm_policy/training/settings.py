@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lfm_policy.data import densities
+from lfm_policy.data import densities, tabular
 from lfm_policy.data.contract import Frozen
 from lfm_policy.flow import Interpolant, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import Coupling, Mode
@@ -46,6 +46,22 @@ class DensityData(Frozen):
         if (self.density == "mask") != (self.mask is not None):
             raise ValueError(f"density 'mask', and no other, needs mask=FILE; found {self.density}, mask={self.mask}")
         return self
+
+
+class TabularData(Frozen):
+    """A table for density estimation, prepared as in MAF (Papamakarios et al. 2017)."""
+
+    kind: Literal["tabular"] = "tabular"
+    table: tabular.Name
+    path: str
+    noise_seed: int = Field(default=0, ge=0)
+    """Of the dequantisation of patches."""
+    normalizer: Literal["identity", "standard", "whiten"] = "identity"
+    test: int | None = Field(default=None, ge=2)
+    """Points on which the negative log-likelihood is measured; all when None."""
+    valid: int | None = Field(default=None, ge=2)
+    probes: int | None = Field(default=None, ge=1)
+    """Of Hutchinson's estimate of the divergence; exact when None."""
 
 
 class FlowSettings(Frozen):
@@ -103,7 +119,7 @@ class TrainSettings(Frozen):
     """CPU threads of one operation."""
     parallel: int | None = Field(default=None, ge=1)
     """Blocks whose gradients are computed side by side, a thread each; as many as cores by default, one on a GPU."""
-    data: Annotated[WindowData | DensityData, Field(discriminator="kind")]
+    data: Annotated[WindowData | DensityData | TabularData, Field(discriminator="kind")]
     network: dict[str, Any]
     global_network: dict[str, Any]
     """The one network with as many parameters as the whole chain: of one block, or shared by all."""
@@ -149,5 +165,5 @@ class TrainSettings(Frozen):
         """All that decides the trained weights, but for the data themselves."""
         others = ("out", "threads", "parallel", "checkpoint_seconds", "snapshots", "logging")
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
-        of_data = {"path", "resident", "test", "valid"}
+        of_data = {"path", "resident", "test", "valid", "probes"}
         return self.model_dump(mode="json", exclude=elsewhere | {"data": of_data})
