@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from lfm_policy.policy.monitor import Monitor, Threshold
 
 
+BATCH = 32
+"""Chunks in one call."""
+
+
 class Settings(Frozen):
     """See config/monitor.yaml."""
 
@@ -97,21 +101,28 @@ def main(settings: Settings) -> None:
 
 def held_out(policy: ChunkPolicy, store: "Store") -> Decisions:
     """Decisions in the demonstrations that were not trained on, a chunk's length apart."""
-    histories, chunks = [], []
+    histories, noises, follows = [], [], []
     before, count = policy.observation_steps - 1, policy.action_steps
-    for index in track(store.valid, "held-out demonstrations"):
-        rows = store.episode(int(index)).observation
-        horizon, last = RecedingHorizon(policy, int(index)), None
+    for index in store.valid:
+        rows, horizon = store.episode(int(index)).observation, RecedingHorizon(policy, int(index))
         for step in range(0, len(rows), count):
             horizon.observe(rows[max(0, step - before) : step + 1])
-            chunk = policy.predict(horizon.history[None], horizon.noise[None]).actions[0]
-            if last is not None:
-                histories.append(horizon.history)
-                chunks.append(complete(last[count:], chunk))
-            horizon.chunks, last = horizon.chunks + 1, chunk
-    if not chunks:
+            histories.append(horizon.history)
+            noises.append(horizon.noise)
+            follows.append(step > 0)
+            horizon.chunks += 1
+    if not any(follows):
         raise ConfigError(f"{store.path} holds no held-out demonstration of more than one chunk: prepare it with valid")
-    return Decisions(np.stack(histories), np.stack(chunks))
+    parts = [slice(first, first + BATCH) for first in range(0, len(histories), BATCH)]
+    chunks = np.concatenate(
+        [
+            policy.predict(np.stack(histories[part]), np.stack(noises[part])).actions
+            for part in track(parts, "held-out demonstrations")
+        ]
+    )
+    later = np.flatnonzero(follows)
+    promised = [complete(chunks[k - 1, count:], chunks[k]) for k in later]
+    return Decisions(np.stack(histories)[later], np.stack(promised))
 
 
 def disturbed(policy: ChunkPolicy, kind: str, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -149,7 +160,7 @@ def _stacked(decisions: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 
 def _worst(monitor: "Monitor", run: Decisions, decisions: int) -> np.ndarray:
     """The highest score of each episode."""
-    parts = [slice(first, first + 32) for first in range(0, len(run.chunks), 32)]
+    parts = [slice(first, first + BATCH) for first in range(0, len(run.chunks), BATCH)]
     scores = [monitor.scores(run.histories[part], run.chunks[part]) for part in track(parts, monitor.score)]
     return np.concatenate(scores).reshape(-1, decisions).max(axis=1)
 
