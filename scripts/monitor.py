@@ -4,7 +4,7 @@
 
 Alarm levels are quantiles over the held-out demonstrations. Then episodes are run undisturbed, with the object moved
 halfway, with the observation in the wrong order and with a frozen sensor, and the same decisions of each are scored.
-Leaves summary.json, thresholds.json (for scripts/control.py monitor=) and scores.npz in the output folder.
+Leaves summary.json, thresholds.json (for scripts/control.py monitor=) and scores.json in the output folder.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from rich.table import Table
 import lfm_envs
 from lfm_envs.perturbed import Perturbation, Perturbed
 from lfm_policy.errors import ConfigError
-from lfm_policy.files import atomic_file, write_json
+from lfm_policy.files import write_json
 from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.policy.timeline import complete
 from lfm_policy.protocols import ChunkPolicy, Environment
@@ -83,17 +83,16 @@ def main(settings: Settings) -> None:
     runs = {kind: Decisions(*_stacked(list(disturbed(policy, kind, settings)))) for kind in kinds}
     results: dict[str, Any] = {}
     levels: dict[str, Any] = {}
-    scored: dict[str, np.ndarray] = {}
+    scored: dict[str, Any] = {}
     for name in SCORES:
         monitor = Monitor(policy, name, settings.draws)
         threshold = Threshold.calibrate(monitor, monitor.scores(calm.histories, calm.chunks), settings.quantile)
         found = {kind: _worst(monitor, run, settings.decisions) for kind, run in runs.items()}
-        scored |= {f"{name}_{kind}": values for kind, values in found.items()}
+        scored[name] = {kind: values.tolist() for kind, values in found.items()}
         results[name] = _judged(found, threshold) | {"ms": _milliseconds(monitor, calm)}
         levels[name] = threshold.model_dump(mode="json")
     write_json(settings.out / "thresholds.json", levels)
-    with atomic_file(settings.out / "scores.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, **scored)
+    write_json(settings.out / "scores.json", scored)
     summary = {"task": policy.contract.environment, "checkpoint": policy.digest(), "scores": results}
     write_json(settings.out / "summary.json", summary | {"settings": settings.model_dump(mode="json")})
     show(results, kinds)

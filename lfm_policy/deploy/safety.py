@@ -138,7 +138,7 @@ class Gate:
             raise ConfigError(f"a workspace in space needs positions in it, found {contract.action_dim} numbers")
         self.limits, self.stop = limits, stop or EmergencyStop()
         self._contract, self._rate, self._report = contract, rate_hz or contract.control_hz, report
-        self.refused: Counter[Reason] = Counter()
+        self.refused: Counter[str] = Counter()
         self._path: deque[np.ndarray] = deque(maxlen=3)
 
     def reset(self, observation: np.ndarray) -> None:

@@ -44,7 +44,8 @@ class Monitor:
             raise ConfigError(f"score '{score}': {draws} draw(s) are too few")
         if policy.spec.diffusion is not None and score != "variance":
             raise ConfigError(f"score '{score}' needs a flow, found {policy.spec.diffusion}: use score 'variance'")
-        self.policy, self.score, self.draws = policy, score, draws
+        self.policy, self.draws = policy, draws
+        self.score: Score = score
         generator = torch.Generator().manual_seed(seed)
         self._noise = torch.randn(draws, 2, *policy.noise_shape, generator=generator)
         self._probes = _OneEach(signs=self._noise[:, 0].sign())
