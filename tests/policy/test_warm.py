@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from lfm_policy.errors import ConfigError
+from lfm_policy.flow import FlowChain, Schedule, Solver
+from lfm_policy.policy.motion import seam_jerk
 from lfm_policy.policy.warm import WarmStart
 from lfm_policy.protocols import WarmChunkPolicy
+from lfm_policy.rollout.link import Link, LinkedHorizon
 from tests.flow.gaussian import Gaussian, exact_chain
 from tests.policy.test_policy import _histories, _noise, _policy
 
@@ -23,8 +26,6 @@ class _Unconditional(torch.nn.Module):
 @pytest.fixture
 def gaussian():
     """A policy whose chunks are N(1.5, 0.4²) in each number, through three exact blocks."""
-    from lfm_policy.flow import FlowChain, Schedule, Solver
-
     policy, law = _policy(), Gaussian(1.5, 0.4)
     schedule = Schedule((0.15, 0.2))
     exact = exact_chain(law, schedule, Solver("rk4", 10))
@@ -52,6 +53,45 @@ class TestLaw:
         gaps = [np.abs(WarmStart(policy, n).resume(_histories(50), noise, running).actions - running) for n in (1, 2)]
         cold = np.abs(policy.predict(_histories(50), noise).actions - running)
         assert gaps[0].mean() < gaps[1].mean() < cold.mean()
+
+
+class _Level(torch.nn.Module):
+    """Exact block for chunks that are nearly constant, at a level N(0, 0.3²) which each chunk draws anew."""
+
+    def __init__(self, level: torch.nn.Module, rest: torch.nn.Module) -> None:
+        super().__init__()
+        self.level, self.rest = level, rest
+
+    def forward(self, x, t, cond):
+        flat = x.flatten(1)
+        mean, root = flat.mean(1, keepdim=True), flat.shape[1] ** 0.5
+        return (self.level(mean * root, t, None) / root + self.rest(flat - mean, t, None)).view_as(x)
+
+
+@pytest.mark.parametrize("link", [Link(seam="warm"), Link(seam="warm", inference="async", latency_steps=2)])
+def test_the_seam_is_smoother_than_a_plain_switch(link):
+    policy, schedule, solver = _policy(), Schedule((0.15, 0.2)), Solver("rk4", 10)
+    laws = (Gaussian(0.0, 0.3 * 160**0.5), Gaussian(0.0, 0.001))
+    blocks = zip(*(exact_chain(law, schedule, solver).blocks for law in laws), strict=True)
+    policy.chain = FlowChain([_Level(*pair) for pair in blocks], schedule, solver=solver)
+    policy.action_normalizer.scale.fill_(1.0)
+    policy.action_normalizer.offset.zero_()
+    switch = _seam_jerk(policy, link.model_copy(update={"seam": "switch"}))
+    assert _seam_jerk(WarmStart(policy, 1), link) < 0.5 * switch
+
+
+def _seam_jerk(policy, link):
+    horizon = LinkedHorizon(policy, 0, link)
+    horizon.observe(np.zeros((1, policy.contract.observation_dim), np.float32))
+    actions, seams = [], []
+    for _ in range(12):
+        running = horizon.running
+        given = (horizon.history[None], horizon.noise[None])
+        batch = policy.predict(*given) if running is None else policy.resume(*given, running[None])
+        begun = sum(map(len, actions))
+        actions.append(horizon.executed(batch.actions[0]))
+        seams.append(begun + horizon.seam)
+    return seam_jerk(policy.contract, np.concatenate(actions), seams)[0]
 
 
 def test_costs_its_blocks_only():
