@@ -17,11 +17,11 @@ from lfm_policy.training.settings import TrainSettings
 
 
 class Reporter:
-    """Progress, metrics and the closing table of one run."""
+    """Progress, metrics and the closing table of one run; `quiet` ones only write."""
 
-    def __init__(self, settings: TrainSettings | DistillSettings) -> None:
+    def __init__(self, settings: TrainSettings | DistillSettings, quiet: bool = False) -> None:
         self.settings, self.out = settings, Path(settings.out)
-        self.console = Console()
+        self.console = Console(quiet=quiet)
 
     def begin(self, trainer: Trainer, resumed: bool) -> None:
         """Open log and progress where the run stands."""
@@ -29,7 +29,7 @@ class Reporter:
             self.console.print(f"continuing {self.out} at step {trainer.done} of {trainer.total}", highlight=False)
         config, logging = self.settings.model_dump(mode="json"), self.settings.logging
         self._log = RunLog(self.out, config, logging, trainer.done, self.settings.name)
-        self._progress = TrainingProgress(trainer.total, trainer.done)
+        self._progress = TrainingProgress(trainer.total, trainer.done, self.console)
 
     def __call__(self, report: StepReport) -> None:
         """`Trainer.on_step`."""
@@ -66,13 +66,14 @@ def parallel_blocks(wanted: int | None, device: torch.device) -> int:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one.
+    """The device called `name`; "auto" is a GPU where there is one, of several the one that torchrun means.
 
     Raises:
         ConfigError: it cannot be used here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        gpu = f"cuda:{rank}" if (rank := os.environ.get("LOCAL_RANK")) else "cuda"
+        return torch.device(gpu if torch.cuda.is_available() else "cpu")
     try:
         return torch.zeros(0, device=name).device
     except (RuntimeError, AssertionError) as error:

@@ -61,6 +61,9 @@ class Phase:
     steps: int
     warm_start: bool = False
     """Begin from the weights of the block before."""
+    drawn: tuple[int, ...] = ()
+    """Blocks to draw batches for, where that is more than `blocks`: these are then trained on the same batches as in a
+    phase that trains all of them."""
 
 
 def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Phase, ...]:
@@ -105,6 +108,7 @@ def fit(
     batch: int,
     time_law: TimeLaw = TimeLaw(),
     coupling: Coupling = "dependent",
+    rows: slice = slice(None),
 ) -> None:
     """Fit every block of `chain` (Algorithm 1).
 
@@ -117,6 +121,7 @@ def fit(
         batch: samples in one update.
         time_law: the law of t.
         coupling: of a block's two ends.
+        rows: of each batch, those that the losses are of: the part of one process among several.
 
     Raises:
         ValueError: a coupling other than "dependent" with conditions, which both ends must share.
@@ -138,8 +143,10 @@ def fit(
         def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
             sample = _draw(samples(phase), batch, generator)
             partner = _partner(samples(phase), sample, coupling, generator)
-            for n in phase.blocks:
-                yield draw_loss(chain, n, sample, phase.source, time_law, generator, partner)
+            for n in phase.drawn or phase.blocks:
+                loss = draw_loss(chain, n, sample, phase.source, time_law, generator, partner, rows)
+                if n in phase.blocks:
+                    yield loss
 
         optimise(k, phase, losses)
 
@@ -152,14 +159,19 @@ def draw_loss(
     time_law: TimeLaw,
     generator: torch.Generator,
     partner: Sample | None = None,
+    rows: slice = slice(None),
 ) -> Loss:
-    """Block n's matching loss: its left end from `sample`, its right end one OU step from there or from `partner`."""
+    """Block n's matching loss: its left end from `sample`, its right end one OU step from there or from `partner`.
+
+    All of the batch is drawn; the loss is that of `rows`.
+    """
     left = start = _left_end(chain, n, sample.x, source, generator)
     if partner is not None and n < len(chain.blocks) - 1:
         start = _left_end(chain, n, partner.x, source, generator)
     right = chain.schedule.target(n, start, _normal_like(left, generator))
     t = time_law.sample(len(left), generator)
-    return partial(chain.loss, n, left, right, t, sample.cond)
+    cond = None if sample.cond is None else sample.cond[rows]
+    return partial(chain.loss, n, left[rows], right[rows], t[rows], cond)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
 from lfm_policy.flow.fit import Loss, Losses
+from lfm_policy.training.distributed import Ranks
 from lfm_policy.training.ema import Ema
 from lfm_policy.training.memory import keep_freed_memory
 
@@ -88,6 +89,7 @@ class Trainer:
         on_step: hears each update.
         save: called after each update, and with force at the end of each phase.
         parallel: blocks whose gradients are computed side by side, in threads; the result does not depend on it.
+        ranks: the processes whose gradients are averaged.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Trainer:
         on_step: Callable[[StepReport], None],
         save: Saver,
         parallel: int = 1,
+        ranks: Ranks = Ranks(),
     ) -> None:
         self.chain, self.phases, self.settings, self.seed = chain, phases, settings, seed
         self.ema = Ema(chain, settings.ema_power, settings.ema_max_decay)
@@ -107,7 +110,7 @@ class Trainer:
         self.seconds = 0.0
         """Wall time of all updates, those before an interruption included [s]."""
         self.optimiser: torch.optim.AdamW | None = None
-        self._on_step, self._save = on_step, save
+        self._on_step, self._save, self._ranks = on_step, save, ranks
         self._device = next(chain.parameters()).device
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -152,13 +155,17 @@ class Trainer:
         """A fresh optimiser over the phase's blocks."""
         s = self.settings
         return torch.optim.AdamW(
-            dict.fromkeys(p for n in phase.blocks for p in self.chain.blocks[n].parameters()),  # once where shared
+            self._parameters(phase),
             lr=s.learning_rate,
             betas=s.betas,
             eps=s.eps,
             weight_decay=s.weight_decay,
             fused=True,
         )
+
+    def _parameters(self, phase: Phase) -> list[torch.nn.Parameter]:
+        """Of the phase's blocks, once where they are shared."""
+        return list(dict.fromkeys(p for n in phase.blocks for p in self.chain.blocks[n].parameters()))
 
     def _begin(self, phase: Phase) -> None:
         for n in phase.blocks:
@@ -173,6 +180,7 @@ class Trainer:
         for part in range(parts):
             generator = torch.Generator(self._device).manual_seed(_seed(self.seed, k, step, part))
             totals += torch.stack(list(self._map(self._gradient, losses(generator))))
+        self._ranks.average([totals, *(p.grad for p in self._parameters(phase) if p.grad is not None)])
         values = dict(zip(phase.blocks, totals.tolist(), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
             raise TrainingDiverged(

@@ -119,6 +119,8 @@ class TrainSettings(Frozen):
     """CPU threads of one operation."""
     parallel: int | None = Field(default=None, ge=1)
     """Blocks whose gradients are computed side by side, a thread each; as many as cores by default, one on a GPU."""
+    ranks: Literal["batch", "blocks"] = "batch"
+    """What the processes of torchrun share out: the rows of each batch, or the blocks."""
     data: Annotated[WindowData | DensityData | TabularData, Field(discriminator="kind")]
     network: dict[str, Any]
     global_network: dict[str, Any]
@@ -149,6 +151,15 @@ class TrainSettings(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _blocks_that_need_nothing_of_each_other(self) -> "TrainSettings":
+        if self.ranks == "blocks" and (self.flow.mode != "simulation_free" or self.flow.share or self.snapshots):
+            raise ValueError(
+                "ranks=blocks needs flow.mode=simulation_free, flow.share=false and snapshots=0, found "
+                f"{self.flow.mode}, {str(self.flow.share).lower()} and {self.snapshots}: use ranks=batch"
+            )
+        return self
+
     @property
     def block_network(self) -> dict[str, Any]:
         """The network of each block."""
@@ -163,7 +174,7 @@ class TrainSettings(Frozen):
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the trained weights, but for the data themselves."""
-        others = ("out", "threads", "parallel", "checkpoint_seconds", "snapshots", "logging")
+        others = ("out", "threads", "parallel", "ranks", "checkpoint_seconds", "snapshots", "logging")
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
         of_data = {"path", "resident", "test", "valid", "probes"}
         return self.model_dump(mode="json", exclude=elsewhere | {"data": of_data})
