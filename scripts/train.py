@@ -23,9 +23,10 @@ from lfm_policy.training.checkpoint import Checkpointer, Snapshots
 from lfm_policy.training.density import density_experiment
 from lfm_policy.training.distributed import Ranks, joined
 from lfm_policy.training.experiment import Experiment, evaluation_loss
+from lfm_policy.training.images import image_experiment
 from lfm_policy.training.loop import Trainer
 from lfm_policy.training.robot import robot_experiment
-from lfm_policy.training.settings import DensityData, TabularData, TrainSettings, WindowData
+from lfm_policy.training.settings import DensityData, ImageData, TabularData, TrainSettings, WindowData
 from lfm_policy.training.tabular import tabular_experiment
 
 
@@ -118,6 +119,8 @@ def new_experiment(settings: TrainSettings, device: torch.device) -> Experiment[
             return density_experiment(settings, data, device)
         case TabularData() as data:
             return tabular_experiment(settings, data, device)
+        case ImageData() as data:
+            return image_experiment(settings, data, device)
 
 
 def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Trainer) -> dict[str, Any]:

@@ -64,6 +64,24 @@ class TabularData(Frozen):
     """Of Hutchinson's estimate of the divergence; exact when None."""
 
 
+class ImageData(Frozen):
+    """Square pictures, as vectors of their pixels in [-1, 1]."""
+
+    kind: Literal["images"] = "images"
+    path: str
+    side: int = Field(ge=1)
+    flips: bool = True
+    """Learn mirrored pictures too."""
+    generated: int = Field(default=2000, ge=2)
+    """Pictures that Fréchet distances are measured on; published FIDs take 50,000."""
+    inception: str | None = None
+    """File of Inception's weights, for FID."""
+    classifiers: str = "outputs/classifiers"
+    """Folder of the small classifiers whose features stand in for Inception's; one a data set, shared by its runs."""
+    classifier_steps: int = Field(default=1500, ge=1)
+    """Updates of such a classifier."""
+
+
 class FlowSettings(Frozen):
     """The chain and how it is fitted."""
 
@@ -121,7 +139,7 @@ class TrainSettings(Frozen):
     """Blocks whose gradients are computed side by side, a thread each; as many as cores by default, one on a GPU."""
     ranks: Literal["batch", "blocks"] = "batch"
     """What the processes of torchrun share out: the rows of each batch, or the blocks."""
-    data: Annotated[WindowData | DensityData | TabularData, Field(discriminator="kind")]
+    data: Annotated[WindowData | DensityData | TabularData | ImageData, Field(discriminator="kind")]
     network: dict[str, Any]
     global_network: dict[str, Any]
     """The one network with as many parameters as the whole chain: of one block, or shared by all."""
@@ -176,5 +194,5 @@ class TrainSettings(Frozen):
         """All that decides the trained weights, but for the data themselves."""
         others = ("out", "threads", "parallel", "ranks", "checkpoint_seconds", "snapshots", "logging")
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
-        of_data = {"path", "resident", "test", "valid", "probes"}
-        return self.model_dump(mode="json", exclude=elsewhere | {"data": of_data})
+        measured = {"test", "valid", "probes", "generated", "inception", "classifiers", "classifier_steps"}
+        return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "resident"} | measured})
