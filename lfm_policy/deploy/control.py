@@ -158,7 +158,9 @@ class ControlLoop:
         self._ask(step)
         if self._options.inference == "sync":
             answer = self._inference.take()
-            step = max(step, self._ticker.catch_up())
+            asked, step = step, max(step, self._ticker.catch_up())
+            self._gate.hold(step - asked)
+            self._episode.pace.skipped += step - asked
             self._accept(answer, step)
         elif answer := self._inference.poll():
             self._accept(answer, step)

@@ -64,6 +64,7 @@ class TestLatency:
         later = episode.chunks - 1
         assert episode.pace.summary()["late_ms_max"] == pytest.approx(120, abs=1)
         assert len([event for event in events if event["event"] == "late"]) == later
+        assert episode.pace.skipped == 2 * later, "and two whole periods pass without a command"
         assert episode.dropped == 0, "who waits executes the chunk from its beginning"
 
     def test_a_late_wake_up_is_counted_with_how_late(self):
