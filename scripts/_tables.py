@@ -26,7 +26,7 @@ Cells = Sequence[Mapping[str, Any]]
 class Settings(Frozen):
     """Settings of config/reproduce.yaml."""
 
-    table: Literal[4, "fig2"]
+    table: Literal[1, 2, 3, 4, "fig2"]
     tasks: tuple[str, ...] | None
     methods: tuple[str, ...] | None
     model: Literal["paper", "small", "tiny"]
@@ -34,6 +34,7 @@ class Settings(Frozen):
     demonstrations: int = Field(ge=2)
     source: Path | None
     masks: Path
+    files: Path
     evaluations: int = Field(ge=1)
     steps: int | None = Field(ge=1)
     threads: int | None = Field(ge=1)

@@ -2,6 +2,7 @@
 
     python scripts/reproduce.py table=4 tasks=[lift,can] methods=[lfm,fm] model=small budget_minutes=60
     python scripts/reproduce.py table=fig2 tasks=[tree_grid] masks=data/masks budget_minutes=60
+    python scripts/reproduce.py table=1 tasks=[patches] files=data model=small budget_minutes=90
 
 Every cell becomes one JSON file under docs/results/, and all of them together docs/results/README.md. Run the same
 command again to continue: finished cells are kept, the unfinished one goes on.
@@ -13,6 +14,8 @@ from typing import Any
 
 import _cli
 import _fig2
+import _images
+import _table1
 import _table4
 import rich.table
 from _stages import OutOfTime, run
@@ -22,7 +25,7 @@ from rich.console import Console
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.files import atomic_file, read_json, write_json
 
-TABLES: dict[int | str, Table] = {4: _table4.TABLE, "fig2": _fig2.TABLE}
+TABLES: dict[int | str, Table] = {1: _table1.TABLE, **_images.TABLES, 4: _table4.TABLE, "fig2": _fig2.TABLE}
 
 INTRODUCTION = """# Measured results
 
