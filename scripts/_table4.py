@@ -44,6 +44,8 @@ def _stages(settings: Settings, task: str, method: str) -> Iterator[Stage]:
     yield before
     model = s.run(task, method)
     evaluation = {"checkpoint": model, "episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 0}
+    if s.backend != "local":  # not named otherwise: a stage that is finished is known by its settings
+        evaluation["backend"] = s.backend
     yield Stage("evaluate", {**evaluation, "out": folder / f"{model.name}_evaluation"}, before)
 
 

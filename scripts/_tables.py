@@ -38,6 +38,7 @@ class Settings(Frozen):
     evaluations: int = Field(ge=1)
     steps: int | None = Field(ge=1)
     threads: int | None = Field(ge=1)
+    backend: Literal["local", "ray"]
     workers: int = Field(ge=1)
     budget_minutes: float | None = Field(gt=0)
     out: Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import _cli
 from _policies import Runtime, dress, load_onnx, load_policy, require_plain
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import lfm_envs
 from lfm_envs.simulator import Kind
@@ -43,6 +43,7 @@ class Settings(Frozen):
     best_of: int = Field(ge=1)
     out: Path | None
     videos: int = Field(ge=0)
+    backend: Literal["local", "ray"]
     workers: int = Field(ge=1)
     policy_batch: int = Field(ge=1)
     threads: int = Field(ge=1)
@@ -50,6 +51,15 @@ class Settings(Frozen):
     timeout_s: float = Field(gt=0)
     start_timeout_s: float = Field(gt=0)
     retries: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _what_clusters_can_do(self) -> "Settings":
+        if self.backend == "ray" and (self.runtime, self.device, self.threads) != ("torch", "cpu", 1):
+            raise ValueError(
+                "backend=ray runs a torch policy on one CPU a task: expected runtime=torch, device=cpu and threads=1, "
+                f"found {self.runtime}, {self.device} and {self.threads}"
+            )
+        return self
 
 
 def main(settings: Settings) -> None:
@@ -76,6 +86,7 @@ def main(settings: Settings) -> None:
         identity,
         options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
         link=Link(**settings.model_dump(include=set(Link.model_fields))),
+        backend=settings.backend,
         videos=settings.videos,
         name=f"checkpoint {settings.checkpoint}",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lfm_policy.files import write_json
 from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.rollout.cluster import ClusterRunner
 from lfm_policy.rollout.link import Link
 from lfm_policy.rollout.plot import plot
 from lfm_policy.rollout.records import EpisodeResult
@@ -19,6 +20,8 @@ from lfm_policy.rollout.store import EpisodeLog
 from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.rollout.video import VideoWriter, choose, file_name, record
 from lfm_policy.rollout.workers import Factory
+
+Backend = Literal["local", "ray"]
 
 
 def evaluate(
@@ -30,6 +33,7 @@ def evaluate(
     *,
     options: RunnerOptions | None = None,
     link: Link | None = None,
+    backend: Backend = "local",
     videos: int = 0,
     name: str = "the policy",
     console: Console | None = None,
@@ -46,6 +50,7 @@ def evaluate(
         identity: what decides an episode beside its seed, as plain JSON values; "environment" names the task.
         options: how to run.
         link: simulated delay and loss between robot and policy, and how chunks follow one another.
+        backend: local, or ray for a cluster; the episodes are the same.
         videos: how many successes, and how many failures, to film.
         name: what the policy belongs to, for messages.
         console: where to show progress and table; standard output if None.
@@ -62,7 +67,8 @@ def evaluate(
     missing = [seed for seed in seeds if seed not in log.done]
     if missing:
         with ProgressBar(seeds, log.done, screen) as bar:
-            Runner(policy, factory, options, [log, bar], name, link).run(missing)
+            runner = Runner if backend == "local" else ClusterRunner
+            runner(policy, factory, options, [log, bar], name, link).run(missing)
     results = [log.done[seed] for seed in seeds]
     report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
     write_markdown(out / "report.md", title, report, results)
