@@ -56,6 +56,7 @@ def show(console: Console, values: dict[str, Any], title: str = "training") -> N
     for key, value in values.items():
         losses = isinstance(value, dict) and all(isinstance(v, float) for v in value.values())
         text = "  ".join(f"{v:.4f}" for v in value.values()) if losses else str(value)
+        text = text if len(text) < 2000 else f"{text[:200]} … (all of it in summary.json)"
         table.add_row(key, f"{value:,.4g}" if isinstance(value, float) else text)
     console.print(table)
 
