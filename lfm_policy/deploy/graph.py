@@ -53,7 +53,7 @@ class Sampler(nn.Module):
 
     def forward(self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
         passage = self.policy.chain.to_data(noise, self.policy.condition(observations))
-        return self.policy.action_normalizer.denormalize(passage.x)
+        return self.policy.decode(passage.x, observations)
 
 
 def require_fixed(policy: LFMPolicy) -> None:
@@ -97,7 +97,12 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
     raw = graph.affine(OBSERVATIONS, policy.observation_normalizer)
     cond = graph.add("Reshape", raw, graph.constant(np.array([-1, history[0] * history[1]])))
     x = graph.sample(policy, cond)
-    graph.inverse(x, policy.action_normalizer, ACTIONS)
+    if policy.hands is None:
+        graph.inverse(x, policy.action_normalizer, ACTIONS)
+    else:
+        newest = graph.add("Gather", OBSERVATIONS, graph.constant(np.array([history[0] - 1])), axis=1)
+        anchor = graph.add("MatMul", newest, graph.constant(policy.hands.numpy()))
+        graph.add("Add", graph.inverse(x, policy.action_normalizer), anchor, output=ACTIONS)
     model = graph.model(
         [_value(OBSERVATIONS, history), _value(NOISE, list(policy.noise_shape))],
         [_value(ACTIONS, list(policy.noise_shape))],
@@ -187,7 +192,7 @@ class _Graph:
         scaled = self.add("Mul", x, self.constant(normalizer.scale.numpy()))
         return self.add("Add", scaled, self.constant(normalizer.offset.numpy()))
 
-    def inverse(self, x: str, normalizer: AffineNormalizer, output: str) -> str:
+    def inverse(self, x: str, normalizer: AffineNormalizer, output: str = "") -> str:
         """(x - offset) / scale."""
         shifted = self.add("Sub", x, self.constant(normalizer.offset.numpy()))
         return self.add("Div", shifted, self.constant(normalizer.scale.numpy()), output=output)

@@ -4,14 +4,37 @@ Plain numpy, float64 inside: the simulator's workers and the deployment side use
 axis-angle ("rotvec") is the rotation axis times the angle [rad].
 """
 
+from itertools import accumulate
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
+
+from lfm_policy.data.contract import Contract
+from lfm_policy.errors import ContractError
 
 Array = NDArray[np.floating]
 
 ARM_WIDTH = 10
 """Numbers per arm in an absolute action."""
+
+
+def hand_columns(contract: Contract) -> list[tuple[int, int]]:
+    """Where the hands' positions are: pairs of (observation column, action column), three for each arm.
+
+    Raises:
+        ContractError: the actions are no absolute poses, or an arm's position is not observed.
+    """
+    names = [key.name for key in contract.observations]
+    firsts = dict(zip(names, accumulate((key.dim for key in contract.observations), initial=0), strict=False))
+    arms = range(len(contract.robots))
+    wanted = [f"robot{arm}_eef_pos" for arm in arms]
+    if contract.action_form != "absolute" or contract.rotation == "none" or not set(wanted) <= set(names):
+        raise ContractError(
+            f"anchored chunks need absolute poses and the observations {wanted}, found {contract.action_form} actions "
+            f"with rotation '{contract.rotation}' and {names}: use data.anchored=false"
+        )
+    return [(firsts[wanted[arm]] + axis, arm * ARM_WIDTH + axis) for arm in arms for axis in range(3)]
 
 
 def matrix_to_rot6d(matrix: ArrayLike) -> Array:

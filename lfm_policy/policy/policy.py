@@ -21,6 +21,7 @@ from lfm_policy.errors import CheckpointError, ContractError
 from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
+from lfm_policy.policy.actions import hand_columns
 from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
 from lfm_policy.protocols import ChunkBatch
 
@@ -49,6 +50,8 @@ class PolicySpec(Frozen):
     """One network for all blocks."""
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time δ for which normalised chunks x were diffused; what is modelled are x + sqrt(e^{2δ} - 1) z."""
+    anchored: bool = False
+    """Positions in a chunk count from where the hand was in the newest observation."""
     diffusion: Literal["ddpm", "ddim"] | None = None
     """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
 
@@ -62,6 +65,8 @@ class LFMPolicy(nn.Module):
         trust_code: allow a network class from outside this package.
     """
 
+    hands: Tensor | None
+
     def __init__(self, spec: PolicySpec, contract: Contract, *, trust_code: bool = True) -> None:
         super().__init__()
         self.spec = spec
@@ -73,6 +78,7 @@ class LFMPolicy(nn.Module):
         self.chain = _chain(spec, blocks, schedule)
         self.observation_normalizer = AffineNormalizer(contract.observation_dim)
         self.action_normalizer = AffineNormalizer(contract.action_dim)
+        self.register_buffer("hands", hands(contract) if spec.anchored else None, persistent=False)
         self.reset()
 
     @property
@@ -107,6 +113,18 @@ class LFMPolicy(nn.Module):
         losses = [draw_loss(chain, n, sample, "marginal", TimeLaw(), generator)() for n in range(len(chain.blocks))]
         parts = {f"loss_block{n}": float(loss.detach()) for n, loss in enumerate(losses)}
         return torch.stack(losses).mean(), parts
+
+    def encode(self, action: Float[Tensor, "b t a"], history: Float[Tensor, "b to d"]) -> Float[Tensor, "b t a"]:
+        """Raw chunks as the chain knows them: from the hand on where the policy is anchored, normalised."""
+        return self.action_normalizer.normalize(action - self.anchor(history))
+
+    def decode(self, x: Float[Tensor, "b t a"], history: Float[Tensor, "b to d"]) -> Float[Tensor, "b t a"]:
+        """Samples of the chain as chunks in the contract's units, given the raw history; undoes `encode`."""
+        return self.action_normalizer.denormalize(x) + self.anchor(history)
+
+    def anchor(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b 1 a"] | float:
+        """Where chunks count from: the hands' newest positions in the columns of the commanded ones, or 0."""
+        return 0.0 if self.hands is None else history[:, -1:] @ self.hands
 
     def condition(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b c"]:
         """Normalise and flatten an observation history."""
@@ -162,11 +180,11 @@ class LFMPolicy(nn.Module):
         if noise is None:
             noise = torch.randn(len(history), *self.noise_shape, device=self.device)
         passage = self.chain.to_data(noise, self.condition(history), solver=solver)
-        return self.action_normalizer.denormalize(passage.x), passage.nfe
+        return self.decode(passage.x, history), passage.nfe
 
     def sample_of(self, history: Float[Tensor, "b to d"], action: Float[Tensor, "b t a"]) -> Sample:
         """Raw histories and chunks as what the chain is trained on: x, and the condition."""
-        return Sample(self.action_normalizer.normalize(action), self.condition(history))
+        return Sample(self.encode(action, history), self.condition(history))
 
     def digest(self) -> str:
         """Hash of all that decides what the policy does: specification, contract and weights."""
@@ -213,6 +231,18 @@ class LFMPolicy(nn.Module):
         policy = cls(spec, contract, trust_code=trust_code)
         load_weights(policy, directory, weights)
         return policy.to(device).eval()
+
+
+def hands(contract: Contract) -> Float[Tensor, "d a"]:
+    """The matrix that takes an observation to the hands' positions, in the columns of the commanded ones.
+
+    Raises:
+        ContractError: see `hand_columns`.
+    """
+    matrix = torch.zeros(contract.observation_dim, contract.action_dim)
+    for observed, commanded in hand_columns(contract):
+        matrix[observed, commanded] = 1.0
+    return matrix
 
 
 def _chain(spec: PolicySpec, blocks: nn.ModuleList, schedule: Schedule) -> FlowChain:

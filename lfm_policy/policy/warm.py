@@ -45,11 +45,12 @@ class WarmStart:
     def resume(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray) -> ChunkBatch:
         """`WarmChunkPolicy`: the last `blocks` blocks, from the running chunks (B, T, action_dim), noised."""
         policy, device = self.policy, self.policy.device
-        condition = policy.condition(torch.from_numpy(histories).to(device))
-        chunks = policy.action_normalizer.normalize(torch.from_numpy(running).to(device))
+        history = torch.from_numpy(histories).to(device)
+        condition = policy.condition(history)
+        chunks = policy.encode(torch.from_numpy(running).to(device), history)
         noised = policy.chain.schedule.marginal(self.blocks, chunks, torch.from_numpy(noise).to(device))
         passage = policy.chain.to_data(noised, condition, start=self.blocks)
-        actions = policy.action_normalizer.denormalize(passage.x).cpu().numpy()
+        actions = policy.decode(passage.x, history).cpu().numpy()
         return ChunkBatch(actions, passage.nfe)
 
     def digest(self) -> str:

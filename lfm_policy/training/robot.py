@@ -1,5 +1,6 @@
 """What a robot run trains: a policy and the pool of its windows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,35 +25,20 @@ RESIDENT_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class WindowPool:
-    """`flow.Pool` over normalised windows: x is the action chunk, cond the flattened observation history."""
+    """`flow.Pool` over windows, in memory or on disk: x is the encoded chunk, cond the normalised history."""
 
-    windows: Windows
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def take(self, index: Tensor) -> Sample:
-        """The windows at `index` (B,): x (B, T, A), cond (B, To * D)."""
-        batch = self.windows.gather(index)
-        return Sample(batch.action, batch.observation.flatten(1))
-
-
-@dataclass(frozen=True)
-class StreamedPool:
-    """`WindowPool` for data that stay on disk; the same samples, bit for bit."""
-
-    windows: StreamedWindows
+    windows: Windows | StreamedWindows
     policy: LFMPolicy
-    """Normalises, on its device."""
+    """Encodes, on its device."""
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def take(self, index: Tensor) -> Sample:
         """The windows at `index` (B,): x (B, T, A), cond (B, To * D)."""
-        batch, device = self.windows.gather(index.cpu()), self.policy.device
-        observation = self.policy.observation_normalizer.normalize(batch.observation.to(device))
-        return Sample(self.policy.action_normalizer.normalize(batch.action.to(device)), observation.flatten(1))
+        device = self.policy.device
+        batch = self.windows.gather(index.cpu() if isinstance(self.windows, StreamedWindows) else index)
+        return self.policy.sample_of(batch.observation.to(device), batch.action.to(device))
 
 
 def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.device) -> Experiment[LFMPolicy]:
@@ -88,14 +74,24 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
         share=flow.share,
         initial_diffusion=flow.initial_diffusion,
         diffusion=flow.diffusion,
+        anchored=data.anchored,
     )
     policy = LFMPolicy(spec, store.contract)
-    observation, action = (Spread.of(block[part] for block in store.blocks("train")) for part in (0, 1))
+    observation = Spread.of(block[0] for block in store.blocks("train"))
+    action = Spread.of(anchored_chunks(data, store, policy) if data.anchored else (b[1] for b in store.blocks("train")))
     fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
     policy.observation_normalizer = fit(observation)
     columns = None if store.contract.rotation == "none" else position_columns(store.contract.action_dim)
     policy.action_normalizer = shrunk(AffineNormalizer.min_max(action, columns), flow.initial_diffusion)
     return policy
+
+
+def anchored_chunks(data: WindowData, store: Store, policy: LFMPolicy) -> Iterator[Tensor]:
+    """The training windows' actions (S, A), their positions from the newest observation's hand on."""
+    windows = StreamedWindows.from_store(store, "train", data.horizon, data.observation_steps, data.action_steps)
+    for index in torch.arange(len(windows)).split(4096):
+        batch = windows.gather(index)
+        yield (batch.action - policy.anchor(batch.observation)).flatten(0, 1)
 
 
 def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
@@ -112,17 +108,8 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
             "use data.resident=true, or flow.initial_diffusion=0"
         )
     if not (resident(data, store) or diffusion):
-        return StreamedPool(StreamedWindows.from_store(store, *cut), policy)
-    windows = Windows.from_store(store, *cut).to(policy.device)
-    pool = WindowPool(
-        Windows(
-            policy.observation_normalizer.normalize(windows.observation),
-            policy.action_normalizer.normalize(windows.action),
-            windows.rows,
-            windows.observation_steps,
-        )
-    )
-    return with_diffusion(pool, diffusion, seed=0)
+        return WindowPool(StreamedWindows.from_store(store, *cut), policy)
+    return with_diffusion(WindowPool(Windows.from_store(store, *cut).to(policy.device), policy), diffusion, seed=0)
 
 
 def resident(data: WindowData, store: Store) -> bool:

@@ -12,12 +12,12 @@ GAMMAS = {1: (), 2: (0.5,), 4: (0.15, 0.1875, 0.234375)}
 
 
 def policy(
-    task: str = "lift", blocks: int = 2, solver: Solver | None = None, network: dict | None = None, share: bool = False
+    task: str = "lift", blocks: int = 2, solver: Solver | None = None, network: dict | None = None, **spec: bool
 ) -> LFMPolicy:
     """A policy with random weights and fitted normalisers, in evaluation mode."""
     torch.manual_seed(0)
     contract = TASKS[task].contract
-    made = LFMPolicy(PolicySpec(gammas=GAMMAS[blocks], network=network or NETWORK, share=share), contract)
+    made = LFMPolicy(PolicySpec(gammas=GAMMAS[blocks], network=network or NETWORK, **spec), contract)
     made.chain.solver = solver or Solver()
     made.observation_normalizer = AffineNormalizer.standard(torch.randn(50, contract.observation_dim) * 0.3 + 1)
     actions = torch.randn(50, contract.action_dim) * 0.4

@@ -80,6 +80,14 @@ def test_the_graph_is_the_sampler(tmp_path: Path, task: str, blocks: int, solver
     assert np.abs(ours.actions).max() > 0.1
 
 
+def test_the_graph_anchors_chunks_at_both_hands(tmp_path: Path) -> None:
+    made = policy("transport", 2, anchored=True)
+    export(made, tmp_path / "transport", samples=4)
+    histories, noise = (value.numpy() for value in example(made, batch=3))
+    translated = OnnxPolicy(tmp_path / "transport").predict(histories, noise).actions
+    assert np.abs(made.predict(histories, noise).actions - translated).max() <= TOLERANCE
+
+
 def test_a_batch_is_its_rows(exported: Path) -> None:
     translated = OnnxPolicy(exported)
     histories, noise = (value.numpy() for value in example(policy(), batch=5))

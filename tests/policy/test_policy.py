@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lfm_envs.point_mass import CONTRACT as POINT_MASS
 from lfm_envs.tasks import TASKS
 from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
@@ -51,6 +52,33 @@ def test_training_sees_data_as_acting_returns_it() -> None:
     policy, action = _policy(), torch.from_numpy(_noise(4))
     sample = policy.sample_of(torch.from_numpy(_histories(4)), action)
     torch.testing.assert_close(policy.action_normalizer.denormalize(sample.x), action, atol=1e-5, rtol=1e-5)
+
+
+def _anchored() -> LFMPolicy:
+    torch.manual_seed(0)
+    policy = LFMPolicy(PolicySpec(gammas=(0.15, 0.2), network=NETWORK, anchored=True), CONTRACT)
+    policy.observation_normalizer = AffineNormalizer.standard(torch.randn(50, DIM) * 3 + 1)
+    policy.action_normalizer = AffineNormalizer.min_max(torch.randn(50, 10), [0, 1, 2])
+    return policy.eval()
+
+
+def test_anchored_chunks_move_with_the_hand(tmp_path: Path) -> None:
+    """The same sample of the chain is the same motion from wherever the hand is; other columns stay."""
+    policy = _anchored()
+    policy.save_pretrained(tmp_path / "policy")
+    loaded = LFMPolicy.from_pretrained(tmp_path / "policy")
+    history, x = torch.from_numpy(_histories(3)), torch.from_numpy(_noise(3))
+    moved = history.clone()
+    moved[:, -1, 10:13] += torch.tensor([0.1, -0.2, 0.3])  # robot0_eef_pos follows the 10 numbers of the cube
+    shift = loaded.decode(x, moved) - loaded.decode(x, history)
+    torch.testing.assert_close(shift[..., :3], torch.tensor([0.1, -0.2, 0.3]).expand(3, 16, 3), atol=1e-5, rtol=0)
+    assert torch.equal(shift[..., 3:], torch.zeros(3, 16, 7))
+    torch.testing.assert_close(loaded.encode(loaded.decode(x, history), history), x, atol=1e-5, rtol=1e-5)
+
+
+def test_chunks_cannot_be_anchored_where_no_hand_is_observed() -> None:
+    with pytest.raises(ContractError, match="robot0_eef_pos"):
+        LFMPolicy(PolicySpec(gammas=(), network=NETWORK, anchored=True), POINT_MASS)
 
 
 def test_saving_and_loading_gives_the_same_policy(tmp_path: Path) -> None:

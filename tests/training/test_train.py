@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from lfm_envs.tasks import TASKS
+from lfm_policy.data.normalize import position_columns
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.policy import LFMPolicy
+from lfm_policy.training.robot import robot_experiment
 from tests.training.runs import SCRIPTS, TINY, Killed, point_mass_store, random_store, run_until, scripts, settings
 
 _, train = scripts("_cli", "train")
@@ -115,6 +117,22 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     contract = TASKS[task].contract
     chunk = policy.predict_action_chunk({"observation.state": torch.zeros(2, contract.observation_dim)})
     assert chunk.shape == (2, 16, contract.action_dim)
+
+
+def test_anchored_windows_count_from_the_hands(tmp_path: Path) -> None:
+    """In memory and on disk alike; the farthest commands from the hand are the ends of the range [-1, 1]."""
+    path = random_store(tmp_path / "data.zarr", TASKS["transport"].contract)
+    policies, samples = [], []
+    for resident in ("true", "false"):
+        common = [*TINY, "experiment=robot/transport", "data.anchored=true", f"data.resident={resident}"]
+        run = settings(*common, f"data.path={path}", f"out={tmp_path / 'run'}")
+        experiment = robot_experiment(run, run.data, torch.device("cpu"))
+        policies.append(experiment.model)
+        samples.append(experiment.pool.take(torch.arange(len(experiment.pool))))
+    assert torch.equal(samples[0].x, samples[1].x)
+    positions = samples[0].x[..., position_columns(20)].flatten(0, 1)
+    torch.testing.assert_close(positions.amax(0), torch.ones(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(positions.amin(0), -torch.ones(6), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
