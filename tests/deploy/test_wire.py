@@ -37,7 +37,11 @@ def test_both_packers_make_the_same_bytes() -> None:
     assert wire.pack(message) == reference.packb(message)
 
 
-@pytest.mark.parametrize("value", [np.array([object()]), np.array([1j]), np.zeros(2, "V4"), {1, 2}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [np.array([object()]), np.array([1j]), np.zeros(2, "V4"), {1, 2}, object()],
+    ids=["objects", "complex", "void", "set", "object"],
+)
 def test_refuses_to_send_what_is_no_plain_data(value: Any) -> None:
     with pytest.raises(ServingError, match="cannot be sent"):
         wire.pack({"value": value})
