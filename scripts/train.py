@@ -106,8 +106,8 @@ def device_of(experiment: Experiment[Any]) -> torch.device:
     return next(experiment.model.chain.parameters()).device
 
 
-def silent(event: object, *, force: bool = False) -> None:
-    """What the ranks that neither log nor write do after an update."""
+def silent(trainer: object, *, force: bool = False) -> None:
+    """What ranks that neither log nor write do with a report or a trainer."""
 
 
 def new_experiment(settings: TrainSettings, device: torch.device) -> Experiment[Any]:

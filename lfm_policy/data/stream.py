@@ -63,7 +63,7 @@ class StreamedWindows:
         found = np.empty((*rows.shape, sum(self._widths)), dtype=np.float32)
         size, file = found.itemsize * found.shape[2], self._file.fileno()
         for window, first in zip(found, (rows[:, 0] * size).tolist(), strict=True):
-            os.preadv(file, [window], first)
+            os.preadv(file, [window.data], first)
         places = (rows - rows[:, :1])[..., None].expand(*rows.shape, found.shape[2])
         observation, action = torch.from_numpy(found).gather(1, places).split(self._widths, dim=2)
         return WindowBatch(observation[:, : self._index.observation_steps], action)
