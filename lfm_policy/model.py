@@ -17,8 +17,9 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.data.whiten import WhiteningNormalizer
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json
-from lfm_policy.flow import FlowChain, Hutchinson, Interpolant, Likelihood, Schedule, Solver, log_prob
+from lfm_policy.flow import FlowChain, Hutchinson, Interpolant, Schedule, Solver, log_prob
 from lfm_policy.flow.chain import Transport
+from lfm_policy.flow.likelihood import Likelihood
 from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
 
 FORMAT = "lfm-flow/1"

@@ -9,30 +9,24 @@ shaped like x.
 
 from lfm_policy.flow.chain import FlowChain
 from lfm_policy.flow.fit import Phase, Pool, Sample, TensorPool, fit, plan
-from lfm_policy.flow.interpolant import Interpolant, interpolate
-from lfm_policy.flow.likelihood import Hutchinson, Likelihood, log_prob
-from lfm_policy.flow.matching import TimeLaw, matching_loss
-from lfm_policy.flow.ode import Solution, Solver, integrate
-from lfm_policy.flow.schedule import Schedule, ou_step
+from lfm_policy.flow.interpolant import Interpolant
+from lfm_policy.flow.likelihood import Hutchinson, log_prob
+from lfm_policy.flow.matching import TimeLaw
+from lfm_policy.flow.ode import Solver
+from lfm_policy.flow.schedule import Schedule
 
 __all__ = [
     "FlowChain",
     "Hutchinson",
     "Interpolant",
-    "Likelihood",
     "Phase",
     "Pool",
     "Sample",
     "Schedule",
-    "Solution",
     "Solver",
     "TensorPool",
     "TimeLaw",
     "fit",
-    "integrate",
-    "interpolate",
     "log_prob",
-    "matching_loss",
-    "ou_step",
     "plan",
 ]

@@ -161,10 +161,7 @@ def draw_loss(
     partner: Sample | None = None,
     rows: slice = slice(None),
 ) -> Loss:
-    """Block n's matching loss: its left end from `sample`, its right end one OU step from there or from `partner`.
-
-    All of the batch is drawn; the loss is that of `rows`.
-    """
+    """Block n's loss on `rows` of a batch: left ends from `sample`, right ends one OU step from there or `partner`."""
     left = start = _left_end(chain, n, sample.x, source, generator)
     if partner is not None and n < len(chain.blocks) - 1:
         start = _left_end(chain, n, partner.x, source, generator)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lfm_policy.data.contract import Contract, Frozen
 from lfm_policy.errors import ConfigError
-from lfm_policy.flow import Hutchinson, interpolate, log_prob
+from lfm_policy.flow import Hutchinson, log_prob
+from lfm_policy.flow.interpolant import interpolate
 from lfm_policy.policy.policy import LFMPolicy
 from lfm_policy.protocols import ChunkBatch
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lfm_policy.flow import FlowChain, Phase, Sample, Schedule, Solver, TensorPool, TimeLaw, fit, interpolate, plan
+from lfm_policy.flow import FlowChain, Phase, Sample, Schedule, Solver, TensorPool, TimeLaw, fit, plan
 from lfm_policy.flow.fit import Coupling, Losses, Mode, Optimise, pushed
+from lfm_policy.flow.interpolant import interpolate
 from tests.flow.gaussian import Gaussian, exact_chain
 
 DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(3, 0.3, 1.25)

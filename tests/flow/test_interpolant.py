@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lfm_policy.flow import Interpolant, interpolate
+from lfm_policy.flow.interpolant import Interpolant, interpolate
 
 KINDS: list[Interpolant] = ["linear", "trigonometric"]
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from lfm_policy.flow import TimeLaw, matching_loss, ou_step
+from lfm_policy.flow import TimeLaw
+from lfm_policy.flow.matching import matching_loss
+from lfm_policy.flow.schedule import ou_step
 from tests.flow.gaussian import ExactBlock, Gaussian
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lfm_policy.flow import Solver, integrate
-from lfm_policy.flow.ode import Method, State
+from lfm_policy.flow import Solver
+from lfm_policy.flow.ode import Method, State, integrate
 
 
 def _field(t: Tensor, state: State) -> State:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lfm_policy.flow import Schedule, ou_step
+from lfm_policy.flow import Schedule
+from lfm_policy.flow.schedule import ou_step
 from tests.flow.gaussian import Gaussian
 
 
