@@ -56,14 +56,14 @@ class StreamedWindows:
     def __len__(self) -> int:
         return len(self._index)
 
-    def gather(self, index: Int[Tensor, "B"]) -> WindowBatch:
+    def gather(self, index: Int[Tensor, " B"]) -> WindowBatch:
         """The windows at `index`, a batch in main memory."""
         rows = self._index.rows(index)
         # consecutive rows from the first one on; what a clamped window reads too much is not taken below
-        found = np.empty((*rows.shape, sum(self._widths)), dtype=np.float32)
-        size, file = found.itemsize * found.shape[2], self._file.fileno()
-        for window, first in zip(found, (rows[:, 0] * size).tolist(), strict=True):
+        width, file = sum(self._widths), self._file.fileno()
+        found = np.empty((*rows.shape, width), dtype=np.float32)
+        for window, first in zip(found, (rows[:, 0] * width * found.itemsize).tolist(), strict=True):
             os.preadv(file, [window.data], first)
-        places = (rows - rows[:, :1])[..., None].expand(*rows.shape, found.shape[2])
+        places = (rows - rows[:, :1])[..., None].expand(*rows.shape, width)
         observation, action = torch.from_numpy(found).gather(1, places).split(self._widths, dim=2)
         return WindowBatch(observation[:, : self._index.observation_steps], action)

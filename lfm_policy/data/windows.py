@@ -57,7 +57,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def gather(self, index: Int[Tensor, "B"]) -> WindowBatch:
+    def gather(self, index: Int[Tensor, " B"]) -> WindowBatch:
         """The windows at `index`, a batch on the device of the data."""
         rows = self.rows[index]
         # an embedding is a table's rows by index: twice as fast as self.action[rows] on CPUs
@@ -75,18 +75,18 @@ class Windows:
 class WindowIndex:
     """Where every window lies, in order of episode and start: a few numbers an episode."""
 
-    begin: Int[Tensor, "E"]
+    begin: Int[Tensor, " E"]
     """First row of each episode."""
-    end: Int[Tensor, "E"]
+    end: Int[Tensor, " E"]
     """The row after its last."""
-    after: Int[Tensor, "E"]
+    after: Int[Tensor, " E"]
     """Windows of this and all earlier episodes."""
     horizon: int
     observation_steps: int
 
     @classmethod
     def of(
-        cls, episode_end: Int[Tensor, "E"], horizon: int, observation_steps: int, action_steps: int
+        cls, episode_end: Int[Tensor, " E"], horizon: int, observation_steps: int, action_steps: int
     ) -> "WindowIndex":
         """The windows of episodes.
 
@@ -124,7 +124,7 @@ class WindowIndex:
     def __len__(self) -> int:
         return int(self.after[-1]) if len(self.after) else 0
 
-    def rows(self, index: Int[Tensor, "B"]) -> Int[Tensor, "B T"]:
+    def rows(self, index: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
         """Rows of the windows at `index`; those outside the episode are clamped to its ends."""
         episode = torch.searchsorted(self.after, index, right=True)
         begin, end = self.begin[episode], self.end[episode]
