@@ -34,9 +34,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success its files are fsynced and it takes the place of `path`."""
+    """Yield a temporary directory beside `path`; on success its files are fsynced and it takes the place of `path`.
+
+    What processes that were killed here left behind is removed; see `recover`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -52,6 +56,31 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(path: Path) -> None:
+    """Clear up after processes that were killed inside `atomic_directory(path)`.
+
+    Where a kill fell between its two renames, the old content is put back.
+    """
+    for left in sorted(path.parent.glob(f".{path.name}.*.*")):
+        pid, kind = left.name.removeprefix(f".{path.name}.").split(".")[:2]
+        if kind not in ("tmp", "old") or not pid.isdigit() or _alive(int(pid)):
+            continue
+        if kind == "old" and not path.exists():
+            os.replace(left, path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: str | Path, value: Any) -> None:

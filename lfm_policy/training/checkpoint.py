@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from lfm_policy.errors import CheckpointError
-from lfm_policy.files import atomic_directory, read_json
+from lfm_policy.files import atomic_directory, read_json, recover
 from lfm_policy.training.experiment import Model
 from lfm_policy.training.loop import Saver, Trainer
 
@@ -57,6 +57,7 @@ class Checkpointer:
         Raises:
             CheckpointError: the checkpoint is damaged, or belongs to a run with other settings.
         """
+        recover(self.directory)
         if not self.directory.exists():
             return False
         try:
