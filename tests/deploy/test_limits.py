@@ -43,7 +43,10 @@ def test_a_rate_allows_a_second_at_once_and_then_its_average() -> None:
 
 
 def test_a_burst_may_be_larger_than_the_rate() -> None:
-    Rate(0.5, burst=32, clock=Clock()).take(32)
+    rate = Rate(0.5, burst=32, clock=Clock())
+    rate.take(32)
+    with pytest.raises(LimitError):
+        rate.take(1)
 
 
 def test_sessions_expire_and_give_their_slots_back() -> None:

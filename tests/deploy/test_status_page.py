@@ -41,4 +41,5 @@ def test_the_page_says_when_the_server_is_gone() -> None:
         with served() as server:
             page.open(f"http://127.0.0.1:{server.port}/")
             page.wait_for("document.getElementById('state')?.textContent === 'live'")
-        page.wait_for("document.getElementById('state')?.textContent?.startsWith('no answer')")
+        page.wait_for("document.getElementById('state')?.textContent !== 'live'")
+        assert page.value("document.getElementById('state').textContent").startswith("no answer")

@@ -5,6 +5,7 @@ compiled alone and its numbers go into the scene's model.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -81,12 +82,10 @@ class Redraw(Reuse):
     _drawn: Any = None
     """The latest object, if the model's XML does not know it yet."""
 
-    def _the_object(self) -> Any:
-        raise NotImplementedError
-
-    def _draw_object(self) -> Any:
-        """An object as `_load_model` makes it, looks aside, with the same draws."""
-        raise NotImplementedError
+    _the_object: Callable[[], Any]
+    """The object in the scene; the subclass's."""
+    _draw_object: Callable[[], Any]
+    """An object as `_load_model` makes it, looks aside, with the same draws; the subclass's."""
 
     @property
     def model_xml(self) -> str:
