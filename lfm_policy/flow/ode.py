@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 State = tuple[Tensor, ...]
 Field = Callable[[Tensor, State], State]
@@ -75,6 +74,8 @@ def _advance(state: State, slopes: list[State], weights: list[float], step: floa
 
 def _adaptive(field: Field, state: State, start: float, end: float, solver: Solver) -> Solution:
     """torchdiffeq's dopri5 (Dormand and Prince, 1980)."""
+    from torchdiffeq import odeint  # half a second, which commands that take fixed steps should not wait
+
     evaluations = 0
 
     def counted(t: Tensor, state: State) -> State:

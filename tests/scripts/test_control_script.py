@@ -36,7 +36,7 @@ def test_thresholds_of_the_monitor_watch_the_loop(folder: Path, tmp_path: Path) 
     for score in ("density", "residual", "variance"):
         assert set(found["scores"][score]["auroc"]) == {"moved", "order", "frozen"}
         assert all(0 <= value <= 1 for value in found["scores"][score]["auroc"].values())
-    watch = [f"monitor={tmp_path / 'monitor' / 'thresholds.json'}", "rate_hz=40", "tolerance_ms=1000"]
+    watch = [f"monitor={tmp_path / 'monitor' / 'thresholds.json'}", "rate_hz=200", "tolerance_ms=1000"]
     summary = _run(control, "control", tmp_path / "control", *common, *FREE, *watch, "seam=warm")
     assert summary["episodes"] == 3
     assert summary["simulator"]["steps"] > 0
@@ -49,7 +49,7 @@ def test_thresholds_of_the_monitor_watch_the_loop(folder: Path, tmp_path: Path) 
 def test_a_server_is_controlled_as_a_local_policy_is(tmp_path: Path) -> None:
     with served() as server:
         uri = f"server=ws://127.0.0.1:{server.port}"
-        summary = _run(control, "control", tmp_path, uri, "episodes=2", "seam=ensemble", "tolerance_ms=1000", *FREE)
+        summary = _run(control, "control", tmp_path, uri, "episodes=2", "seam=ensemble", "rate_hz=100", "tolerance_ms=1000", *FREE)
     assert summary["episodes"] == 2
     assert summary["chunks"] > 2
     assert summary["lost"] == 0

@@ -104,6 +104,7 @@ def test_a_small_table_is_reproduced_and_not_redone(modules: dict[str, ModuleTyp
     assert read_json(file) == first
 
 
+@pytest.mark.slow
 def test_the_figure_is_reproduced_continued_and_not_redone(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     overrides = ["table=fig2", "tasks=[two_moons]", "methods=[lfm,fm]", "model=tiny", "steps=2", "threads=1"]
     folders = [f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}"]
