@@ -39,7 +39,7 @@ def fidelity(
     teacher: FlowChain,
     cond: Float[Tensor, "o c"] | None,
     event: Sequence[int],
-    scale: Float[Tensor, " d"],
+    scale: Float[Tensor, "*event"],
     *,
     draws: int,
     seed: int = 0,
@@ -51,7 +51,7 @@ def fidelity(
         teacher: what it was distilled from.
         cond: normalised conditions; None for an unconditional chain.
         event: shape of a sample, (T, D) or (D,).
-        scale: normalised units per unit of the data, for each dimension.
+        scale: normalised units per unit of the data, for each dimension (D,) or each step and dimension (T, D).
         draws: samples under each condition, at least 2.
         seed: decides the noise.
     """
@@ -62,7 +62,7 @@ def fidelity(
     other = _samples(teacher, cond, second)
     squares = (ours - theirs).square()
     distances = energy_distance(ours, other)
-    dimensions = squares.flatten(0, -2).mean(0).sqrt() / scale
+    dimensions = (squares / scale.square()).flatten(0, -2).mean(0).sqrt()
     steps = squares.mean(-1).flatten(0, 1).mean(0).sqrt().reshape(-1)
     return Fidelity(
         error=squares.mean().sqrt().item(),

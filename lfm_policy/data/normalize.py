@@ -24,12 +24,25 @@ def position_columns(action_dim: int) -> list[int]:
     Raises:
         ContractError: `action_dim` is not a multiple of ten.
     """
+    return _arm_columns(action_dim, 3)
+
+
+def pose_columns(action_dim: int) -> list[int]:
+    """Columns that hold positions and rotations in absolute actions of ten numbers an arm.
+
+    Raises:
+        ContractError: `action_dim` is not a multiple of ten.
+    """
+    return _arm_columns(action_dim, ARM_WIDTH - 1)
+
+
+def _arm_columns(action_dim: int, count: int) -> list[int]:
     if action_dim <= 0 or action_dim % ARM_WIDTH:
         raise ContractError(
             f"absolute actions have {ARM_WIDTH} numbers an arm, found action_dim {action_dim}: "
             "prepare the data again with scripts/prepare.py"
         )
-    return [arm + axis for arm in range(0, action_dim, ARM_WIDTH) for axis in range(3)]
+    return [arm + axis for arm in range(0, action_dim, ARM_WIDTH) for axis in range(count)]
 
 
 @dataclass(frozen=True)
@@ -74,27 +87,30 @@ class AffineNormalizer(nn.Module):
     """A fixed affine map per dimension, kept in the module's state. Until it is fitted or loaded, using it is an error.
 
     Args:
-        dim: width D of the vectors it maps.
+        shape: of what it maps: (D,), or (T, D) where each step has statistics of its own.
     """
 
     scale: Tensor
     offset: Tensor
     fitted: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("offset", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("offset", torch.zeros(shape))
         self.register_buffer("fitted", torch.tensor(False))
         self._ready = False  # mirrors `fitted` so that no call waits for a GPU
         self.register_load_state_dict_post_hook(_read_fitted)
 
     @classmethod
-    def standard(cls, x: Tensor | Spread) -> "AffineNormalizer":
-        """Zero mean, unit standard deviation per dimension of x (S, D); nearly constant ones are only centred."""
+    def standard(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":
+        """Zero mean, unit standard deviation per dimension of x (S, D); nearly constant ones are only centred.
+
+        `columns` other than None leaves all others as they are.
+        """
         spread = _spread(x)
         scale = torch.where(spread.std < CONSTANT, 1.0, 1 / spread.std)
-        return cls._of(scale, -spread.mean * scale)
+        return cls._of(scale, -spread.mean * scale, columns)
 
     @classmethod
     def scalar(cls, x: Tensor | Spread) -> "AffineNormalizer":
@@ -111,12 +127,7 @@ class AffineNormalizer(nn.Module):
         low, high = spread.low, spread.high
         varies = high - low >= CONSTANT
         scale = torch.where(varies, 2 / (high - low), 1.0)
-        offset = -(high + low) / 2 * scale
-        if columns is not None:
-            others = torch.ones(len(low), dtype=torch.bool)
-            others[list(columns)] = False
-            scale[others], offset[others] = 1.0, 0.0
-        return cls._of(scale, offset)
+        return cls._of(scale, -(high + low) / 2 * scale, columns)
 
     @classmethod
     def identity(cls, dim: int) -> "AffineNormalizer":
@@ -124,13 +135,21 @@ class AffineNormalizer(nn.Module):
         return cls._of(torch.ones(dim), torch.zeros(dim))
 
     @classmethod
-    def _of(cls, scale: Tensor, offset: Tensor) -> "AffineNormalizer":
-        normalizer = cls(scale.shape[0])
+    def _of(cls, scale: Tensor, offset: Tensor, columns: Sequence[int] | None = None) -> "AffineNormalizer":
+        if columns is not None:
+            others = torch.ones(len(scale), dtype=torch.bool)
+            others[list(columns)] = False
+            scale, offset = scale.masked_fill(others, 1.0), offset.masked_fill(others, 0.0)
+        normalizer = cls(*scale.shape)
         normalizer.scale.copy_(scale)
         normalizer.offset.copy_(offset)
         normalizer.fitted.fill_(True)
         normalizer._ready = True
         return normalizer
+
+    def unflatten(self, *shape: int) -> "AffineNormalizer":
+        """This map for vectors that are laid out as `shape`."""
+        return self._of(self.scale.view(shape), self.offset.view(shape))
 
     def scaled(self, factor: float) -> "AffineNormalizer":
         """This map, then times `factor`."""
@@ -152,11 +171,13 @@ class AffineNormalizer(nn.Module):
                 "the normaliser was never fitted or its statistics were lost: a policy run like this hardly moves. "
                 "Fit it on the training data, or load a checkpoint that contains it"
             )
-        if x.shape[-1] != self.scale.shape[0]:
-            raise ContractError(f"the normaliser maps vectors of width {self.scale.shape[0]}, found {tuple(x.shape)}")
+        if x.shape[-self.scale.ndim :] != self.scale.shape:
+            raise ContractError(
+                f"the normaliser maps samples of shape {tuple(self.scale.shape)}, found {tuple(x.shape)}"
+            )
 
     def extra_repr(self) -> str:
-        return f"dim={self.scale.shape[0]}, fitted={self._ready}"
+        return f"shape={tuple(self.scale.shape)}, fitted={self._ready}"
 
 
 def _read_fitted(module: nn.Module, _: Any) -> None:

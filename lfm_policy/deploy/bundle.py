@@ -62,7 +62,7 @@ class BundleConfig(Frozen):
 
 
 class Affine(Frozen):
-    """x_normalised = x * scale + offset, per dimension."""
+    """x_normalised = x * scale + offset per dimension, or per step and dimension, one step after the other."""
 
     scale: tuple[float, ...]
     offset: tuple[float, ...]
@@ -224,15 +224,16 @@ def _parse(model: type[Model], path: Path) -> Model:
 
 
 def _require_consistent(found: Bundle) -> None:
+    config, contract = found.config, found.contract
+    steps = config.horizon if config.chain.get("anchored") else 1
     for name, affine, width in (
-        ("observation", found.normalizer.observation, found.contract.observation_dim),
-        ("action", found.normalizer.action, found.contract.action_dim),
+        ("observation", found.normalizer.observation, contract.observation_dim),
+        ("action", found.normalizer.action, steps * contract.action_dim),
     ):
         if len(affine.scale) != width:
             raise CheckpointError(
                 f"{found.directory}: the {name} normaliser has width {len(affine.scale)}, the contract's {name} {width}"
             )
-    config = found.config
     if config.observation_steps - 1 + config.action_steps > config.horizon:
         raise CheckpointError(
             f"{found.directory / CONFIG}: {config.action_steps} actions from index {config.observation_steps - 1} on "

@@ -36,7 +36,7 @@ def normalizer_of(policy: LFMPolicy) -> Normalizer:
         module = getattr(policy, f"{name}_normalizer")
         if not module.fitted:
             raise ContractError(f"the {name} normaliser was never fitted: a policy without it hardly moves")
-        affine[name] = Affine(scale=tuple(module.scale.tolist()), offset=tuple(module.offset.tolist()))
+        affine[name] = Affine(**{key: tuple(getattr(module, key).flatten().tolist()) for key in ("scale", "offset")})
     return Normalizer(**affine)
 
 
@@ -73,7 +73,7 @@ def restore(bundle: Bundle, device: torch.device | str = "cpu") -> LFMPolicy:
         policy = LFMPolicy(PolicySpec.model_validate(spec), bundle.contract, trust_code=False)
     except (ValidationError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{bundle.directory / CONFIG} describes no policy that can be built: {error}") from None
-    state = _tensors(bundle) | _normalizer_state(bundle)
+    state = _tensors(bundle) | _normalizer_state(bundle, policy)
     try:
         policy.load_state_dict(state)
     except RuntimeError as error:
@@ -93,11 +93,12 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def _normalizer_state(bundle: Bundle) -> dict[str, Tensor]:
+def _normalizer_state(bundle: Bundle, policy: LFMPolicy) -> dict[str, Tensor]:
     state = {}
     for name in NORMALIZERS:
         affine: Affine = getattr(bundle.normalizer, name)
-        key = f"{name}_normalizer"
-        state |= {f"{key}.scale": torch.tensor(affine.scale), f"{key}.offset": torch.tensor(affine.offset)}
-        state[f"{key}.fitted"] = torch.tensor(True)
+        module = f"{name}_normalizer"
+        shape = getattr(policy, module).scale.shape
+        state |= {f"{module}.{key}": torch.tensor(getattr(affine, key)).view(shape) for key in ("scale", "offset")}
+        state[f"{module}.fitted"] = torch.tensor(True)
     return state

@@ -51,7 +51,8 @@ class PolicySpec(Frozen):
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time δ for which normalised chunks x were diffused; what is modelled are x + sqrt(e^{2δ} - 1) z."""
     anchored: bool = False
-    """Positions in a chunk count from where the hand was in the newest observation."""
+    """Positions in a chunk count from where the hand was in the newest observation, and each of its steps has
+    statistics of its own: the next command lies within millimetres of the hand, the last one decimetres away."""
     diffusion: Literal["ddpm", "ddim"] | None = None
     """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
 
@@ -77,7 +78,7 @@ class LFMPolicy(nn.Module):
         blocks = networks.build_blocks(spec.network, schedule.blocks, **options, **sizes)
         self.chain = _chain(spec, blocks, schedule)
         self.observation_normalizer = AffineNormalizer(contract.observation_dim)
-        self.action_normalizer = AffineNormalizer(contract.action_dim)
+        self.action_normalizer = AffineNormalizer(*(self.noise_shape if spec.anchored else self.noise_shape[1:]))
         self.register_buffer("hands", hands(contract) if spec.anchored else None, persistent=False)
         self.reset()
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lfm_policy.data.normalize import AffineNormalizer, Spread, position_columns
+from lfm_policy.data.normalize import AffineNormalizer, Spread, pose_columns, position_columns
 from lfm_policy.data.store import Split, Store, open_store
 from lfm_policy.data.stream import StreamedWindows
 from lfm_policy.data.windows import Windows
@@ -78,20 +78,29 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
     )
     policy = LFMPolicy(spec, store.contract)
     observation = Spread.of(block[0] for block in store.blocks("train"))
-    action = Spread.of(anchored_chunks(data, store, policy) if data.anchored else (b[1] for b in store.blocks("train")))
     fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
     policy.observation_normalizer = fit(observation)
-    columns = None if store.contract.rotation == "none" else position_columns(store.contract.action_dim)
-    policy.action_normalizer = shrunk(AffineNormalizer.min_max(action, columns), flow.initial_diffusion)
+    policy.action_normalizer = shrunk(_action_normalizer(data, store, policy), flow.initial_diffusion)
     return policy
 
 
-def anchored_chunks(data: WindowData, store: Store, policy: LFMPolicy) -> Iterator[Tensor]:
-    """The training windows' actions (S, A), their positions from the newest observation's hand on."""
+def _action_normalizer(data: WindowData, store: Store, policy: LFMPolicy) -> AffineNormalizer:
+    """Diffusion Policy's: positions to [-1, 1]; where chunks are anchored, poses to unit variance at each step."""
+    width = store.contract.action_dim
+    if data.anchored:
+        columns = [step * width + column for step in range(data.horizon) for column in pose_columns(width)]
+        spread = Spread.of(_anchored_chunks(data, store, policy))
+        return AffineNormalizer.standard(spread, columns).unflatten(data.horizon, width)
+    columns = None if store.contract.rotation == "none" else position_columns(width)
+    return AffineNormalizer.min_max(Spread.of(block[1] for block in store.blocks("train")), columns)
+
+
+def _anchored_chunks(data: WindowData, store: Store, policy: LFMPolicy) -> Iterator[Tensor]:
+    """The training windows' chunks (B, T * A), their positions from the newest observation's hand on."""
     windows = StreamedWindows.from_store(store, "train", data.horizon, data.observation_steps, data.action_steps)
     for index in torch.arange(len(windows)).split(4096):
         batch = windows.gather(index)
-        yield (batch.action - policy.anchor(batch.observation)).flatten(0, 1)
+        yield (batch.action - policy.anchor(batch.observation)).flatten(1)
 
 
 def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:

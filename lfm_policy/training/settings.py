@@ -21,7 +21,8 @@ class WindowData(Frozen):
     observation_steps: int = Field(default=2, ge=1)
     action_steps: int = Field(default=8, ge=1)
     anchored: bool = False
-    """Predict positions from where the hand is, not in the world: far easier to learn where the workspace is wide."""
+    """Predict positions from where the hand is, not in the world, and normalise each step of a chunk by itself: far
+    easier to learn where the workspace is wide."""
     observation_normalizer: Literal["standard", "scalar"] = "standard"
     """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
     resident: bool | None = None

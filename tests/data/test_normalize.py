@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_model, save_model
 
-from lfm_policy.data.normalize import AffineNormalizer, position_columns
+from lfm_policy.data.normalize import AffineNormalizer, pose_columns, position_columns
 from lfm_policy.errors import ContractError, DataError
 
 SAMPLES = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-2, 1.0, 30.0, 0.0]) + 2
@@ -57,9 +57,21 @@ def test_min_max_fills_the_interval_on_its_columns_only():
     torch.testing.assert_close(x[:, 3], torch.zeros(500))
 
 
+def test_each_step_can_have_statistics_of_its_own():
+    chunks = torch.randn(100, 3, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [5.0], [9.0]])
+    normalizer = AffineNormalizer.standard(chunks.flatten(1), columns=[0, 2, 4]).unflatten(3, 2)
+    x = normalizer.normalize(chunks)
+    torch.testing.assert_close(x[..., 0].std(0, correction=0), torch.ones(3))
+    assert torch.equal(x[..., 1], chunks[..., 1])
+    torch.testing.assert_close(normalizer.denormalize(x), chunks)
+    with pytest.raises(ContractError, match=r"shape \(3, 2\), found \(100, 2, 2\)"):
+        normalizer.normalize(chunks[:, :2])
+
+
 def test_position_columns_are_those_of_each_arm():
     assert position_columns(10) == [0, 1, 2]
     assert position_columns(20) == [0, 1, 2, 10, 11, 12]
+    assert pose_columns(20) == [*range(9), *range(10, 19)]
     with pytest.raises(ContractError, match="action_dim 7"):
         position_columns(7)
 
@@ -98,5 +110,5 @@ def test_bad_samples_are_named(samples, message):
 
 
 def test_wrong_width_is_named():
-    with pytest.raises(ContractError, match="width 4"):
+    with pytest.raises(ContractError, match=r"shape \(4,\), found \(2, 5\)"):
         AffineNormalizer.identity(4).normalize(torch.zeros(2, 5))

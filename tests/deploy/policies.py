@@ -20,6 +20,10 @@ def policy(
     made = LFMPolicy(PolicySpec(gammas=GAMMAS[blocks], network=network or NETWORK, **spec), contract)
     made.chain.solver = solver or Solver()
     made.observation_normalizer = AffineNormalizer.standard(torch.randn(50, contract.observation_dim) * 0.3 + 1)
-    actions = torch.randn(50, contract.action_dim) * 0.4
-    made.action_normalizer = AffineNormalizer.min_max(actions, position_columns(contract.action_dim))
+    if made.spec.anchored:
+        chunks = torch.randn(50, made.spec.horizon * contract.action_dim) * 0.4
+        made.action_normalizer = AffineNormalizer.standard(chunks).unflatten(*made.noise_shape)
+    else:
+        actions = torch.randn(50, contract.action_dim) * 0.4
+        made.action_normalizer = AffineNormalizer.min_max(actions, position_columns(contract.action_dim))
     return made.eval()

@@ -84,8 +84,9 @@ def test_the_graph_anchors_chunks_at_both_hands(tmp_path: Path) -> None:
     made = policy("transport", 2, anchored=True)
     export(made, tmp_path / "transport", samples=4)
     histories, noise = (value.numpy() for value in example(made, batch=3))
-    translated = OnnxPolicy(tmp_path / "transport").predict(histories, noise).actions
-    assert np.abs(made.predict(histories, noise).actions - translated).max() <= TOLERANCE
+    expected = made.predict(histories, noise).actions
+    assert np.abs(expected - OnnxPolicy(tmp_path / "transport").predict(histories, noise).actions).max() <= TOLERANCE
+    np.testing.assert_array_equal(expected, bundle.load(tmp_path / "transport").predict(histories, noise).actions)
 
 
 def test_a_batch_is_its_rows(exported: Path) -> None:

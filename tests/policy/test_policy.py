@@ -58,7 +58,7 @@ def _anchored() -> LFMPolicy:
     torch.manual_seed(0)
     policy = LFMPolicy(PolicySpec(gammas=(0.15, 0.2), network=NETWORK, anchored=True), CONTRACT)
     policy.observation_normalizer = AffineNormalizer.standard(torch.randn(50, DIM) * 3 + 1)
-    policy.action_normalizer = AffineNormalizer.min_max(torch.randn(50, 10), [0, 1, 2])
+    policy.action_normalizer = AffineNormalizer.standard(torch.randn(50, 160)).unflatten(16, 10)
     return policy.eval()
 
 

@@ -49,7 +49,9 @@ def test_thresholds_of_the_monitor_watch_the_loop(folder: Path, tmp_path: Path) 
 def test_a_server_is_controlled_as_a_local_policy_is(tmp_path: Path) -> None:
     with served() as server:
         uri = f"server=ws://127.0.0.1:{server.port}"
-        summary = _run(control, "control", tmp_path, uri, "episodes=2", "seam=ensemble", "rate_hz=100", "tolerance_ms=1000", *FREE)
+        summary = _run(
+            control, "control", tmp_path, uri, "episodes=2", "seam=ensemble", "rate_hz=100", "tolerance_ms=1000", *FREE
+        )
     assert summary["episodes"] == 2
     assert summary["chunks"] > 2
     assert summary["lost"] == 0

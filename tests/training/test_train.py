@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from lfm_envs.tasks import TASKS
-from lfm_policy.data.normalize import position_columns
+from lfm_policy.data.normalize import pose_columns
+from lfm_policy.data.store import open_store
+from lfm_policy.data.windows import Windows
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.policy import LFMPolicy
 from lfm_policy.training.robot import robot_experiment
@@ -120,7 +122,7 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
 
 
 def test_anchored_windows_count_from_the_hands(tmp_path: Path) -> None:
-    """In memory and on disk alike; the farthest commands from the hand are the ends of the range [-1, 1]."""
+    """In memory and on disk alike; poses have zero mean and unit variance at every step, grippers are as they were."""
     path = random_store(tmp_path / "data.zarr", TASKS["transport"].contract)
     policies, samples = [], []
     for resident in ("true", "false"):
@@ -130,9 +132,13 @@ def test_anchored_windows_count_from_the_hands(tmp_path: Path) -> None:
         policies.append(experiment.model)
         samples.append(experiment.pool.take(torch.arange(len(experiment.pool))))
     assert torch.equal(samples[0].x, samples[1].x)
-    positions = samples[0].x[..., position_columns(20)].flatten(0, 1)
-    torch.testing.assert_close(positions.amax(0), torch.ones(6), atol=1e-5, rtol=0)
-    torch.testing.assert_close(positions.amin(0), -torch.ones(6), atol=1e-5, rtol=0)
+    poses = samples[0].x[..., pose_columns(20)]
+    torch.testing.assert_close(poses.mean(0), torch.zeros(16, 18), atol=1e-5, rtol=0)
+    torch.testing.assert_close(poses.std(0, correction=0), torch.ones(16, 18), atol=1e-5, rtol=0)
+    store = open_store(path)
+    windows = Windows.from_store(store)
+    expected = windows.gather(torch.arange(len(windows))).action
+    assert torch.equal(samples[0].x[..., [9, 19]], expected[..., [9, 19]])
 
 
 @pytest.mark.parametrize(
