@@ -26,6 +26,7 @@ TINY = [
     "global_network.dims=[16,32]",
     "global_network.time_dim=8",
     "batch=16",
+    "data.anchored=false",
     "optimiser.warmup_steps=4",
     "logging.mode=disabled",
 ]
