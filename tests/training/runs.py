@@ -27,6 +27,8 @@ TINY = [
     "global_network.time_dim=8",
     "batch=16",
     "data.anchored=false",
+    "epochs=null",
+    "steps=4",
     "optimiser.warmup_steps=4",
     "logging.mode=disabled",
 ]
