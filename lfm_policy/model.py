@@ -57,8 +57,9 @@ class FlowModel(nn.Module):
         super().__init__()
         self.spec = spec
         schedule = Schedule(spec.gammas)
-        options = {"share": spec.share, "own_only": not trust_code}
-        blocks = networks.build_blocks(spec.network, schedule.blocks, **options, dim=spec.dim)
+        blocks = networks.build_blocks(
+            spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, dim=spec.dim
+        )
         self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
         self.normalizer = (WhiteningNormalizer if spec.whitened else AffineNormalizer)(spec.dim)
 

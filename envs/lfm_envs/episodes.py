@@ -98,7 +98,7 @@ def write_episode(path: Path, episode: Episode, **attributes: int) -> None:
 def read_result(path: Path) -> tuple[bool, int]:
     """Success and length in steps of an episode that `write_episode` wrote."""
     with h5py.File(path) as file:
-        return bool(file.attrs["success"]), int(file.attrs["length"])
+        return bool(file.attrs["success"]), int(np.asarray(file.attrs["length"]))
 
 
 def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any], valid: list[int]) -> None:

@@ -115,9 +115,9 @@ def _cifar10(path: Path) -> Images:
         if len(content) % 3073:
             raise DataError(f"{path}: expected records of 3073 bytes, found {len(content)} bytes")
         parts.append(torch.from_numpy(content.reshape(-1, 3073)))
-    train, test = parts
-    pictures = [part[:, 1:].reshape(-1, 3, 32, 32).contiguous() for part in parts]
-    return Images(*pictures, train[:, 0].long(), test[:, 0].long())
+    train, test = (part[:, 1:].reshape(-1, 3, 32, 32).contiguous() for part in parts)
+    train_labels, test_labels = (part[:, 0].long() for part in parts)
+    return Images(train, test, train_labels, test_labels)
 
 
 def _folder(path: Path, side: int) -> Images:

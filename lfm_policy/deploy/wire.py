@@ -21,7 +21,7 @@ def pack(value: Any) -> bytes:
         ServingError: a value of another type, or an array of objects, records or complex numbers.
     """
     try:
-        return msgpack.packb(value, default=_encode)
+        return msgpack.packb(value, default=_encode)  # pyright: ignore[reportReturnType]
     except (TypeError, ValueError, OverflowError) as error:
         raise ServingError(f"cannot be sent as msgpack: {error}") from None
 

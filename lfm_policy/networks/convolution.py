@@ -40,6 +40,7 @@ class Convolution(nn.Conv1d):
     """`Conv1d` on features with time first."""
 
     bias: nn.Parameter
+    padding: tuple[int, ...]
 
     def forward(self, x: Float[Tensor, "t b i"]) -> Float[Tensor, "s b o"]:
         (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding
@@ -62,6 +63,7 @@ class Growth(nn.ConvTranspose1d):
     """`ConvTranspose1d` on features with time first."""
 
     bias: nn.Parameter
+    padding: tuple[int, ...]
 
     def forward(self, x: Float[Tensor, "t b i"]) -> Float[Tensor, "s b o"]:
         (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding

@@ -21,6 +21,7 @@ class ConvBlock(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "t b i"], film: Film | None = None) -> Float[Tensor, "t b o"]:
         convolution, norm = self
+        assert isinstance(norm, nn.GroupNorm)
         return activate(convolution(x), norm, film)
 
 

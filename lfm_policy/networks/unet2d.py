@@ -84,7 +84,7 @@ class VelocityUnet2d(nn.Module):
             dropout=dropout,
             class_embed_type="identity" if cond_dim else None,
         )
-        self.unet.time_proj = LearnedSinusoidal(width)
+        self.unet.time_proj = LearnedSinusoidal(width)  # pyright: ignore[reportAttributeAccessIssue]
         self.cond = nn.Linear(cond_dim, 4 * width) if cond_dim else None
         if checkpointing:
             self.unet.enable_gradient_checkpointing()

@@ -48,7 +48,7 @@ class DiffusionChain(FlowChain):
     ) -> Float[Tensor, ""]:
         """Mean squared error of the noise `right` predicted from `left` diffused to level floor(K t) (DDPM, eq. 14)."""
         k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
-        noisy = _levels(self.sampler, Solver()).add_noise(left, right, k)
+        noisy = _levels(self.sampler, Solver()).add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
         return (self._noise(noisy, k, cond) - right).square().mean()
 
     def to_data(
@@ -66,7 +66,7 @@ class DiffusionChain(FlowChain):
         generators = [_seeded(row) for row in x] if self.sampler == "ddpm" else None
         for k in levels.timesteps:
             noise = self._noise(x, k.to(x.device).expand(len(x)), cond)
-            x = levels.step(noise, int(k), x, generator=generators, return_dict=False)[0]
+            x = levels.step(noise, int(k), x, generator=generators, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
         return Transport(x, solver.steps)
 
     def to_noise(

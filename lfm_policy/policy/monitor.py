@@ -58,14 +58,14 @@ class Monitor:
         with torch.no_grad():
             device = self.policy.device
             state, action = torch.from_numpy(histories).to(device), torch.from_numpy(chunks).to(device)
-            sample = self.policy.sample_of(state, action)
+            x, cond = self.policy.encode(action, state), self.policy.condition(state)
             match self.score:
                 case "density":
-                    values = self._density(sample.x, sample.cond)
+                    values = self._density(x, cond)
                 case "residual":
-                    values = self._residual(sample.x, sample.cond)
+                    values = self._residual(x, cond)
                 case "variance":
-                    values = self._variance(sample.cond)
+                    values = self._variance(cond)
         return values.double().cpu().numpy()
 
     def _density(self, x: Tensor, cond: Tensor) -> Tensor:

@@ -74,8 +74,9 @@ class LFMPolicy(nn.Module):
         self.contract = contract
         schedule = Schedule(spec.gammas)
         sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * contract.observation_dim}
-        options = {"share": spec.share, "own_only": not trust_code}
-        blocks = networks.build_blocks(spec.network, schedule.blocks, **options, **sizes)
+        blocks = networks.build_blocks(
+            spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, **sizes
+        )
         self.chain = _chain(spec, blocks, schedule)
         self.observation_normalizer = AffineNormalizer(contract.observation_dim)
         self.action_normalizer = AffineNormalizer(*(self.noise_shape if spec.anchored else self.noise_shape[1:]))

@@ -35,7 +35,7 @@ class Ema:
             pairs |= zip(averages.parameters(), weights.parameters(), strict=True)
             for average, buffer in zip(averages.buffers(), weights.buffers(), strict=True):
                 average.copy_(buffer)
-        torch._foreach_lerp_(list(pairs), list(pairs.values()), 1 - decay)
+        torch._foreach_lerp_(list(pairs), list(pairs.values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         self.step += 1
 
     def restart(self, chain: FlowChain, blocks: tuple[int, ...]) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     yield _ratio("overhead", times, "teacher_torch", "bare", 0.95, "policy call against its four bare network forwards")
 
 
-def _policy(schedule: Schedule, network: Mapping[str, object], **options: object) -> LFMPolicy:
+def _policy(schedule: Schedule, network: Mapping[str, object], **options: Any) -> LFMPolicy:
     torch.manual_seed(0)
     contract = TASKS["lift"].contract
     policy = LFMPolicy(PolicySpec(gammas=schedule.gammas, network=dict(network), **options), contract)

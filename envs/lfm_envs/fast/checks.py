@@ -33,7 +33,7 @@ class _Contacts:
     check_contact = staticmethod(touching)
 
 
-def _with_names(function: Callable[..., Any], **names: Any) -> Any:
+def _with_names(function: Callable[..., Any] | None, **names: Any) -> Any:
     """A copy of a function that finds `names` in place of its module's own."""
     assert isinstance(function, FunctionType)
     return FunctionType(function.__code__, function.__globals__ | names, function.__name__, function.__defaults__)

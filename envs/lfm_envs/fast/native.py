@@ -12,7 +12,7 @@ import llvmlite.binding
 import mujoco._functions
 import numba
 import numpy.linalg._umath_linalg
-from numba import types
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 
 _NUMPY_GEMV = ("cblas_dgemv64_", "scipy_cblas_dgemv64_")
 """numpy 1's and numpy 2's names for it, in their wheels."""
@@ -31,7 +31,8 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(function)
 
 
-def _external(library: Any, name: str, *arguments: types.Type) -> types.ExternalFunction:
+def _external(library: Any, name: str, *arguments: types.Type) -> Any:
+    """A C function without result, for compiled code to call."""
     llvmlite.binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     return types.ExternalFunction(name, types.void(*arguments))
 
@@ -52,7 +53,7 @@ _gemv_arguments = (_flag, _flag, _address, _address, _real, _numbers, _address, 
 def _plain_gemv(order, _transposed, rows, columns, _alpha, matrix, stride, vector, _step, _beta, out, _out_step):
     """Stands in where numpy has no OpenBLAS of its own: the same up to rounding."""
     down, right = (stride, 1) if order == ROW_MAJOR else (1, stride)
-    a, x, y = numba.carray(matrix, (rows * columns,)), numba.carray(vector, (columns,)), numba.carray(out, (rows,))
+    a, x, y = carray(matrix, (rows * columns,)), carray(vector, (columns,)), carray(out, (rows,))
     for i in range(rows):
         y[i] = 0.0
         for j in range(columns):

@@ -107,7 +107,8 @@ class Redraw(Reuse):
             place = self._alone.find(f".//{element.tag}[@name='{element.get('name')}']")
             assert place is not None
             place.attrib.update(_shape(element))
-        alone = mujoco.MjModel.from_xml_string(ElementTree.tostring(self._alone, encoding="unicode"))
+        xml = ElementTree.tostring(self._alone, encoding="unicode")
+        alone = mujoco.MjModel.from_xml_string(xml)  # pyright: ignore[reportAttributeAccessIssue]
         model = self.sim.model._model
         model.body_pos[:], model.body_quat[:] = self._placed
         _transplant(alone, model, thing.root_body)
