@@ -108,7 +108,7 @@ def reconstruct(env: RobosuiteEnvironment, motion: Motion, seed: int) -> tuple[E
 
 def place(env: RobosuiteEnvironment, motion: Motion, guess: Guess, seed: int) -> Observation:
     """Start with the arm where the motion starts and the can standing on the bin's floor where it is grasped."""
-    first = env.reset(seed)["object"]
+    env.reset(seed)
     simulation = env.simulation
     data = simulation.sim.data
     data.qpos[simulation.robots[0]._ref_joint_pos_indexes] = motion.joints
@@ -117,9 +117,7 @@ def place(env: RobosuiteEnvironment, motion: Motion, guess: Guess, seed: int) ->
     hand = motion.hand(env, motion.grasp)
     can[:2] = (hand.position + guess.along * hand.matrix[:, 1])[:2]
     data.set_joint_qpos(CAN_JOINT, can)
-    observation = env.reset_to(env.get_state(), env.model_xml)
-    # robosuite's first observation after a reset lacks the can's pose relative to the hand: policies see zeros there
-    return {**observation, "object": np.where(first == 0, 0.0, observation["object"])}
+    return env.reset_to(env.get_state(), env.model_xml)
 
 
 def track(env: RobosuiteEnvironment, motion: Motion, guess: Guess) -> Skill:

@@ -40,9 +40,9 @@ class RobosuiteEnvironment:
         # The generator is shared with the placement samplers, so its state is replaced, not the object.
         self.simulation.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self._close_renderer()
-        observation = self.simulation.reset()
+        self.simulation.reset()
         self._forget_poses()
-        return self._observation(observation)
+        return self._observe()
 
     def step(self, action: np.ndarray) -> StepResult:
         """Servo towards an absolute pose for one control period.
@@ -128,11 +128,11 @@ class RobosuiteEnvironment:
         self._close_renderer()
         self._reset_without_randomness(model_xml)
         posture = self._checked(state if start is None else start)[1 : 1 + self.simulation.sim.model.nq]
-        observation = self.move_to(state)
+        self.move_to(state)
         for arm in self.arms:
             arm.initial_joint = posture[arm.qpos_index]
         self._forget_poses()
-        return observation
+        return self._observe()
 
     def move_to(self, state: np.ndarray) -> Observation:
         """Show a state of the current model, to look at and not to step on: the controllers are left as they are.
@@ -146,6 +146,14 @@ class RobosuiteEnvironment:
         sim = self.simulation.sim
         sim.set_state_from_flattened(self._checked(state))
         sim.forward()
+        return self._observe()
+
+    def _observe(self) -> Observation:
+        """Read all sensors again.
+
+        robosuite reads objects before hands, so poses relative to a hand are those of the reading before: zeros in
+        what its own reset returns. After another reading they are those of now.
+        """
         return self._observation(self.simulation._get_observations(force_update=True))
 
     def success(self) -> bool:
