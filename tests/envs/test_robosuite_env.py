@@ -2,6 +2,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -71,6 +72,15 @@ def test_the_seed_alone_decides_the_start(lift, other_lift):
     assert_same(first, other_lift.reset(11))
     assert lift.model_xml == other_lift.model_xml
     assert not np.array_equal(first["object"], lift.reset(12)["object"])
+
+
+def test_the_first_observation_has_poses_relative_to_the_hand():
+    """robosuite's own has zeros there; a policy's first chunk would be blind."""
+    with closing(lfm_envs.make("robosuite/can")) as env:
+        start = env.reset(7)
+        assert np.linalg.norm(start["object"][:3]) > 0.05
+        again = env.reset_to(env.get_state(), env.model_xml)
+        np.testing.assert_allclose(start["object"], again["object"], atol=1e-9)
 
 
 def test_model_xml_is_this_environments_whatever_was_loaded_last(lift):
