@@ -1,0 +1,71 @@
+"""robosuite's environments with all of this package in them, and without work that nobody sees."""
+
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from robosuite.models.robots.robot_model import RobotModel
+
+from lfm_envs.fast.checks import Checks
+from lfm_envs.fast.resets import Reuse
+from lfm_envs.fast.stepper import Stepper
+
+
+class Compiled(Checks, Reuse):
+    """For a robosuite environment: steps in compiled code, reads each sensor once, keeps no books on sampling times."""
+
+    timestep: int
+    cur_time: float
+    control_timestep: float
+    _succeeded = False
+    _observables: dict[str, Any]
+    _obs_cache: dict[str, Any]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stepper = Stepper(self)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
+        if self._stepper.sim is not self.sim:
+            self._stepper = Stepper(self)
+        self.timestep += 1
+        self._stepper.step(action)
+        self.cur_time += self.control_timestep
+        self._step_answers = {}
+        reward, done, info = self._post_action(action)  # pyright: ignore[reportAttributeAccessIssue]
+        observations = self._get_observations(force_update=True)
+        self._step_answers = None
+        return observations, reward, done, info | {"success": self._succeeded}
+
+    def _check_success(self) -> bool:
+        """Remember the answer: `reward` has just asked when `step` wants to know."""
+        self._succeeded = bool(super()._check_success())  # pyright: ignore[reportAttributeAccessIssue]
+        return self._succeeded
+
+    def _get_observations(self, force_update: bool = False) -> dict[str, np.ndarray]:
+        """robosuite's observations without its joined proprioception, which nobody reads."""
+        if force_update:
+            self._update_observables(force=True)
+        shown = {n: o for n, o in self._observables.items() if o._enabled and o._active}
+        observations = {name: observable._current_observed_value for name, observable in shown.items()}
+        objects = [np.atleast_1d(observations[name]) for name, o in shown.items() if o.modality == "object"]
+        return observations | {"object-state": np.concatenate(objects)}
+
+    def _update_observables(self, force: bool = False) -> None:
+        """Read every sensor; robosuite's bookkeeping of sampling times comes to the same."""
+        for name, observable in self._observables.items():
+            if observable._enabled:
+                value = np.array(observable._sensor(self._obs_cache))
+                value = value[0] if value.shape == (1,) else value
+                observable._current_observed_value = self._obs_cache[name] = value
+
+    def _load_robots(self) -> None:
+        """Skip compiling a second model with nothing but the robot, which only IK controllers use."""
+        with patch.object(RobotModel, "set_mujoco_model", lambda _: None):
+            super()._load_robots()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _destroy_sim(self) -> None:
+        """Free the simulation without robosuite's full garbage collection."""
+        if self.sim is not None and not self._reusing:
+            del self.sim._render_context_offscreen, self.sim.data, self.sim.model
+            self.sim = None
