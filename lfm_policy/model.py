@@ -1,26 +1,21 @@
 """A density model of vectors: an affine normaliser and a chain; the unconditional sibling of `LFMPolicy`."""
 
-import json
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 from lfm_policy import networks
 from lfm_policy.data.contract import Frozen
 from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.data.whiten import WhiteningNormalizer
-from lfm_policy.errors import CheckpointError
-from lfm_policy.files import atomic_directory, read_json
 from lfm_policy.flow import FlowChain, Hutchinson, Interpolant, Schedule, Solver, log_prob
 from lfm_policy.flow.chain import Transport
 from lfm_policy.flow.likelihood import Likelihood
-from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
+from lfm_policy.pretrained import Pretrained, digest
 
 FORMAT = "lfm-flow/1"
 
@@ -45,13 +40,17 @@ class FlowSpec(Frozen):
     """Normalised in the data's principal axes."""
 
 
-class FlowModel(nn.Module):
+class FlowModel(Pretrained):
     """A Local Flow Matching density over vectors (B, dim), in the data's own units.
 
     Args:
         spec: schedule, solver and network.
         trust_code: allow a network class from outside this package.
     """
+
+    kind = "flow model"
+    descriptions: ClassVar = {"config.json": FlowSpec}
+    spec: FlowSpec
 
     def __init__(self, spec: FlowSpec, *, trust_code: bool = True) -> None:
         super().__init__()
@@ -89,43 +88,3 @@ class FlowModel(nn.Module):
     def digest(self) -> str:
         """Hash of all that decides what the model does: specification and weights."""
         return digest(self.spec.model_dump_json(exclude_defaults=True), self)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json and model.safetensors, atomically."""
-        with atomic_directory(directory) as temporary:
-            self.write(temporary)
-
-    def write(self, directory: Path) -> None:
-        """Write the files of `save_pretrained` into an existing directory."""
-        spec = self.spec.model_dump(mode="json") | {"solver": asdict(self.spec.solver)}
-        (directory / "config.json").write_text(json.dumps(spec, indent=2) + "\n")
-        save_file(self.state_dict(), directory / "model.safetensors")
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        directory: str | Path,
-        *,
-        weights: Weights = "ema",
-        device: torch.device | str = "cpu",
-        trust_code: bool = False,
-    ) -> "FlowModel":
-        """Load a checkpoint or the output of `save_pretrained`, in evaluation mode.
-
-        Args:
-            directory: the checkpoint, or the folder of a run that holds one.
-            weights: the moving average (where there is one) or the weights as trained.
-            device: where to put the model.
-            trust_code: allow a network class from outside this package.
-
-        Raises:
-            CheckpointError: a file is missing, damaged, or does not fit the others.
-        """
-        directory = checkpoint_in(directory)
-        try:
-            spec = FlowSpec.model_validate(read_json(directory / "config.json"))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{directory} holds no flow model that can be read: {error}") from None
-        model = cls(spec, trust_code=trust_code)
-        load_weights(model, directory, weights)
-        return model.to(device).eval()

@@ -1,28 +1,24 @@
 """The policy: normalise the observations, run the chain from noise to data under them, denormalise the actions."""
 
-import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError
-from safetensors.torch import save_file
+from pydantic import Field
 from torch import Tensor, nn
 
 from lfm_policy import networks
 from lfm_policy.data.contract import Contract, Frozen
 from lfm_policy.data.normalize import AffineNormalizer
-from lfm_policy.errors import CheckpointError, ContractError
-from lfm_policy.files import atomic_directory, read_json
+from lfm_policy.errors import ContractError
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.policy.actions import hand_columns
-from lfm_policy.pretrained import Weights, checkpoint_in, digest, load_weights
+from lfm_policy.pretrained import Pretrained, digest
 from lfm_policy.protocols import ChunkBatch
 
 FORMAT = "lfm-policy/1"
@@ -57,7 +53,7 @@ class PolicySpec(Frozen):
     """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
 
 
-class LFMPolicy(nn.Module):
+class LFMPolicy(Pretrained):
     """A conditional Local Flow Matching policy.
 
     Args:
@@ -66,6 +62,9 @@ class LFMPolicy(nn.Module):
         trust_code: allow a network class from outside this package.
     """
 
+    kind = "policy"
+    descriptions: ClassVar = {"config.json": PolicySpec, "contract.json": Contract}
+    spec: PolicySpec
     hands: Tensor | None
 
     def __init__(self, spec: PolicySpec, contract: Contract, *, trust_code: bool = True) -> None:
@@ -192,47 +191,10 @@ class LFMPolicy(nn.Module):
         """Hash of all that decides what the policy does: specification, contract and weights."""
         return digest(self.spec.model_dump_json(exclude_defaults=True) + self.contract.model_dump_json(), self)
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json, contract.json and model.safetensors, atomically."""
-        with atomic_directory(directory) as temporary:
-            self.write(temporary)
-
     def write(self, directory: Path) -> None:
-        """Write the files of `save_pretrained` into an existing directory."""
-        spec = self.spec.model_dump(mode="json") | {"solver": asdict(self.spec.solver)}
-        (directory / "config.json").write_text(json.dumps(spec, indent=2) + "\n")
+        """Write the files of `save_pretrained`, contract.json among them, into an existing directory."""
+        super().write(directory)
         (directory / "contract.json").write_text(self.contract.model_dump_json(indent=2) + "\n")
-        save_file(self.state_dict(), directory / "model.safetensors")
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        directory: str | Path,
-        *,
-        weights: Weights = "ema",
-        device: torch.device | str = "cpu",
-        trust_code: bool = False,
-    ) -> "LFMPolicy":
-        """Load a checkpoint or the output of `save_pretrained`, in evaluation mode.
-
-        Args:
-            directory: the checkpoint, or the folder of a run that holds one.
-            weights: the moving average (where there is one) or the weights as trained.
-            device: where to put the policy.
-            trust_code: allow a network class from outside this package.
-
-        Raises:
-            CheckpointError: a file is missing, damaged, or does not fit the others.
-        """
-        directory = checkpoint_in(directory)
-        try:
-            spec = PolicySpec.model_validate(read_json(directory / "config.json"))
-            contract = Contract.model_validate(read_json(directory / "contract.json"))
-        except (ValidationError, json.JSONDecodeError, FileNotFoundError) as error:
-            raise CheckpointError(f"{directory} holds no policy that can be read: {error}") from None
-        policy = cls(spec, contract, trust_code=trust_code)
-        load_weights(policy, directory, weights)
-        return policy.to(device).eval()
 
 
 def hands(contract: Contract) -> Float[Tensor, "d a"]:
