@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lfm_policy.networks.mlp import activation_layer
+from lfm_policy.networks.mlp import perceptron
 
 
 class VelocityGrid(nn.Module):
@@ -22,7 +22,7 @@ class VelocityGrid(nn.Module):
         cond_dim: width of the condition, 0 for none.
         width: of each hidden layer.
         layers: hidden layers.
-        activation: see `activation_layer`.
+        activation: see `mlp.activation_layer`.
         time_features: frequencies k π, k = 1 …, whose sines and cosines of t join the input.
         levels: nodes along a side, one entry a grid.
         features: of each node.
@@ -57,11 +57,7 @@ class VelocityGrid(nn.Module):
         self.register_buffer("time_frequencies", math.pi * torch.arange(1, time_features + 1), persistent=False)
         self.grids = nn.ParameterList(0.01 * torch.randn(nodes, nodes, features) for nodes in levels)
         inputs = 1 + dim + cond_dim + 2 * time_features + features * len(levels)
-        hidden: list[nn.Module] = []
-        for _ in range(layers):
-            hidden += [nn.Linear(inputs, width), activation_layer(activation)]
-            inputs = width
-        self.layers = nn.Sequential(*hidden, nn.Linear(width, dim))
+        self.layers = perceptron(inputs, dim, width, layers, activation)
 
     def forward(
         self, x: Float[Tensor, "b 2"], t: Float[Tensor, " b"], cond: Float[Tensor, "b c"] | None = None

@@ -26,6 +26,15 @@ def activation_layer(name: str) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+def perceptron(inputs: int, outputs: int, width: int, layers: int, activation: str) -> nn.Sequential:
+    """Hidden layers of one width, each with its activation, and a linear layer to the outputs."""
+    hidden: list[nn.Module] = []
+    for _ in range(layers):
+        hidden += [nn.Linear(inputs, width), activation_layer(activation)]
+        inputs = width
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+
+
 class VelocityMlp(nn.Module):
     """Velocity v(x, t, cond) of vectors x (B, dim): layers of one width over [t, x, cond].
 
@@ -63,11 +72,7 @@ class VelocityMlp(nn.Module):
         self.register_buffer("time_frequencies", math.pi * torch.arange(1, time_features + 1), persistent=False)
         self.register_buffer("space_frequencies", space_scale * torch.randn(dim, space_features))
         inputs = 1 + dim + cond_dim + 2 * time_features + 2 * space_features
-        hidden: list[nn.Module] = []
-        for _ in range(layers):
-            hidden += [nn.Linear(inputs, width), activation_layer(activation)]
-            inputs = width
-        self.layers = nn.Sequential(*hidden, nn.Linear(width, dim))
+        self.layers = perceptron(inputs, dim, width, layers, activation)
 
     def forward(
         self, x: Float[Tensor, "b dim"], t: Float[Tensor, " b"], cond: Float[Tensor, "b c"] | None = None
