@@ -154,6 +154,18 @@ def retreat(env: RobosuiteEnvironment, hand: Hand, goal: Pose, hold: int, steps:
     return held >= hold
 
 
+def let_go(
+    env: RobosuiteEnvironment, hand: Hand, opened: float, rise: float, success: int
+) -> Generator[Command, None, bool]:
+    """Open the fingers to `opened` [m] and rise by `rise` [m], until success has held for `success` steps.
+
+    Returns whether it has.
+    """
+    yield from hold(hand, OPEN, until=lambda: hand.opening > opened, steps=10)
+    goal = Pose(hand.pose.position + up(rise), top_down(hand.yaw))
+    return (yield from retreat(env, hand, goal, success, steps=20))
+
+
 def funnelled(hand: Hand, target: Pose, tolerance: float) -> Pose:
     """`target`, raised while the hand is further aside from it than `tolerance` [m]."""
     aside = float(np.linalg.norm((target.position - hand.pose.position)[:2]))
@@ -222,6 +234,12 @@ def body_pose(env: RobosuiteEnvironment, body: str) -> Pose:
     data = env.simulation.sim.data
     index = env.simulation.sim.model.body_name2id(body)
     return Pose(data.body_xpos[index].copy(), data.body_xmat[index].reshape(3, 3).copy())
+
+
+def drawn_aside(rng: np.random.Generator, furthest: float) -> np.ndarray:
+    """A horizontal offset (2,) [m], its direction and its length up to `furthest` drawn uniformly."""
+    direction, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, furthest)
+    return np.array([radius * np.cos(direction), radius * np.sin(direction)])
 
 
 def up(height: float) -> np.ndarray:

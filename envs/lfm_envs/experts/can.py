@@ -16,12 +16,12 @@ from lfm_envs.experts.base import (
     arched,
     body_pose,
     close_on,
+    drawn_aside,
     funnelled,
     heading,
-    hold,
+    let_go,
     move,
     nearest_turn,
-    retreat,
     top_down,
     up,
 )
@@ -62,10 +62,10 @@ class Style:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Style":
-        direction, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.03)
+        aside = drawn_aside(rng, 0.03)
         return cls(
             pace=rng.uniform(0.85, 1.0),
-            hover=np.array([radius * np.cos(direction), radius * np.sin(direction), rng.uniform(0.07, 0.11)]),
+            hover=np.append(aside, rng.uniform(0.07, 0.11)),
             grasp_yaw=rng.uniform(-0.5, 0.5),
             depth=rng.uniform(0.012, 0.03),
             clearance=rng.uniform(0.96, 1.02),
@@ -83,7 +83,7 @@ def can(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
     while True:
         if (yield from _grasp(env, hand, style)):
             yield from _place(env, hand, style)
-            if (yield from _let_go(env, hand, style)):
+            if (yield from let_go(env, hand, OPENED_M, style.rise, style.hold)):
                 return
 
 
@@ -115,13 +115,6 @@ def _place(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Com
     if not (yield from carry(held, path, within=(0.03, 0.5), steps=110)):
         return False
     return (yield from carry(held, path, within=(0.012, 0.3), steps=20, noise=PRECISE))
-
-
-def _let_go(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
-    """Open and rise. Returns whether success lasted."""
-    yield from hold(hand, OPEN, until=lambda: hand.opening > OPENED_M, steps=10)
-    goal = Pose(hand.pose.position + up(style.rise), top_down(hand.yaw))
-    return (yield from retreat(env, hand, goal, style.hold, steps=20))
 
 
 def _grasp_yaw(env: RobosuiteEnvironment, style: Style) -> float:

@@ -16,6 +16,7 @@ from lfm_envs.experts.base import (
     Skill,
     body_pose,
     close_on,
+    drawn_aside,
     funnelled,
     heading,
     move,
@@ -48,10 +49,10 @@ class Style:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Style":
-        direction, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.03)
+        aside = drawn_aside(rng, 0.03)
         return cls(
             pace=rng.uniform(0.7, 1.0),
-            hover=np.array([radius * np.cos(direction), radius * np.sin(direction), rng.uniform(0.04, 0.09)]),
+            hover=np.append(aside, rng.uniform(0.04, 0.09)),
             twist=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
             depth=rng.uniform(-0.006, 0.006),
             rise=rng.uniform(0.06, 0.1),

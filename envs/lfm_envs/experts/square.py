@@ -17,12 +17,12 @@ from lfm_envs.experts.base import (
     arched,
     body_pose,
     close_on,
+    drawn_aside,
     funnelled,
     heading,
-    hold,
+    let_go,
     move,
     nearest_turn,
-    retreat,
     top_down,
     up,
 )
@@ -66,10 +66,10 @@ class Style:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Style":
-        direction, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.03)
+        aside = drawn_aside(rng, 0.03)
         return cls(
             pace=rng.uniform(0.85, 1.0),
-            hover=np.array([radius * np.cos(direction), radius * np.sin(direction), rng.uniform(0.05, 0.09)]),
+            hover=np.append(aside, rng.uniform(0.05, 0.09)),
             skew=float(np.clip(rng.normal(0, 0.06), -0.15, 0.15)),
             grip=np.array([rng.uniform(0.058, 0.066), rng.uniform(0.0, 0.006)]),
             clearance=rng.uniform(0.98, 1.01),
@@ -107,7 +107,7 @@ def square(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
         plan = Plan.make(_handle_heading(env))
         if (yield from _grasp(env, hand, style, plan.grasp_yaw + style.skew)):
             yield from _place(env, hand, style, plan)
-            if (yield from _let_go(env, hand, style)):
+            if (yield from let_go(env, hand, OPENED_M, style.rise, style.hold)):
                 return
 
 
@@ -152,13 +152,6 @@ def _place(env: RobosuiteEnvironment, hand: Hand, style: Style, plan: Plan) -> G
     if not (yield from carry(held, path, within=(0.02, ALIGNED_RAD), steps=150)):
         return False
     return (yield from carry(held, path, within=(0.006, ALIGNED_RAD), steps=60, noise=PRECISE))
-
-
-def _let_go(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
-    """Open and rise. Returns whether success lasted."""
-    yield from hold(hand, OPEN, until=lambda: hand.opening > OPENED_M, steps=10)
-    goal = Pose(hand.pose.position + up(style.rise), top_down(hand.yaw))
-    return (yield from retreat(env, hand, goal, style.hold, steps=20))
 
 
 def _twist(hand: Hand) -> float:
