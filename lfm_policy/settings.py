@@ -32,7 +32,10 @@ def _explain(model: type[BaseModel], row: Any) -> str:
         return f"unknown key '{location}': {nearest(str(row['loc'][-1]), _fields_at(model, row['loc'][:-1]))}"
     if row["type"] == "missing":
         return f"'{location}' is missing"
-    return f"'{location}': {row['msg'].removeprefix('Value error, ')}; found {row['input']!r}"
+    message = row["msg"].removeprefix("Value error, ")
+    if isinstance(row["input"], dict):  # of several fields together; the message names them
+        return f"'{location}': {message}" if location else message
+    return f"'{location}': {message}; found {row['input']!r}"
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -160,7 +160,9 @@ class TrainSettings(Frozen):
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSettings":
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"give either steps or epochs, found steps={self.steps} and epochs={self.epochs}")
+            raise ValueError(
+                f"give either steps or epochs and set the other to null, found steps={self.steps}, epochs={self.epochs}"
+            )
         return self
 
     @model_validator(mode="after")

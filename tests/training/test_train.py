@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["steps=4", "epochs=2"], "either steps or epochs"),
+        (["steps=4", "epochs=2"], r"found steps=4, epochs=2\.0$"),
         (["optimiser.learning_rat=1"], "did you mean 'learning_rate'"),
         (["size=tinny"], "did you mean 'tiny'"),
         (["experiment=robot/lif"], "did you mean 'robot/lift'"),
