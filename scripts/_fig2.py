@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from _stages import Stage
-from _tables import NAMES, Cells, Settings, Table
+from _tables import COSTS, Cells, Settings, Table, by_task, trained
 
 from lfm_policy.files import read_json
 
@@ -32,10 +32,9 @@ def _stages(settings: Settings, task: str, method: str) -> Iterator[Stage]:
 def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
     train = read_json(chain[-1].overrides["out"] / "summary.json")
     keys = ("nll", "nll_standard_error", "valid_nll", "floor", "nfe_likelihood", "nfe_sample")
-    costs = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds", "device", "threads")
     return {
         **{key: train[key] for key in keys},
-        "training": {key: train[key] for key in costs},
+        "training": {key: train[key] for key in COSTS},
         "data": {key: value for key, value in train["data"].items() if key != "mask"},
     }
 
@@ -60,13 +59,9 @@ def _section(cells: Cells) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for name, (tree, rose) in PAPER.items():
         yield f"| tree, rose | {name}, published | 1.2 M | 50000 updates of 10000 | {tree}, {rose} | 1.95, 2.49 | |"
-    for cell in sorted(cells, key=lambda cell: (cell["task"], cell["size"], cell["method"])):
-        training = cell["training"]
-        size = f"{cell['size']}, {training['parameters'] / 1e6:.2f} M"
-        minutes = f"{training['seconds'] / 60:.0f} min"
-        cost = f"{training['device']}, {training['updates']} updates of {training['batch']}, {minutes}"
+    for cell in by_task(cells):
         numbers = f"{_nll(cell)} | {cell['floor']:.3f} | {cell['nfe_sample']}"
-        yield f"| {cell['task']} | {NAMES[cell['method']]} | {size} | {cost}, seed {cell['seed']} | {numbers} |"
+        yield f"{trained(cell)} {numbers} |"
 
 
 def _nll(cell: Mapping[str, Any]) -> str:

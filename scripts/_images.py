@@ -6,7 +6,7 @@ from typing import Any
 
 from _fig2 import METHODS
 from _stages import Stage
-from _tables import NAMES, Cells, Settings, Table
+from _tables import COSTS, Cells, Settings, Table, by_task, trained
 
 from lfm_policy.files import read_json
 
@@ -64,10 +64,9 @@ def _stages(settings: Settings, task: str, method: str, distilled: bool) -> Iter
 def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
     train = read_json(chain[0].overrides["out"] / "summary.json")
     rows = read_json(chain[-1].overrides["out"] / "summary.json")["runs"]
-    costs = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds", "device", "threads")
     return {
         "measured": [{key: value for key, value in row.items() if key != "run"} for row in rows],
-        "training": {key: train[key] for key in costs},
+        "training": {key: train[key] for key in COSTS},
         "data": {key: value for key, value in train["data"].items() if key not in ("path", "classifiers")},
     }
 
@@ -80,15 +79,10 @@ def _section(cells: Cells, table: int) -> Iterator[str]:
     yield "| pictures | method | size | training | distance | NFE |"
     yield "|---|---|---|---|---|---|"
     yield from PAPER[table]
-    for cell in sorted(cells, key=lambda cell: (cell["task"], cell["size"], cell["method"])):
-        training = cell["training"]
-        size = f"{cell['size']}, {training['parameters'] / 1e6:.1f} M"
-        minutes = f"{training['seconds'] / 60:.0f} min"
-        cost = f"{training['device']}, {training['updates']} updates of {training['batch']}, {minutes}"
+    for cell in by_task(cells):
         numbers = "; ".join(_distance(row) for row in cell["measured"])
         evaluations = ", ".join(str(row["nfe_sample"]) for row in cell["measured"])
-        method = NAMES[cell["method"]]
-        yield f"| {cell['task']} | {method} | {size} | {cost}, seed {cell['seed']} | {numbers} | {evaluations} |"
+        yield f"{trained(cell, 1)} {numbers} | {evaluations} |"
 
 
 def _distance(row: Mapping[str, Any]) -> str:

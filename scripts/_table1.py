@@ -5,7 +5,7 @@ from typing import Any
 
 from _fig2 import METHODS
 from _stages import Stage
-from _tables import NAMES, Cells, Settings, Table
+from _tables import COSTS, Cells, Settings, Table, by_task, trained
 
 from lfm_policy.files import read_json
 
@@ -38,10 +38,9 @@ def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
     train = read_json(chain[-1].overrides["out"] / "summary.json")
     likelihood = ("nll", "nll_standard_error", "valid_nll", "valid_nll_standard_error", "test_points", "valid_points")
     others = ("divergence", "as_published", "source", "nfe_likelihood", "nfe_sample")
-    costs = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds", "device", "threads")
     return {
         **{key: train[key] for key in (*likelihood, *others)},
-        "training": {key: train[key] for key in costs},
+        "training": {key: train[key] for key in COSTS},
         "data": {key: value for key, value in train["data"].items() if key != "path"},
     }
 
@@ -55,13 +54,9 @@ def _section(cells: Cells) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for name, row in PAPER.items():
         yield from (f"| {task} | {name}, published | | | {value} | | |" for task, value in row.items())
-    for cell in sorted(cells, key=lambda cell: (cell["task"], cell["size"], cell["method"])):
-        training = cell["training"]
-        size = f"{cell['size']}, {training['parameters'] / 1e6:.2f} M"
-        minutes = f"{training['seconds'] / 60:.0f} min"
-        cost = f"{training['device']}, {training['updates']} updates of {training['batch']}, {minutes}"
+    for cell in by_task(cells):
         numbers = f"{_nll(cell)} | {cell['valid_nll']:.2f} | {cell['nfe_likelihood']}"
-        yield f"| {cell['task']} | {NAMES[cell['method']]} | {size} | {cost}, seed {cell['seed']} | {numbers} |"
+        yield f"{trained(cell)} {numbers} |"
 
 
 def _nll(cell: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ NAMES = {
     "ddim": "Diffusion Policy, DDIM",
 }
 Cells = Sequence[Mapping[str, Any]]
+COSTS = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds", "device", "threads")
+"""What a cell remembers of its training's summary."""
 
 
 class Settings(Frozen):
@@ -78,6 +80,20 @@ class Table:
     """A cell in a few characters."""
     closing: Callable[[Settings, str, Sequence[str]], Stage] | None = None
     """A script that shows the methods of a task together."""
+
+
+def by_task(cells: Cells) -> Cells:
+    """Cells in the order of tables with a row each."""
+    return sorted(cells, key=lambda cell: (cell["task"], cell["size"], cell["method"]))
+
+
+def trained(cell: Mapping[str, Any], digits: int = 2) -> str:
+    """The first columns of a cell's row: task, method, size in millions to so many digits, training."""
+    training = cell["training"]
+    size = f"{cell['size']}, {training['parameters'] / 1e6:.{digits}f} M"
+    minutes = f"{training['seconds'] / 60:.0f} min"
+    cost = f"{training['device']}, {training['updates']} updates of {training['batch']}, {minutes}"
+    return f"| {cell['task']} | {NAMES[cell['method']]} | {size} | {cost}, seed {cell['seed']} |"
 
 
 def commit() -> str:
