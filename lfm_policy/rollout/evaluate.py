@@ -59,9 +59,8 @@ def evaluate(
         ContractError: environment and policy disagree; no step has been made.
         RolloutError: `out` holds episodes of another identity, or a worker keeps failing.
     """
-    out, options = Path(out), options or RunnerOptions()
-    screen = console or Console()
-    link = link or Link()
+    out, screen = Path(out), console or Console()
+    options, link = options or RunnerOptions(), link or Link()
     identity = {**identity, **link.identity}
     log = EpisodeLog(out, {**identity, "policy_batch": options.policy_batch})
     missing = [seed for seed in seeds if seed not in log.done]
@@ -71,20 +70,14 @@ def evaluate(
             runner(policy, factory, options, [log, bar], name, link).run(missing)
     results = [log.done[seed] for seed in seeds]
     report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
-    write_markdown(out / "report.md", title, report, results)
-    skipped = {"plot": plot(out / "success.png", title, results)}
-    summary = {"task": identity.get("environment"), **report.model_dump(mode="json"), "run": dict(identity)}
-    write_json(out / "summary.json", summary | _extras([], skipped))
+    summary = _write(out, title, identity, report, results)
     _show(screen, title, report)
-    chosen = choose(results, videos)
-    if chosen:
+    if chosen := choose(results, videos):
         writer = VideoWriter(out / "videos", policy.contract.control_hz)
         with screen.status(f"filming {len(chosen)} episodes"):
-            skipped["videos"] = record(Runner(policy, factory, options, [writer], name, link), writer, chosen)
-    names = [f"videos/{file_name(result)}" for result in chosen]
-    extras = _extras([path for path in names if (out / path).exists()], skipped)
-    write_json(out / "summary.json", summary | extras)
-    for part, reason in extras["skipped"].items():
+            reason = record(Runner(policy, factory, options, [writer], name, link), writer, chosen)
+        summary = _add_videos(out, summary, chosen, reason)
+    for part, reason in summary["skipped"].items():
         screen.print(f"no {part}: {reason}", markup=False, highlight=False)
     return report
 
@@ -129,8 +122,27 @@ class ProgressBar(Subscriber):
         return f"success {self._successes / self._episodes:.3f}" if self._episodes else "starting workers"
 
 
-def _extras(videos: list[str], skipped: Mapping[str, str | None]) -> dict[str, Any]:
-    return {"videos": videos, "skipped": {part: reason for part, reason in skipped.items() if reason}}
+def _write(
+    out: Path, title: str, identity: Mapping[str, Any], report: Report, results: Sequence[EpisodeResult]
+) -> dict[str, Any]:
+    """Write report.md, success.png and summary.json, and return the latter, which names no videos yet."""
+    write_markdown(out / "report.md", title, report, results)
+    reason = plot(out / "success.png", title, results)
+    summary = {"task": identity.get("environment"), **report.model_dump(mode="json"), "run": dict(identity)}
+    summary |= {"videos": [], "skipped": {"plot": reason} if reason else {}}
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _add_videos(
+    out: Path, summary: Mapping[str, Any], chosen: Sequence[EpisodeResult], reason: str | None
+) -> dict[str, Any]:
+    """Add to summary.json the videos that there are, and why others are not; returns it."""
+    names = [f"videos/{file_name(result)}" for result in chosen]
+    skipped = {**summary["skipped"], **({"videos": reason} if reason else {})}
+    added = {**summary, "videos": [name for name in names if (out / name).exists()], "skipped": skipped}
+    write_json(out / "summary.json", added)
+    return added
 
 
 def _show(console: Console, title: str, report: Report) -> None:
