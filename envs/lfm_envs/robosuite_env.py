@@ -149,12 +149,15 @@ class RobosuiteEnvironment:
         return self._observe()
 
     def _observe(self) -> Observation:
-        """Read all sensors again.
+        """Read all sensors again, without moving their clocks.
 
         robosuite reads objects before hands, so poses relative to a hand are those of the reading before: zeros in
         what its own reset returns. After another reading they are those of now.
         """
-        return self._observation(self.simulation._get_observations(force_update=True))
+        simulation = self.simulation
+        for observable in simulation._observables.values():
+            observable.update(timestep=0.0, obs_cache=simulation._obs_cache, force=True)
+        return self._observation(simulation._get_observations())
 
     def success(self) -> bool:
         """Whether the task's own check holds now."""
