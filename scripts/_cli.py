@@ -48,8 +48,9 @@ def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
             raise ConfigError(f"expected key=value, found '{override}' (try --help)")
     try:
         with initialize_config_dir(str(CONFIG), version_base="1.3"):
-            groups = [override for override in overrides if _chooses(config, override)]
-            _require_known(compose(config, groups), set(overrides) - set(groups), _groups(config))
+            groups = _groups(config)
+            choices = [override for override in overrides if _chooses(groups, override)]
+            _require_known(compose(config, choices), set(overrides) - set(choices), groups)
             composed = compose(config, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error.__cause__ or error)) from None
@@ -67,14 +68,14 @@ def _groups(config: str) -> list[str]:
     return [group for entry in values.get("defaults", []) if isinstance(entry, dict) for group in entry]
 
 
-def _chooses(config: str, override: str) -> bool:
+def _chooses(groups: list[str], override: str) -> bool:
     """Whether an override chooses from a group; otherwise it sets a value.
 
     Raises:
         ConfigError: the group has no such file.
     """
     name, choice = override.split("=", 1)
-    if name not in _groups(config):
+    if name not in groups:
         return False
     choices = [str(file.relative_to(CONFIG / name).with_suffix("")) for file in (CONFIG / name).rglob("*.yaml")]
     if choice not in choices:

@@ -68,8 +68,11 @@ def with_diffusion(pool: Pool, time: float, seed: int) -> Pool:
 
 @torch.no_grad()
 def evaluation_loss(chain: FlowChain, pool: Pool, batches: int = 8, batch: int = 256) -> dict[str, float]:
-    """Matching loss of each block on OU marginals, with the same samples, noise and times at every call."""
-    totals = [0.0] * len(chain.blocks)
+    """Matching loss of each block on OU marginals, with the same samples, noise and times at every call.
+
+    No more than `batches` batches, and no more than draw as many samples as there are.
+    """
+    totals, batches = [0.0] * len(chain.blocks), min(batches, math.ceil(len(pool) / batch))
     for number in range(batches):
         generator = torch.Generator(next(chain.parameters()).device).manual_seed(number)
         sample = pool.take(_some(len(pool), batch, generator))

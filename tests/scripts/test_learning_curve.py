@@ -23,6 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "short"
 
 
+@pytest.mark.slow
 def test_each_snapshot_becomes_a_point(run: Path, tmp_path: Path) -> None:
     _draw(f"runs=[{run}]", "episodes=2", "workers=1", f"out={tmp_path}")
     (curve,) = json.loads((tmp_path / "summary.json").read_text())["curves"]

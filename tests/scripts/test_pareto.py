@@ -37,6 +37,7 @@ def _pareto(out: Path, *overrides: str) -> dict[str, Any]:
     return json.loads((out / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_policies_are_compared_on_the_same_seeds(folder: Path, tmp_path: Path) -> None:
     common = [f"checkpoint={folder / 'robot'}", f"students=[{folder / 'robot_one'}]", "steps=[1,3]"]
     summary = _pareto(tmp_path, *common)

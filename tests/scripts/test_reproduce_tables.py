@@ -38,6 +38,7 @@ def test_students_belong_to_table_3_and_to_chains() -> None:
     assert names[2, "lfm"] == names[2, "interflow"] == names[3, "interflow"] == ["train", "report_images"]
 
 
+@pytest.mark.slow
 def test_table_1_is_reproduced_continued_and_not_redone(tmp_path: Path) -> None:
     path = write_table(tmp_path / "tabular", "patches")
     path.rename(tmp_path / _table1.FILES["patches"])
