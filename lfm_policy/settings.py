@@ -33,7 +33,7 @@ def _explain(model: type[BaseModel], row: Any) -> str:
     if row["type"] == "missing":
         return f"'{location}' is missing"
     message = row["msg"].removeprefix("Value error, ")
-    if isinstance(row["input"], dict):  # of several fields together; the message names them
+    if row["type"] == "value_error" and isinstance(row["input"], dict):  # of several fields; the message names them
         return f"'{location}': {message}" if location else message
     return f"'{location}': {message}; found {row['input']!r}"
 

@@ -186,6 +186,7 @@ def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path, monkeypatch:
     ("overrides", "message"),
     [
         (["steps=4", "epochs=2"], r"found steps=4, epochs=2\.0$"),
+        (["batch={rows: 3}"], r"'batch': .*; found \{'rows': 3\}"),
         (["optimiser.learning_rat=1"], "did you mean 'learning_rate'"),
         (["size=tinny"], "did you mean 'tiny'"),
         (["experiment=robot/lif"], "did you mean 'robot/lift'"),
