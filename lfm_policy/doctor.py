@@ -132,9 +132,12 @@ def examine_checkpoint(
         assert scale is not None
         assert offset is not None
         if name == "action":
-            scale, offset = scale[columns], offset[columns]
-        low, high = (np.sort([(-1 - offset) / scale, (1 - offset) / scale], axis=0)).tolist()
-        ranges[name] = {"low": low, "high": high}
+            scale, offset = scale[..., columns], offset[..., columns]
+        low, high = np.sort([(-1 - offset) / scale, (1 - offset) / scale], axis=0)
+        if scale.ndim == 2:  # anchored chunks: positions from the hand on, at each step; the range over all steps
+            ranges[name] = {"low": low.min(0).tolist(), "high": high.max(0).tolist()}
+            continue
+        ranges[name] = {"low": low.tolist(), "high": high.tolist()}
         if len(scale) == values.shape[1] and not any(finding.trap == "observation keys" for finding in findings):
             findings += _misfit(name, values * scale + offset, limit)
     return findings, ranges
