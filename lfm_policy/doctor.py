@@ -1,7 +1,7 @@
 """What is wrong with a contract or a checkpoint, as findings that say what to do."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from lfm_policy.data.contract import Contract, ObservationKey
 from lfm_policy.data.normalize import position_columns
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import read_json
+from lfm_policy.policy.actions import hand_columns
 from lfm_policy.pretrained import checkpoint_in
 
 Trap = Literal[
@@ -34,7 +35,7 @@ Trap = Literal[
 BEYOND = 1.5
 """Normalised action positions of the training data lie within ±1; new episodes reach a little further."""
 FAR = 5.0
-"""Typical size of normalised observations that says they are not what the normaliser was fitted on."""
+"""Typical size of normalised observations, or ways from the hand, that the normaliser was not fitted on."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,19 @@ def examine_checkpoint(
         if name == "action":
             scale, offset = scale[..., columns], offset[..., columns]
         low, high = np.sort([(-1 - offset) / scale, (1 - offset) / scale], axis=0)
-        if scale.ndim == 2:  # anchored chunks: positions from the hand on, at each step; the range over all steps
+        if scale.ndim == 2:  # anchored chunks: positions from the hand on, step by step; the range over all steps
             ranges[name] = {"low": low.min(0).tolist(), "high": high.max(0).tolist()}
+        else:
+            ranges[name] = {"low": low.tolist(), "high": high.tolist()}
+        if any(finding.trap == "observation keys" for finding in findings):
             continue
-        ranges[name] = {"low": low.tolist(), "high": high.tolist()}
-        if len(scale) == values.shape[1] and not any(finding.trap == "observation keys" for finding in findings):
-            findings += _misfit(name, values * scale + offset, limit)
+        if scale.ndim == 2:
+            now = read_json(directory / "config.json")["observation_steps"] - 1
+            hands = [hand for hand, _ in hand_columns(contract)]
+            findings += _misfit(name, (values - observation[:, hands]) * scale[now] + offset[now], FAR, np.median)
+        elif len(scale) == values.shape[1]:
+            typical = np.max if name == "action" else np.median
+            findings += _misfit(name, values * scale + offset, limit, typical)
     return findings, ranges
 
 
@@ -174,9 +182,9 @@ def _lost(name: str, scale: np.ndarray | None, offset: np.ndarray | None, fitted
     return Finding("normaliser", what, fix)
 
 
-def _misfit(name: str, normalised: np.ndarray, limit: float) -> Iterator[Finding]:
+def _misfit(name: str, normalised: np.ndarray, limit: float, typical: Callable[..., np.ndarray]) -> Iterator[Finding]:
     """A finding if the data lie outside what the normaliser was fitted on."""
-    size = np.abs(normalised).max(axis=0) if name == "action" else np.median(np.abs(normalised), axis=0)
+    size = typical(np.abs(normalised), axis=0)
     if size.max() > limit:
         column = int(size.argmax())
         yield Finding(

@@ -14,6 +14,7 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.doctor import compare_contracts, examine_checkpoint
 from lfm_policy.errors import CheckpointError
 from lfm_policy.policy import LFMPolicy, PolicySpec
+from lfm_policy.policy.actions import hand_columns
 
 CONTRACT = TASKS["transport"].contract
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
@@ -79,6 +80,27 @@ def test_data_that_the_normaliser_was_not_fitted_on(checkpoint: Path) -> None:
     shifted = ACTION + np.array([0.56, 0, -0.9, *[0] * 17], dtype=np.float32)
     assert traps(checkpoint, action=shifted) == {"normaliser"}
     assert traps(checkpoint, observation=30 * OBSERVATION) == {"normaliser"}
+
+
+def test_anchored_chunks_are_held_against_ways_from_the_hand(checkpoint: Path) -> None:
+    """Each step of an anchored chunk has its own range; the data are compared at the step of the observation."""
+    policy = LFMPolicy(PolicySpec(gammas=(), network=NETWORK, anchored=True), CONTRACT)
+    hands, columns = zip(*hand_columns(CONTRACT), strict=True)
+    observation, way = OBSERVATION.copy(), RANDOM.uniform(-0.05, 0.05, (200, 16, 20)).astype(np.float32)
+    way *= np.linspace(1, 4, 16, dtype=np.float32)[:, None]
+    action = way[:, 1].copy()
+    action[:, columns] += observation[:, hands]
+    policy.observation_normalizer = AffineNormalizer.standard(torch.from_numpy(observation))
+    policy.action_normalizer = AffineNormalizer.standard(torch.from_numpy(way).flatten(1)).unflatten(16, 20)
+    policy.save_pretrained(checkpoint)
+    findings, ranges = examine_checkpoint(checkpoint, CONTRACT, observation, action)
+    assert findings == []
+    assert np.shape(ranges["action"]["low"]) == (6,)
+    deviation = 4 * 0.1 / np.sqrt(12)  # of the last step, the widest
+    np.testing.assert_allclose(ranges["action"]["high"], deviation, rtol=0.2)
+    away = action.copy()
+    away[:, columns[2]] += 0.9  # recorded in another frame
+    assert traps(checkpoint, observation, away) == {"normaliser"}
 
 
 def test_permuted_keys(checkpoint: Path) -> None:
