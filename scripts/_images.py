@@ -1,12 +1,15 @@
 """Tables 2 and 3 of the paper: Fréchet distances on pictures, and after distillation."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from _fig2 import METHODS
 from _stages import Stage
-from _tables import COSTS, Cells, Settings, Table, by_task, trained
+from _tables import COSTS, NAMES, Cells, Settings, Table, by_task, trained
+from scipy.stats import t
 
 from lfm_policy.files import read_json
 
@@ -83,6 +86,29 @@ def _section(cells: Cells, table: int) -> Iterator[str]:
         numbers = "; ".join(_distance(row) for row in cell["measured"])
         evaluations = ", ".join(str(row["nfe_sample"]) for row in cell["measured"])
         yield f"{trained(cell, 1)} {numbers} | {evaluations} |"
+    lines = list(_ratios(cells))
+    if lines:
+        yield ""
+    yield from lines
+
+
+def _ratios(cells: Cells) -> Iterator[str]:
+    """The distance of LFM over that of each other method, where two seeds or more have both."""
+    found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for cell in by_task(cells):
+        methods = found.setdefault((cell["task"], cell["size"]), {})
+        methods.setdefault(cell["method"], {})[cell["seed"]] = cell["measured"][0]["classifier_frechet"]
+    for (task, size), methods in found.items():
+        ours = methods.pop("lfm", {})
+        for method, theirs in methods.items():
+            seeds = sorted(ours.keys() & theirs.keys())
+            if len(seeds) < 2:
+                continue
+            logs = np.log([ours[seed] / theirs[seed] for seed in seeds])
+            mean, reach = logs.mean(), t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+            low, ratio, high = (f"{value:.2f}" for value in np.exp([mean - reach, mean, mean + reach]))
+            yield f"{task}, {size}: distance of {NAMES['lfm']}, over that of {NAMES[method]}, on {len(seeds)} seeds: "
+            yield f"{ratio} [{low}, {high}] (geometric mean, 95 % t interval)."
 
 
 def _distance(row: Mapping[str, Any]) -> str:

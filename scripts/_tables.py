@@ -20,6 +20,7 @@ NAMES = {
     "ddpm": "Diffusion Policy, DDPM",
     "ddim": "Diffusion Policy, DDIM",
 }
+_ROOT = Path(__file__).parents[1]
 Cells = Sequence[Mapping[str, Any]]
 COSTS = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds", "device", "threads")
 """What a cell remembers of its training's summary."""
@@ -97,11 +98,14 @@ def trained(cell: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, marked when files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """The checkout's commit, marked when files differ from it, other than results."""
+
+    def git(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *command], cwd=_ROOT, check=check, capture_output=True, text=True)
+
     try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        name = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
+        changed = git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs/results", check=False).returncode
     except (subprocess.CalledProcessError, FileNotFoundError):
         return "unknown: not a git checkout"
+    return f"{name}-dirty" if changed else name

@@ -38,6 +38,21 @@ def test_students_belong_to_table_3_and_to_chains() -> None:
     assert names[2, "lfm"] == names[2, "interflow"] == names[3, "interflow"] == ["train", "report_images"]
 
 
+def test_distances_on_several_seeds_are_compared_with_an_interval() -> None:
+    def cell(method: str, seed: int, distance: float) -> dict[str, Any]:
+        training = {"parameters": 3e5, "seconds": 60.0, "device": "cpu", "updates": 5, "batch": 4}
+        measured = [{"classifier_frechet": distance, "classifier_frechet_of_test": 0.5, "nfe_sample": 20}]
+        names = {"task": "cifar10", "size": "tiny", "method": method, "seed": seed}
+        return names | {"training": training, "measured": measured}
+
+    distances = {"lfm": (2.0, 2.0 / 3.0, 6.0), "fm": (2.0, 2.0, 2.0), "interflow": (3.0,)}
+    cells = [cell(name, seed, value) for name, values in distances.items() for seed, value in enumerate(values)]
+    page = "\n".join(_images.TABLES[2].section(cells))
+    # ratios 1, 1/3, 3: the mean of their logarithms is 0, its 95 % interval 4.303 log(3) / sqrt(3) to both sides
+    assert "over that of global FM, on 3 seeds: \n1.00 [0.07, 15.32]" in page
+    assert "over that of InterFlow" not in page
+
+
 @pytest.mark.slow
 def test_table_1_is_reproduced_continued_and_not_redone(tmp_path: Path) -> None:
     path = write_table(tmp_path / "tabular", "patches")
