@@ -42,6 +42,7 @@ def fidelity(
     scale: Float[Tensor, "*event"],
     *,
     draws: int,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> Fidelity:
     """Compare two chains, each with its own solver.
@@ -53,11 +54,13 @@ def fidelity(
         event: shape of a sample, (T, D) or (D,).
         scale: normalised units per unit of the data, for each dimension (D,) or each step and dimension (T, D).
         draws: samples under each condition, at least 2.
+        temperature: standard deviation of the noise that both begin at.
         seed: decides the noise.
     """
     device = scale.device
     generator, count = torch.Generator(device).manual_seed(seed), 1 if cond is None else len(cond)
-    first, second = (torch.randn(count, draws, *event, generator=generator, device=device) for _ in range(2))
+    shape = (count, draws, *event)
+    first, second = (temperature * torch.randn(shape, generator=generator, device=device) for _ in range(2))
     ours, theirs = _samples(student, cond, first), _samples(teacher, cond, first)
     other = _samples(teacher, cond, second)
     squares = (ours - theirs).square()

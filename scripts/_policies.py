@@ -4,7 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from lfm_policy.errors import ConfigError
+from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
     from lfm_policy.deploy.runner import OnnxPolicy
@@ -14,6 +17,19 @@ if TYPE_CHECKING:
 Runtime = Literal["torch", "onnx"]
 
 
+class Sampling(Frozen):
+    """How a policy draws its chunks, where it is not to be as in the checkpoint; part of a script's settings."""
+
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
+    steps: int | None = Field(ge=1)
+    temperature: float | None = Field(ge=0)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of `load_policy`."""
+        return {name: getattr(self, name) for name in Sampling.model_fields}
+
+
 def load_policy(
     checkpoint: Path,
     *,
@@ -21,8 +37,9 @@ def load_policy(
     device: str = "cpu",
     solver: str | None = None,
     steps: int | None = None,
+    temperature: float | None = None,
 ) -> "LFMPolicy":
-    """The torch policy of a checkpoint or bundle, with the solver asked for.
+    """The torch policy of a checkpoint or bundle, with the solver and the temperature asked for.
 
     Raises:
         ConfigError: there is no such solver or device.
@@ -44,22 +61,30 @@ def load_policy(
         policy.chain.solver = replace(policy.chain.solver, **{k: v for k, v in changes.items() if v is not None})
     except ValueError as error:
         raise ConfigError(f"solver={solver}: {error}") from None
+    if temperature is not None:
+        policy.set_temperature(temperature)
     return policy
 
 
-def load_onnx(
-    checkpoint: Path, precision: str | None, threads: int, solver: str | None = None, steps: int | None = None
-) -> "OnnxPolicy":
+def load_onnx(checkpoint: Path, precision: str | None, threads: int, **fixed: str | float | None) -> "OnnxPolicy":
     """One of the graphs of a bundle.
 
+    Args:
+        checkpoint: the bundle.
+        precision: of the graph.
+        threads: of onnxruntime.
+        fixed: settings that a graph cannot change, such as the solver; None leaves one alone.
+
     Raises:
-        ConfigError: another solver is asked for, which a graph cannot change.
+        ConfigError: one of these is asked for.
         CheckpointError: there is no such bundle or graph, or it is damaged.
     """
     from lfm_policy.deploy.runner import OnnxPolicy
 
-    if solver is not None or steps is not None:
-        raise ConfigError("a graph's solver is fixed: export again with solver= and steps=, or use runtime=torch")
+    asked = {name: value for name, value in fixed.items() if value is not None}
+    if asked:
+        settings = " ".join(f"{name}={value}" for name, value in asked.items())
+        raise ConfigError(f"a graph's sampler is fixed: export again with {settings}, or use runtime=torch")
     return OnnxPolicy(checkpoint, precision, threads=threads)
 
 

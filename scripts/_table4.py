@@ -46,7 +46,9 @@ def _stages(settings: Settings, task: str, method: str) -> Iterator[Stage]:
     evaluation = {"checkpoint": model, "episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 0}
     if s.backend != "local":  # not named otherwise: a stage that is finished is known by its settings
         evaluation["backend"] = s.backend
-    yield Stage("evaluate", {**evaluation, "out": folder / f"{model.name}_evaluation"}, before)
+    if s.temperature is not None:
+        evaluation["temperature"] = s.temperature
+    yield Stage(f"evaluate{s.variant}", {**evaluation, "out": folder / f"{model.name}_evaluation{s.variant}"}, before)
 
 
 def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
     costs = ("parameters", "blocks", "mode", "updates", "epochs", "batch", "seconds", "device", "threads")
     return {
         "first_evaluation_seed": UNSEEN,
+        "temperature": chain[-1].overrides.get("temperature", 1.0),
         **{key: evaluation[key] for key in keys},
         "training": {key: train[key] for key in costs},
         "data": data,
@@ -73,35 +76,45 @@ def _section(cells: Cells) -> Iterator[str]:
     yield "|---|---|---|" + "---|" * len(TASKS)
     for name, rates in PAPER.items():
         yield f"| {name}, published | 66 M | GPU | " + " | ".join(rates[task] for task in TASKS) + " |"
-    rows: dict[tuple[str, str, int], dict[str, Mapping[str, Any]]] = {}
+    rows: dict[tuple[str, str, int, float], dict[str, Mapping[str, Any]]] = {}
     for cell in cells:
-        rows.setdefault((cell["size"], cell["method"], cell["seed"]), {})[cell["task"]] = cell
-    for (size, method, seed), row in sorted(rows.items()):
+        rows.setdefault((cell["size"], cell["method"], cell["seed"], _temperature(cell)), {})[cell["task"]] = cell
+    for (size, method, seed, temperature), row in sorted(rows.items()):
         some = next(iter(row.values()))["training"]
-        costs = f"{some['device']}, {some['updates']} updates a block, seed {seed}"
+        name = NAMES[method] if temperature == 1 else f"{NAMES[method]}, temperature {temperature:g}"
         numbers = " | ".join(_rate(row[task]) if task in row else "" for task in TASKS)
-        yield f"| {NAMES[method]} | {size}, {some['parameters'] / 1e6:.1f} M | {costs} | {numbers} |"
+        yield f"| {name} | {size}, {some['parameters'] / 1e6:.1f} M | {some['device']}, seed {seed} | {numbers} |"
     pairs = list(_pairs(cells))
     if pairs:
         yield from ("\n## LFM minus global FM, on the same seeds\n", *pairs)
 
 
 def _rate(cell: Mapping[str, Any]) -> str:
-    return f"{_number(cell).removeprefix('success ')}, {cell['training']['seconds'] / 60:.0f} min"
+    training = cell["training"]
+    cost = f"{training['updates']} updates, {training['seconds'] / 60:.0f} min"
+    return f"{_number(cell).removeprefix('success ')}, {cost}"
+
+
+def _temperature(cell: Mapping[str, Any]) -> float:
+    return cell.get("temperature", 1.0)
 
 
 def _pairs(cells: Cells) -> Iterator[str]:
-    """A line for each LFM cell that has a global FM cell of the same task, size and seed."""
-    baselines = {(c["task"], c["size"], c["seed"]): c for c in cells if c["method"] == "fm"}
+    """A line for each LFM cell that has a global FM cell of the same task, size, seed and temperature."""
+
+    def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+        return cell["task"], cell["size"], cell["seed"], _temperature(cell)
+
+    baselines = {key(cell): cell for cell in cells if cell["method"] == "fm"}
     for cell in cells:
-        baseline = baselines.get((cell["task"], cell["size"], cell["seed"]))
+        baseline = baselines.get(key(cell))
         if baseline is None or cell is baseline or _seeds(cell).keys() != _seeds(baseline).keys():
             continue
         pair = paired_comparison(_seeds(cell), _seeds(baseline))
         low, high = pair.interval
         yield (
-            f"- {cell['task']}, {cell['size']}, {NAMES[cell['method']]}: {pair.difference:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}] over {pair.episodes} episodes"
+            f"- {cell['task']}, {cell['size']}, {NAMES[cell['method']]}, temperature {_temperature(cell):g}: "
+            f"{pair.difference:+.2f} [{low:+.2f}, {high:+.2f}] over {pair.episodes} episodes"
         )
 
 

@@ -39,6 +39,7 @@ class Settings(Frozen):
     masks: Path
     files: Path
     evaluations: int = Field(ge=1)
+    temperature: float | None = Field(ge=0)
     steps: int | None = Field(ge=1)
     threads: int | None = Field(ge=1)
     backend: Literal["local", "ray"]
@@ -50,6 +51,11 @@ class Settings(Frozen):
     def run(self, task: str, method: str) -> Path:
         """The folder of one training."""
         return self.out / task / f"{self.model}_{method}_seed{self.seed}"
+
+    @property
+    def variant(self) -> str:
+        """What tells evaluations of one training apart, at the end of names."""
+        return "" if self.temperature is None else f"_temperature{self.temperature:g}"
 
     def training(self, task: str, method: str) -> dict[str, Any]:
         """Overrides that the trainings of all tables take."""

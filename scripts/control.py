@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import _cli
-from _policies import dress, load_onnx, load_policy
+from _policies import Sampling, dress, load_onnx, load_policy
 from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,7 +34,7 @@ from lfm_policy.deploy.safety import EmergencyStop, Gate, Limits, limits_of
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.rollout.report import wilson_interval
-from lfm_policy.settings import Frozen, parse
+from lfm_policy.settings import parse
 
 if TYPE_CHECKING:
     from lfm_policy.data.contract import Contract
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from lfm_policy.protocols import ChunkPolicy
 
 
-class Settings(Frozen):
+class Settings(Sampling):
     """See config/control.yaml."""
 
     bundle: str | None
@@ -50,8 +50,6 @@ class Settings(Frozen):
     server: str | None
     api_key: str | None
     precision: str | None
-    solver: str | None
-    steps: int | None = Field(ge=1)
     threads: int = Field(ge=1)
     env: str | None
     seed: int = Field(ge=0)
@@ -134,12 +132,12 @@ def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":
 
         return stack.enter_context(PolicyClient(settings.server, api_key=settings.api_key))
     if settings.bundle is not None and settings.seam != "warm":
-        return load_onnx(Path(settings.bundle), settings.precision, settings.threads, settings.solver, settings.steps)
+        return load_onnx(Path(settings.bundle), settings.precision, settings.threads, **settings.sampling)
     import torch
 
     torch.set_num_threads(settings.threads)
     source = settings.checkpoint or Path(str(settings.bundle))
-    policy = load_policy(source, solver=settings.solver, steps=settings.steps)
+    policy = load_policy(source, **settings.sampling)
     return dress(policy, settings.seam, settings.warm_blocks, 1)[0]
 
 
@@ -162,7 +160,7 @@ def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
             f"no alarm level for '{settings.monitor_score}' in {settings.monitor}: run scripts/monitor.py"
         )
     level = parse(Threshold, levels[settings.monitor_score], str(settings.monitor))
-    policy = load_policy(Path(source), solver=settings.solver, steps=settings.steps)
+    policy = load_policy(Path(source), **settings.sampling)
     monitor = Monitor(policy, level.score, level.draws)
     return lambda history, chunk: float(monitor.scores(history[None], chunk[None])[0]), level.value
 

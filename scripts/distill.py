@@ -70,6 +70,10 @@ def load_teacher(settings: DistillSettings, device: torch.device) -> AnyModel:
     asked = {"method": settings.solver, "steps": settings.steps}
     changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     teacher.chain.solver = replace(teacher.chain.solver, **changes)
+    if settings.temperature is not None:
+        if not isinstance(teacher, LFMPolicy):
+            raise ConfigError("temperature is for policies, and the checkpoint is a density: use temperature=null")
+        teacher.set_temperature(settings.temperature)
     return teacher
 
 
@@ -87,7 +91,7 @@ def trajectories(
 ) -> Callable[[torch.Generator], Trajectories]:
     """Batches of the teacher's trajectories, fresh ones or from the cache."""
     inside = settings.target == "consistency" or settings.cached is not None  # one cache serves all targets
-    maker = Teacher(teacher.chain, conditions.pool(), teacher.chain.solver, inside)
+    maker = Teacher(teacher.chain, conditions.pool(), teacher.chain.solver, inside, conditions.temperature)
     draw = maker.draw
     if settings.cached is not None:
         path = settings.cache or settings.out / "trajectories.zarr"
@@ -131,13 +135,17 @@ def faithfulness(settings: DistillSettings, teacher: AnyModel, student: AnyModel
     """Student against teacher under held-out conditions, or with as many draws where there is no condition."""
     cond = conditions.held_out(settings.conditions)
     draws = settings.draws if cond is not None else settings.draws * settings.conditions
-    return fidelity(student.chain, teacher.chain, cond, conditions.event, conditions.scale, draws=draws)
+    temperature = conditions.temperature
+    return fidelity(
+        student.chain, teacher.chain, cond, conditions.event, conditions.scale, draws=draws, temperature=temperature
+    )
 
 
 def success(settings: DistillSettings) -> dict[str, Any]:
     """Rollouts of both on the same seeds, and their difference with its paired interval."""
     common = {"episodes": settings.episodes, "seed": settings.episodes_seed, "workers": settings.workers}
-    folder, teacher = settings.out / "rollouts", {"solver": settings.solver, "steps": settings.steps}
+    teacher = {"solver": settings.solver, "steps": settings.steps, "temperature": settings.temperature}
+    folder = settings.out / "rollouts"
     ours = rollouts("student", folder, checkpoint=settings.out, **common)
     theirs = rollouts("teacher", folder, checkpoint=settings.checkpoint, set=settings.set, **teacher, **common)
     keys = ("success", "interval", "episodes", "failed_seeds", "nfe")

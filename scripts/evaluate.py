@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import _cli
-from _policies import Runtime, dress, load_onnx, load_policy, require_plain
+from _policies import Runtime, Sampling, dress, load_onnx, load_policy, require_plain
 from pydantic import Field, model_validator
 
 import lfm_envs
 from lfm_envs.simulator import Kind
-from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
     from lfm_policy.protocols import ChunkPolicy
 
 
-class Settings(Frozen):
+class Settings(Sampling):
     """See config/evaluate.yaml."""
 
     checkpoint: Path
@@ -33,8 +32,6 @@ class Settings(Frozen):
     set: Literal["ema", "raw"]
     runtime: Runtime
     precision: str | None
-    solver: str | None
-    steps: int | None = Field(ge=1)
     inference: Literal["sync", "async"]
     seam: Literal["switch", "ensemble", "warm"]
     warm_blocks: int | None = Field(ge=1)
@@ -101,7 +98,7 @@ def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
     """The policy, and what decides its chunks, as plain values."""
     if settings.runtime == "onnx":
         require_plain(settings.seam, settings.best_of, "a graph")
-        graph = load_onnx(settings.checkpoint, settings.precision, settings.threads, settings.solver, settings.steps)
+        graph = load_onnx(settings.checkpoint, settings.precision, settings.threads, **settings.sampling)
         return graph, {"checkpoint": graph.digest(), "runtime": "onnx", "precision": graph.precision}
     import torch
 
@@ -111,8 +108,7 @@ def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
         settings.checkpoint,
         weights=settings.set,
         device=settings.device,
-        solver=settings.solver,
-        steps=settings.steps,
+        **settings.sampling,
     )
     solver = policy.chain.solver
     form = {
@@ -120,6 +116,7 @@ def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
         "solver": solver.method,
         "steps": solver.steps,
         "tolerance": solver.tolerance,
+        "temperature": policy.spec.temperature,
     }
     dressed, more = dress(policy, settings.seam, settings.warm_blocks, settings.best_of)
     return dressed, form | more

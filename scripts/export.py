@@ -11,25 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import _cli
-from _policies import load_policy
-from pydantic import Field
+from _policies import Sampling, load_policy
 from rich.console import Console
 from rich.table import Table
 
 from lfm_policy.deploy.bundle import CHECKSUMS, Dtype, Precision
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
-from lfm_policy.settings import Frozen
 
 
-class Settings(Frozen):
+class Settings(Sampling):
     """See config/export.yaml."""
 
     checkpoint: Path
     out: Path | None
     set: Literal["ema", "raw"]
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
-    steps: int | None = Field(ge=1)
     dtype: Dtype
     onnx: tuple[Precision, ...]
     results: Path | None
@@ -43,7 +39,7 @@ def main(settings: Settings) -> None:
     out = settings.out or Path("outputs/bundles") / settings.checkpoint.resolve().name
     _require_replaceable(out)
     results = _results(settings.results) if settings.results else None
-    policy = load_policy(settings.checkpoint, weights=settings.set, solver=settings.solver, steps=settings.steps)
+    policy = load_policy(settings.checkpoint, weights=settings.set, **settings.sampling)
     with console.status(f"exporting {settings.checkpoint}"):
         exported: Exported = export(policy, out, dtype=settings.dtype, graphs=settings.onnx, results=results)
     write_json(

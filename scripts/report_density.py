@@ -126,7 +126,7 @@ def _picture(path: Path, rows: Sequence[Sequence[tuple[str, Tensor]]]) -> None:
             axis.set_yticks([])
             axis.set_aspect("equal")
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def reproduce(settings: Settings, table: Table, task: str, method: str, deadline
         run(stage, settings.out / task / records, deadline)
     names = {"table": settings.table, "task": task, "method": method, "size": settings.model, "seed": settings.seed}
     commands = [f"python scripts/{' '.join(command)}" for command in chain[-1].history]
-    file = settings.results / table.folder / f"{settings.model}_{task}_{method}_seed{settings.seed}.json"
+    cell = f"{settings.model}_{task}_{method}_seed{settings.seed}{settings.variant}"
+    file = settings.results / table.folder / f"{cell}.json"
     write_json(file, names | table.cell(chain) | {"commands": commands, "commit": commit()})
 
 

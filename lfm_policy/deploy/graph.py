@@ -52,7 +52,7 @@ class Sampler(nn.Module):
         self.policy = policy
 
     def forward(self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
-        passage = self.policy.chain.to_data(noise, self.policy.condition(observations))
+        passage = self.policy.chain.to_data(self.policy.latent(noise), self.policy.condition(observations))
         return self.policy.decode(passage.x, observations)
 
 
@@ -203,6 +203,8 @@ class _Graph:
         condition = torch.zeros(len(noise), policy.observation_steps * policy.contract.observation_dim)
         keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
         x, call = NOISE, None
+        if policy.spec.temperature != 1:
+            x = self.add("Mul", NOISE, self.constant(policy.spec.temperature))
         for n in reversed(range(len(policy.chain.blocks))):
             block = policy.chain.blocks[n]
             if call is None or not _same(block, policy.chain.blocks[n + 1]):

@@ -49,6 +49,9 @@ class PolicySpec(Frozen):
     anchored: bool = False
     """Positions in a chunk count from where the hand was in the newest observation, and each of its steps has
     statistics of its own: the next command lies within millimetres of the hand, the last one decimetres away."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Standard deviation of the noise that chunks are made from, where the chain was trained with 1: with less a chunk
+    is nearer to the most typical one for its observations, and with 0 a function of them."""
     diffusion: Literal["ddpm", "ddim"] | None = None
     """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
 
@@ -123,6 +126,14 @@ class LFMPolicy(Pretrained):
         """Samples of the chain as chunks in the contract's units, given the raw history; undoes `encode`."""
         return self.action_normalizer.denormalize(x) + self.anchor(history)
 
+    def set_temperature(self, temperature: float) -> None:
+        """Act from noise of another standard deviation; the specification says so from now on."""
+        self.spec = self.spec.model_copy(update={"temperature": temperature})
+
+    def latent(self, noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
+        """Where the chain begins: standard normal noise at the policy's temperature."""
+        return noise if self.spec.temperature == 1 else self.spec.temperature * noise
+
     def anchor(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b 1 a"] | float:
         """Where chunks count from: the hands' newest positions in the columns of the commanded ones, or 0."""
         return 0.0 if self.hands is None else history[:, -1:] @ self.hands
@@ -180,7 +191,7 @@ class LFMPolicy(Pretrained):
     def _chunk(self, history: Tensor, noise: Tensor | None, solver: Solver | None) -> tuple[Tensor, int]:
         if noise is None:
             noise = torch.randn(len(history), *self.noise_shape, device=self.device)
-        passage = self.chain.to_data(noise, self.condition(history), solver=solver)
+        passage = self.chain.to_data(self.latent(noise), self.condition(history), solver=solver)
         return self.decode(passage.x, history), passage.nfe
 
     def sample_of(self, history: Float[Tensor, "b to d"], action: Float[Tensor, "b t a"]) -> Sample:

@@ -38,6 +38,7 @@ class DistillSettings(Frozen):
     set: Weights
     solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
     steps: int | None = Field(ge=1)
+    temperature: float | None = Field(ge=0)
     target: Target
     grow: bool
     cached: int | None = Field(ge=1)
@@ -128,6 +129,8 @@ class Conditions(Protocol):
     """Shape of a sample."""
     scale: Tensor
     """Normalised units per unit of the data, for each dimension of a sample."""
+    temperature: float
+    """Standard deviation of the noise that samples are made from."""
 
     def pool(self) -> Pool:
         """Normalised samples with their conditions, to train on."""
@@ -155,6 +158,7 @@ class Observations:
         policy.contract.require_match(self._store.contract, "the checkpoint", f"the data set {data}")
         self.source = self._store.source
         self.event, self.scale = policy.noise_shape, policy.action_normalizer.scale
+        self.temperature = policy.spec.temperature
         spec = policy.spec
         self._windows = WindowData(
             path=str(data),
@@ -182,7 +186,7 @@ class Unconditional:
 
     def __init__(self, model: FlowModel) -> None:
         self.source: Mapping[str, Any] = {}
-        self.event, self.scale = (model.spec.dim,), model.normalizer.scale
+        self.event, self.scale, self.temperature = (model.spec.dim,), model.normalizer.scale, 1.0
 
     def pool(self) -> Pool:
         """A row that says how wide samples are; the samples themselves are not used."""

@@ -30,12 +30,14 @@ class Teacher:
     solver: Solver
     inside: bool
     """Keep the states after every step of the solver, not only those between blocks."""
+    temperature: float = 1.0
+    """Standard deviation of the noise that trajectories begin at."""
 
     def draw(self, batch: int, generator: torch.Generator) -> Trajectories:
         """`batch` trajectories from fresh noise, under conditions drawn from the pool."""
         sample = self.pool.take(torch.randint(len(self.pool), (batch,), generator=generator, device=generator.device))
         noise = torch.randn(sample.x.shape, generator=generator, device=sample.x.device, dtype=sample.x.dtype)
-        states = trajectory(self.chain, noise, sample.cond, self.solver, inside=self.inside)
+        states = trajectory(self.chain, self.temperature * noise, sample.cond, self.solver, inside=self.inside)
         return Trajectories(states, sample.cond)
 
 

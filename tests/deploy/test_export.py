@@ -80,8 +80,9 @@ def test_the_graph_is_the_sampler(tmp_path: Path, task: str, blocks: int, solver
     assert np.abs(ours.actions).max() > 0.1
 
 
-def test_the_graph_anchors_chunks_at_both_hands(tmp_path: Path) -> None:
+def test_the_graph_anchors_chunks_at_both_hands_and_knows_the_temperature(tmp_path: Path) -> None:
     made = policy("transport", 2, anchored=True)
+    made.set_temperature(0.25)
     export(made, tmp_path / "transport", samples=4)
     histories, noise = (value.numpy() for value in example(made, batch=3))
     expected = made.predict(histories, noise).actions

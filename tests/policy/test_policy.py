@@ -13,6 +13,7 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Solver
 from lfm_policy.policy import LFMPolicy, PolicySpec
+from lfm_policy.policy.warm import WarmStart
 
 CONTRACT = TASKS["lift"].contract
 DIM = CONTRACT.observation_dim
@@ -45,6 +46,22 @@ def test_a_chunk_is_the_chains_sample_in_raw_units() -> None:
     expected = policy.action_normalizer.denormalize(sample.x)
     np.testing.assert_array_equal(batch.actions, expected.numpy())
     assert batch.nfe == sample.nfe == 3
+
+
+def test_the_temperature_scales_the_noise(tmp_path: Path) -> None:
+    """And the specification, so the digest, a checkpoint and its copy, knows it."""
+    policy, histories, noise = _policy(), _histories(3), _noise(3)
+    before, half = policy.digest(), policy.predict(histories, 0.5 * noise).actions
+    policy.set_temperature(0.5)
+    np.testing.assert_array_equal(policy.predict(histories, noise).actions, half)
+    assert policy.digest() != before
+    policy.save_pretrained(tmp_path / "policy")
+    copy = LFMPolicy.from_pretrained(tmp_path / "policy")
+    np.testing.assert_array_equal(copy.predict(histories, noise).actions, half)
+    copy.set_temperature(0.0)
+    np.testing.assert_array_equal(copy.predict(histories, noise).actions, copy.predict(histories, -noise).actions)
+    warm, running = WarmStart(copy, 1), _noise(3)
+    np.testing.assert_array_equal(*(warm.resume(histories, z, running).actions for z in (noise, -noise)))
 
 
 def test_training_sees_data_as_acting_returns_it() -> None:

@@ -51,7 +51,7 @@ def test_a_bundle_is_evaluated_seed_by_seed_like_its_checkpoint(checkpoint: Path
     for ours, theirs in zip(before, graph_form, strict=True):
         assert (ours["seed"], ours["chunks"], ours["nfe"]) == (theirs["seed"], theirs["chunks"], theirs["nfe"])
         assert ours["final_reward"] == pytest.approx(theirs["final_reward"], abs=1e-3)
-    with pytest.raises(ConfigError, match="a graph's solver is fixed"):
+    with pytest.raises(ConfigError, match="a graph's sampler is fixed: export again with steps=4,"):
         _evaluate(out, tmp_path / "other", "runtime=onnx", "steps=4")
 
 

@@ -70,13 +70,17 @@ def cell(method: str, failed: list[int]) -> dict[str, Any]:
 def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     write_json(tmp_path / "table4" / "a.json", cell("lfm", [100003]))
     write_json(tmp_path / "table4" / "b.json", cell("fm", [100003, 100004, 100009]))
+    write_json(tmp_path / "table4" / "c.json", cell("lfm", []) | {"temperature": 0.0})
     modules["reproduce"].render(tmp_path, Console(quiet=True))
     page = (tmp_path / "README.md").read_text()
     assert "| LFM, published | 66 M | GPU | 1.00 | 0.99 | 0.93 | 0.88 | 0.53 |" in page
     assert (
-        "| LFM, simulation-free | small, 18.0 M | cpu, 600 updates a block, seed 0 | 0.99 [0.90, 1.00] of 100" in page
+        "| LFM, simulation-free | small, 18.0 M | cpu, seed 0 | 0.99 [0.90, 1.00] of 100, NFE 4, 600 updates, 30 min"
+        in page
     )
-    assert "lift, small, LFM, simulation-free: +0.02 [" in page
+    assert "lift, small, LFM, simulation-free, temperature 1: +0.02 [" in page
+    assert "| LFM, simulation-free, temperature 0 | small, 18.0 M | cpu, seed 0 | 1.00 [0.90, 1.00]" in page
+    assert "temperature 0:" not in page  # no baseline at that temperature
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import torch
 from lfm_envs.point_mass import CONTRACT
 from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.errors import ConfigError
-from lfm_policy.flow import Solver
+from lfm_policy.flow import Solver, TensorPool
 from lfm_policy.model import FlowModel, FlowSpec
 from lfm_policy.policy import LFMPolicy, PolicySpec
 from lfm_policy.training.distillation import student_of
+from lfm_policy.training.trajectories import Teacher
 
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
 MLP = {"_target_": "lfm_policy.networks.VelocityMlp", "width": 16, "layers": 2}
@@ -29,6 +30,15 @@ def _chunk(policy: LFMPolicy, solver: Solver | None = None) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     state = torch.randn(3, 2, 4, generator=generator)
     return policy.predict_action_chunk({"observation.state": state}, torch.randn(3, 16, 2, generator=generator), solver)
+
+
+def test_a_student_acts_at_its_teachers_temperature_and_learns_from_it() -> None:
+    teacher = _policy(temperature=0.0)
+    assert student_of(teacher, 2).spec.temperature == 0.0
+    pool = TensorPool(torch.zeros(5, 16, 2), torch.randn(5, 8))
+    drawn = Teacher(teacher.chain, pool, Solver(), inside=False, temperature=0.0).draw(3, torch.Generator())
+    assert torch.equal(drawn.states[-1], torch.zeros(3, 16, 2))
+    assert drawn.states[0].abs().min() > 0
 
 
 @pytest.mark.parametrize("share", [False, True])
