@@ -106,7 +106,7 @@ def draw(settings: Settings, runs: Sequence[Run], rows: Sequence[dict[str, Any]]
 def _stages(name: str, way: Sequence[Tensor], count: int = 6) -> list[tuple[str, Tensor]]:
     """`count` states of a trajectory, the noise and the end among them."""
     places = torch.linspace(0, len(way) - 1, count).round().long().tolist()
-    return [(f"{name}: {place} of {len(way) - 1}", way[place]) for place in places]
+    return [(f"{'' if k else name}\n{place} of {len(way) - 1}", way[place]) for k, place in enumerate(places)]
 
 
 def _picture(path: Path, rows: Sequence[Sequence[tuple[str, Tensor]]]) -> None:
