@@ -15,7 +15,8 @@ from lfm_policy.rollout.runner import RunnerOptions
 from lfm_policy.rollout.store import read_episodes
 from tests.rollout.scripted import Straight
 
-SEEDS = range(100, 112)
+SEEDS = range(100, 200)
+"""More than a slow environment gets done while a busy machine brings the signal."""
 IDENTITY = {"environment": "point_mass"}
 
 
@@ -25,7 +26,7 @@ def start(out: Path, environment: str) -> subprocess.Popen:
         "import functools, pathlib\n"
         "from tests.rollout.scripted import Breaking, Slow, Straight\n"
         "from lfm_policy.rollout.evaluate import evaluate\n"
-        f"evaluate(Straight(), {environment}, range(100, 112), pathlib.Path({str(out)!r}), {IDENTITY!r})\n"
+        f"evaluate(Straight(), {environment}, {SEEDS!r}, pathlib.Path({str(out)!r}), {IDENTITY!r})\n"
     )
     surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
