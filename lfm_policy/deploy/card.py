@@ -49,7 +49,7 @@ def measured(results: Mapping[str, Any]) -> Rows:
         ("network evaluations a chunk", f"{results['nfe']:g}"),
         ("time a chunk, median [ms]", f"{results['ms_per_chunk']:.2f}"),
     ]
-    keys = ("environment", "seed", "solver", "steps", "runtime", "device", "threads", "checkpoint")
+    keys = ("environment", "seed", "solver", "steps", "temperature", "runtime", "device", "threads", "checkpoint")
     return rows + [(f"run: {key}", str(run[key])) for key in keys if key in run]
 
 
@@ -60,6 +60,7 @@ def _facts(config: BundleConfig, contract: Contract) -> Rows:
         ("blocks", str(len(config.chain["gammas"]) + 1)),
         ("network", ", ".join(f"{k} {v}" for k, v in config.chain["network"].items())),
         ("solver", f"{solver['method']}, {solver['steps']} step(s) a block"),
+        ("noise", f"standard normal at temperature {config.chain.get('temperature', 1.0):g}"),
         ("network evaluations a chunk", str(config.nfe)),
         ("weights", config.dtype),
         ("chunk", f"{config.horizon} actions, {config.action_steps} executed, at {contract.control_hz:g} Hz"),

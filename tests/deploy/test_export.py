@@ -86,6 +86,7 @@ def test_the_graph_anchors_chunks_at_both_hands_and_knows_the_temperature(tmp_pa
     export(made, tmp_path / "transport", samples=4)
     histories, noise = (value.numpy() for value in example(made, batch=3))
     expected = made.predict(histories, noise).actions
+    assert "| noise | standard normal at temperature 0.25 |" in (tmp_path / "transport" / bundle.CARD).read_text()
     assert np.abs(expected - OnnxPolicy(tmp_path / "transport").predict(histories, noise).actions).max() <= TOLERANCE
     np.testing.assert_array_equal(expected, bundle.load(tmp_path / "transport").predict(histories, noise).actions)
 
