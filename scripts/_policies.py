@@ -22,7 +22,7 @@ class Sampling(Frozen):
 
     solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
     steps: int | None = Field(ge=1)
-    temperature: float | None = Field(ge=0)
+    temperature: float | None = Field(ge=0, allow_inf_nan=False)
 
     @property
     def sampling(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _stages(settings: Settings, task: str, method: str) -> Iterator[Stage]:
     evaluation = {"checkpoint": model, "episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 0}
     if s.backend != "local":  # not named otherwise: a stage that is finished is known by its settings
         evaluation["backend"] = s.backend
-    if s.temperature is not None:
+    if s.variant:
         evaluation["temperature"] = s.temperature
     yield Stage(f"evaluate{s.variant}", {**evaluation, "out": folder / f"{model.name}_evaluation{s.variant}"}, before)
 

@@ -39,7 +39,7 @@ class Settings(Frozen):
     masks: Path
     files: Path
     evaluations: int = Field(ge=1)
-    temperature: float | None = Field(ge=0)
+    temperature: float = Field(ge=0, allow_inf_nan=False)
     steps: int | None = Field(ge=1)
     threads: int | None = Field(ge=1)
     backend: Literal["local", "ray"]
@@ -55,7 +55,7 @@ class Settings(Frozen):
     @property
     def variant(self) -> str:
         """What tells evaluations of one training apart, at the end of names."""
-        return "" if self.temperature is None else f"_temperature{self.temperature:g}"
+        return "" if self.temperature == 1 else f"_temperature{self.temperature:g}"
 
     def training(self, task: str, method: str) -> dict[str, Any]:
         """Overrides that the trainings of all tables take."""

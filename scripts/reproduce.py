@@ -45,6 +45,10 @@ def main(settings: Settings) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(f"unknown {kind} '{name}': {nearest(name, known)}")
+    if settings.table != 4 and settings.variant:
+        raise ConfigError(
+            f"temperature={settings.temperature:g} is for policies, table=4; found table={settings.table}: leave it 1"
+        )
     console = Console()
     deadline = None if settings.budget_minutes is None else time.monotonic() + 60 * settings.budget_minutes
     try:

@@ -49,7 +49,7 @@ class PolicySpec(Frozen):
     anchored: bool = False
     """Positions in a chunk count from where the hand was in the newest observation, and each of its steps has
     statistics of its own: the next command lies within millimetres of the hand, the last one decimetres away."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Standard deviation of the noise that chunks are made from, where the chain was trained with 1: with less a chunk
     is nearer to the most typical one for its observations, and with 0 a function of them."""
     diffusion: Literal["ddpm", "ddim"] | None = None
@@ -127,8 +127,12 @@ class LFMPolicy(Pretrained):
         return self.action_normalizer.denormalize(x) + self.anchor(history)
 
     def set_temperature(self, temperature: float) -> None:
-        """Act from noise of another standard deviation; the specification says so from now on."""
-        self.spec = self.spec.model_copy(update={"temperature": temperature})
+        """Act from noise of another standard deviation; the specification says so from now on.
+
+        Raises:
+            ValueError: it is negative or not finite.
+        """
+        self.spec = PolicySpec.model_validate(self.spec.model_dump() | {"temperature": temperature})
 
     def latent(self, noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
         """Where the chain begins: standard normal noise at the policy's temperature."""

@@ -38,7 +38,7 @@ class DistillSettings(Frozen):
     set: Weights
     solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
     steps: int | None = Field(ge=1)
-    temperature: float | None = Field(ge=0)
+    temperature: float | None = Field(ge=0, allow_inf_nan=False)
     target: Target
     grow: bool
     cached: int | None = Field(ge=1)

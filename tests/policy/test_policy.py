@@ -58,6 +58,9 @@ def test_the_temperature_scales_the_noise(tmp_path: Path) -> None:
     policy.save_pretrained(tmp_path / "policy")
     copy = LFMPolicy.from_pretrained(tmp_path / "policy")
     np.testing.assert_array_equal(copy.predict(histories, noise).actions, half)
+    for bad in (-1.0, float("inf")):
+        with pytest.raises(ValueError, match="temperature"):
+            copy.set_temperature(bad)
     copy.set_temperature(0.0)
     np.testing.assert_array_equal(copy.predict(histories, noise).actions, copy.predict(histories, -noise).actions)
     warm, running = WarmStart(copy, 1), _noise(3)

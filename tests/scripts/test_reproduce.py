@@ -85,9 +85,14 @@ def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, Mod
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("tasks=[lif]", "'lift'"), ("methods=[lfn]", "'lfm'"), ("table=fig2 tasks=[tre]", "'tree'")],
+    [
+        ("tasks=[lif]", "'lift'"),
+        ("methods=[lfn]", "'lfm'"),
+        ("table=fig2 tasks=[tre]", "'tree'"),
+        ("table=fig2 temperature=0", "leave it 1"),
+    ],
 )
-def test_misspelt_names_are_refused(
+def test_misspelt_names_and_settings_of_other_tables_are_refused(
     modules: dict[str, ModuleType], tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
