@@ -1,5 +1,6 @@
-"""A density model of vectors: an affine normaliser and a chain; the unconditional sibling of `LFMPolicy`."""
+"""A density model of vectors: a normaliser and a chain; the unconditional sibling of `LFMPolicy`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from lfm_policy import networks
 from lfm_policy.data.contract import Frozen
 from lfm_policy.data.normalize import AffineNormalizer
+from lfm_policy.data.radial import RadialNormalizer
 from lfm_policy.data.whiten import WhiteningNormalizer
 from lfm_policy.flow import FlowChain, Hutchinson, Interpolant, Schedule, Solver, log_prob
 from lfm_policy.flow.chain import Transport
@@ -18,6 +20,13 @@ from lfm_policy.flow.likelihood import Likelihood
 from lfm_policy.pretrained import Pretrained, digest
 
 FORMAT = "lfm-flow/1"
+
+NormalizerKind = Literal["affine", "whitening", "radial"]
+NORMALIZERS: Mapping[NormalizerKind, type[AffineNormalizer]] = {
+    "affine": AffineNormalizer,
+    "whitening": WhiteningNormalizer,
+    "radial": RadialNormalizer,
+}
 
 
 class FlowSpec(Frozen):
@@ -36,8 +45,8 @@ class FlowSpec(Frozen):
     """One network for all blocks."""
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time δ for which the data were diffused; the density is that of x + sqrt(e^{2δ} - 1) z in normalised units."""
-    whitened: bool = False
-    """Normalised in the data's principal axes."""
+    normalizer: NormalizerKind = "affine"
+    """Which map the data are normalised by."""
 
 
 class FlowModel(Pretrained):
@@ -60,7 +69,7 @@ class FlowModel(Pretrained):
             spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, dim=spec.dim
         )
         self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
-        self.normalizer = (WhiteningNormalizer if spec.whitened else AffineNormalizer)(spec.dim)
+        self.normalizer = NORMALIZERS[spec.normalizer](spec.dim)
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +92,7 @@ class FlowModel(Pretrained):
     ) -> Likelihood:
         """Log-densities of x (B, dim), the normaliser's change of volume included; see `flow.log_prob`."""
         likelihood = log_prob(self.chain, self.normalizer.normalize(x), solver=solver, estimator=estimator)
-        return replace(likelihood, log_prob=likelihood.log_prob + self.normalizer.scale.log().sum())
+        return replace(likelihood, log_prob=likelihood.log_prob + self.normalizer.log_det(x))
 
     def digest(self) -> str:
         """Hash of all that decides what the model does: specification and weights."""

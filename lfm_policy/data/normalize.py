@@ -165,6 +165,11 @@ class AffineNormalizer(nn.Module):
         self._require(x)
         return (x - self.offset) / self.scale
 
+    def log_det(self, x: Float[Tensor, "... D"]) -> Tensor:
+        """Log of the factor by which `normalize` changes volumes at each of the raw x."""
+        self._require(x)
+        return self.scale.log().sum().expand(x.shape[: x.ndim - self.scale.ndim])
+
     def _require(self, x: Tensor) -> None:
         if not self._ready:
             raise ContractError(

@@ -62,8 +62,7 @@ class Phase:
     warm_start: bool = False
     """Begin from the weights of the block before."""
     drawn: tuple[int, ...] = ()
-    """Blocks to draw batches for, where that is more than `blocks`: these are then trained on the same batches as in a
-    phase that trains all of them."""
+    """Blocks to draw batches for, if more than `blocks`, which then see the batches of a phase that trains all."""
 
 
 def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Phase, ...]:

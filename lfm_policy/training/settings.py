@@ -59,7 +59,7 @@ class TabularData(Frozen):
     path: str
     noise_seed: int = Field(default=0, ge=0)
     """Of the dequantisation of patches."""
-    normalizer: Literal["identity", "standard", "whiten"] = "identity"
+    normalizer: Literal["identity", "standard", "whiten", "radial"] = "identity"
     test: int | None = Field(default=None, ge=2)
     """Points on which the negative log-likelihood is measured; all when None."""
     valid: int | None = Field(default=None, ge=2)

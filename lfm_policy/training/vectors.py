@@ -11,14 +11,15 @@ from rich.progress import track
 from torch import Tensor
 
 from lfm_policy.data.normalize import AffineNormalizer
+from lfm_policy.data.radial import RadialNormalizer
 from lfm_policy.data.whiten import WhiteningNormalizer
 from lfm_policy.flow import Hutchinson, TensorPool
 from lfm_policy.flow.likelihood import Likelihood
-from lfm_policy.model import FlowModel, FlowSpec
+from lfm_policy.model import NORMALIZERS, FlowModel, FlowSpec
 from lfm_policy.training.experiment import Experiment, shrunk, with_diffusion
 from lfm_policy.training.settings import TrainSettings
 
-Normalizer = Literal["identity", "standard", "whiten"]
+Normalizer = Literal["identity", "standard", "whiten", "radial"]
 Report = Callable[[FlowModel], Mapping[str, Any]]
 
 
@@ -49,7 +50,7 @@ def new_model(settings: TrainSettings, dim: int, normalizer: AffineNormalizer) -
         network=settings.block_network,
         share=flow.share,
         initial_diffusion=flow.initial_diffusion,
-        whitened=isinstance(normalizer, WhiteningNormalizer),
+        normalizer=next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of),
     )
     model = FlowModel(spec)
     model.normalizer = normalizer
@@ -80,3 +81,5 @@ def _fitted(kind: Normalizer, points: Tensor) -> AffineNormalizer:
             return AffineNormalizer.standard(points)
         case "whiten":
             return WhiteningNormalizer.fit(points)
+        case "radial":
+            return RadialNormalizer.fit(points)
