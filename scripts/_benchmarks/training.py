@@ -19,13 +19,17 @@ from lfm_policy.training.memory import keep_freed_memory
 
 BATCH, STEPS, ACTION, COND, BLOCKS = 256, 16, 10, 38, 4
 DIMS = (64, 128, 256)
-"""Lift's windows and the network of size=small."""
+"""Lift's windows, and blocks of half the paper's width."""
+
+SMALL, SMALL_BATCH = (32, 64, 128), 64
+"""Blocks and batches of size=small."""
 
 
 def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     """The suite's ratios."""
     keep_freed_memory()  # as the trainer does; the plain network profits too
     yield from _updates(settings)
+    yield from _small(settings)
     yield _inference(settings)
     yield _blocks(settings)
     if torch.cuda.is_available():
@@ -38,19 +42,14 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
 
 
 def _updates(settings: Settings) -> Iterator[Ratio]:
-    plain, ours = _networks()
+    plain, ours = _networks(DIMS)
     inputs = _inputs(BATCH)
-
-    def step(network: nn.Module, bf16: bool = False) -> Callable[[], None]:
-        def run() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = network(*inputs).float().square().mean()
-            loss.backward()
-            network.zero_grad()
-
-        return run
-
-    sides = [step(ours), step(plain), step(ours, bf16=True), step(plain, bf16=True)]
+    sides = [
+        _step(ours, inputs),
+        _step(plain, inputs),
+        _step(ours, inputs, bf16=True),
+        _step(plain, inputs, bf16=True),
+    ]
     fast, slow, fast_bf16, slow_bf16 = (BATCH / s for s in alternate(sides, settings.repeats, settings.seconds))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     note = f"forward and backward, batch {BATCH}, dims {list(DIMS)}; peak memory of the process {peak:.0f} MB"
@@ -60,8 +59,29 @@ def _updates(settings: Settings) -> Iterator[Ratio]:
     yield Ratio("training.cpu_bf16_vs_plain_bf16", fast_bf16 / slow_bf16, None, fast_bf16, slow_bf16, "windows/s", note)
 
 
+def _small(settings: Settings) -> Iterator[Ratio]:
+    plain, ours = _networks(SMALL)
+    inputs = _inputs(SMALL_BATCH)
+    sides = [_step(ours, inputs), _step(plain, inputs)]
+    fast, slow = (SMALL_BATCH / s for s in alternate(sides, settings.repeats, settings.seconds))
+    note = f"size=small: batch {SMALL_BATCH}, dims {list(SMALL)}"
+    yield Ratio("training.cpu_small_vs_plain", fast / slow, None, fast, slow, "windows/s", note)
+
+
+def _step(network: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], bf16: bool = False) -> Callable[[], None]:
+    """Forward and backward."""
+
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = network(*inputs).float().square().mean()
+        loss.backward()
+        network.zero_grad()
+
+    return run
+
+
 def _inference(settings: Settings) -> Ratio:
-    plain, ours = (network.eval() for network in _networks())
+    plain, ours = (network.eval() for network in _networks(DIMS))
     inputs = _inputs(1)
     with torch.inference_mode():
         sides = [lambda: ours(*inputs), lambda: plain(*inputs)]
@@ -80,7 +100,7 @@ def _blocks(settings: Settings) -> Ratio:
 def _update(parallel: int) -> Callable[[], None]:
     """One update of all blocks by the trainer: batch, losses, gradients, AdamW, moving average."""
     torch.manual_seed(0)
-    chain = FlowChain([_networks()[1] for _ in range(BLOCKS)], Schedule.geometric(BLOCKS, 0.15, 1.25))
+    chain = FlowChain([_networks(DIMS)[1] for _ in range(BLOCKS)], Schedule.geometric(BLOCKS, 0.15, 1.25))
     pool = TensorPool(torch.randn(4096, STEPS, ACTION), torch.randn(4096, COND))
     phases = plan("simulation_free", BLOCKS, 1)
 
@@ -94,9 +114,9 @@ def _update(parallel: int) -> Callable[[], None]:
     return run
 
 
-def _networks() -> tuple[nn.Module, nn.Module]:
+def _networks(dims: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    plain, ours = PlainUnet1d(ACTION, COND, DIMS), ConditionalUnet1d(ACTION, COND, DIMS)
+    plain, ours = PlainUnet1d(ACTION, COND, dims), ConditionalUnet1d(ACTION, COND, dims)
     ours.load_state_dict(plain.state_dict())
     return plain, ours
 
