@@ -26,6 +26,7 @@ class Settings(Frozen):
 
     checkpoint: Path
     steps: int | None = Field(ge=1)
+    temperature: float | None = Field(ge=0, allow_inf_nan=False)
     latencies: tuple[int, ...] = Field(min_length=1)
     cases: tuple[str, ...] = Field(min_length=1)
     loss: float = Field(ge=0, lt=1)
@@ -55,7 +56,7 @@ def cell(settings: Settings, case: str, latency: int) -> dict[str, Any]:
     """One evaluation."""
     inference, _, seam = case.partition("-")
     link = {"inference": inference, "seam": seam, "latency_steps": latency, "loss": settings.loss}
-    common = settings.model_dump(include={"checkpoint", "steps", "episodes", "seed", "workers"})
+    common = settings.model_dump(include={"checkpoint", "steps", "temperature", "episodes", "seed", "workers"})
     found = rollouts(f"{case}_{latency}", settings.out, **common, **link).summary
     keys = ("success", "interval", "mean_steps", "nfe", "seam_jerk", "inner_jerk", "failed_seeds")
     return {"case": case, "latency_steps": latency, **{key: found[key] for key in keys}}

@@ -41,6 +41,7 @@ class Settings(Frozen):
     set: Weights
     solvers: tuple[Method, ...]
     steps: tuple[int, ...]
+    temperature: float | None = Field(ge=0, allow_inf_nan=False)
     reference: str | None
     episodes: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -96,12 +97,16 @@ def entries(settings: Settings) -> Iterator[Entry]:
     """The teacher with every solver, then the students with their own.
 
     Raises:
-        ConfigError: a student is of another kind than the teacher.
+        ConfigError: a student is of another kind than the teacher, or a density is given a temperature.
     """
     for method in settings.solvers:
         for steps in settings.steps:
             teacher = load_model(settings.checkpoint, weights=settings.set, device=settings.device)
             teacher.chain.solver = replace(teacher.chain.solver, method=method, steps=steps)
+            if settings.temperature is not None:
+                if not isinstance(teacher, LFMPolicy):
+                    raise ConfigError("temperature is for policies, and the checkpoint is a density: use null")
+                teacher.set_temperature(settings.temperature)
             label = f"{len(teacher.chain.blocks)}x{steps}" + ("" if method == "euler" else f"-{method}")
             yield Entry(label, settings.checkpoint, teacher, student=False)
     for folder in settings.students:
@@ -126,6 +131,7 @@ def timed(settings: Settings, found: Sequence[Entry]) -> list[dict[str, Any]]:
                 "digest": entry.model.digest(),
                 "blocks": len(entry.model.chain.blocks),
                 "solver": asdict(entry.solver),
+                "temperature": entry.model.spec.temperature if isinstance(entry.model, LFMPolicy) else None,
                 "nfe": call(),
                 "parameters": sum(p.numel() for p in entry.model.chain.parameters()),
                 "latency_ms": latency.model_dump(mode="json"),
@@ -156,9 +162,10 @@ def successes(settings: Settings, found: Sequence[Entry], reference: str) -> Ite
     shared = settings.model_dump(include={"episodes", "seed", "environment", "workers", "threads", "device", "set"})
     done: dict[str, Rollouts] = {}
     for entry in found:
-        solver = {"solver": entry.solver.method, "steps": entry.solver.steps}
+        assert isinstance(entry.model, LFMPolicy)
+        own = {"solver": entry.solver.method, "steps": entry.solver.steps, "temperature": entry.model.spec.temperature}
         done[entry.label] = rollouts(
-            entry.label, settings.out / "rollouts", checkpoint=entry.checkpoint, **solver, **shared
+            entry.label, settings.out / "rollouts", checkpoint=entry.checkpoint, **own, **shared
         )
     for entry in found:
         ours = done[entry.label]

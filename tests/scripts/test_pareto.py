@@ -40,7 +40,11 @@ def _pareto(out: Path, *overrides: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_policies_are_compared_on_the_same_seeds(folder: Path, tmp_path: Path) -> None:
     common = [f"checkpoint={folder / 'robot'}", f"students=[{folder / 'robot_one'}]", "steps=[1,3]"]
-    summary = _pareto(tmp_path, *common)
+    summary = _pareto(tmp_path, *common, "temperature=0")
+    evaluated = {
+        name: json.loads((tmp_path / "rollouts" / name / "summary.json").read_text()) for name in ("2x1", "robot_one")
+    }
+    assert {name: found["run"]["temperature"] for name, found in evaluated.items()} == {"2x1": 0, "robot_one": 1}
     rows = {row["name"]: row for row in summary["rows"]}
     assert {name: row["nfe"] for name, row in rows.items()} == {"2x1": 2, "2x3": 6, "robot_one": 1}
     assert summary["reference"] == "2x3"
@@ -55,7 +59,7 @@ def test_policies_are_compared_on_the_same_seeds(folder: Path, tmp_path: Path) -
 
     written = {path: path.stat().st_mtime for path in (tmp_path / "rollouts").rglob("episodes.jsonl")}
     assert len(written) == 3
-    again = _pareto(tmp_path, *common, "reference=2x1")
+    again = _pareto(tmp_path, *common, "temperature=0", "reference=2x1")
     assert {path: path.stat().st_mtime for path in written} == written, "finished rollouts were run again"
     assert {row["name"]: row["difference"] for row in again["rows"]}["2x1"] is None
 
@@ -77,6 +81,7 @@ def test_densities_are_compared_by_their_distance_to_the_data(folder: Path, tmp_
         (["students=[{folder}/plane_one]"], "plane_one holds a FlowModel, but the teacher is another kind"),
         (["students=[{folder}/robot_one,{folder}/robot_one]"], "each needs a name of its own"),
         (["solvers=[ruler]"], "'euler'"),
+        (["checkpoint={folder}/plane", "temperature=0"], "temperature is for policies"),
     ],
 )
 def test_bad_settings_are_explained(folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
