@@ -36,7 +36,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a temporary directory beside `path`; on success its files are fsynced and it takes the place of `path`.
 
-    What processes that were killed here left behind is removed; see `recover`.
+    What processes that were killed here left behind is removed; see `recover`. Files may be read by whom the directory
+    lets in: safetensors writes for the owner alone, and a robot's server is often another user than the trainer.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(temporary.stat().st_mode & 0o666)
             _fsync(file)
         if path.exists():
             os.replace(path, old)

@@ -63,3 +63,12 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
         _write(path, None)  # type: ignore[arg-type]
     assert (path / "content").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_whoever_may_enter_the_directory_may_read_its_files(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "bundle") as directory:
+        for name, mode in (("private", 0o600), ("public", 0o644)):
+            (directory / name).write_text("weights")
+            (directory / name).chmod(mode)
+    shared = (tmp_path / "bundle").stat().st_mode & 0o666
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "bundle").iterdir()} == {shared}
