@@ -3,20 +3,22 @@
     python scripts/benchmark.py                       every suite
     python scripts/benchmark.py suite=[latency,data]  some of them
 
-Leaves <suite>.json and a table for each suite in the output folder, and prints one `name: value` of each ratio last.
+Leaves <suite>.json for each suite and README.md with a table of all suites measured so far in the output folder, and
+prints one `name: value` of each ratio last.
 """
 
 import importlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import _cli
-from _benchmarks import Ratio, Settings, Skipped
+from _benchmarks import Ratio, Settings, Skipped, Suite
 from rich.console import Console
 from rich.table import Table
 
-from lfm_policy.files import write_json
+from lfm_policy.files import atomic_file, read_json, write_json
 
 console = Console()
 
@@ -38,6 +40,8 @@ def main(settings: Settings) -> None:
         results += found
     console.print(table(results))
     write_json(Path(settings.out) / "summary.json", {r.name: r.value for r in results if isinstance(r, Ratio)})
+    with atomic_file(Path(settings.out) / "README.md") as temporary:
+        temporary.write_text(page(Path(settings.out)))
     for result in results:
         print(_line(result))
 
@@ -54,6 +58,25 @@ def table(results: list[Ratio | Skipped]) -> Table:
         target = "" if r.target is None else f"{r.target:g} {'met' if r.met else 'missed'}"
         rows.add_row(r.name, f"{r.value:.2f}", target, f"{r.ours:.4g}", f"{r.theirs:.4g}", r.unit, r.note)
     return rows
+
+
+def page(folder: Path) -> str:
+    """Markdown: a table for each suite whose figures lie in `folder`."""
+    parts = ["# Speed, as ratios measured side by side in one run\n\nWritten by `scripts/benchmark.py`.\n"]
+    for suite in get_args(Suite):
+        if not (folder / f"{suite}.json").exists():
+            continue
+        found = read_json(folder / f"{suite}.json")
+        parts.append(
+            f"\n## {suite}\n\n`{found['command']}`\n\n| ratio | value | target | ours | theirs | what |\n|" + "---|" * 6
+        )
+        for r in found["ratios"]:
+            target = "" if r["target"] is None else f"{r['target']:g}, {'met' if r['met'] else 'missed'}"
+            sides = f"{r['ours']:.4g} {r['unit']} | {r['theirs']:.4g} {r['unit']}"
+            parts.append(f"\n| {r['name']} | **{r['value']:.2f}** | {target} | {sides} | {r['note']} |")
+        parts += [f"\n| {r['name']} | | | | | skipped: {r['reason']} |" for r in found["skipped"]]
+        parts.append("\n")
+    return "".join(parts)
 
 
 def _line(result: Ratio | Skipped) -> str:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from robosuite.environments.manipulation.tool_hang import ToolHang
 from robosuite.models.base import MujocoModel
 from robosuite.models.objects.group.transport import TransportGroup
@@ -21,10 +23,32 @@ def touching(sim: Any, geoms_1: Any, geoms_2: Any = None) -> bool:
     return any((a in ours and b in theirs) or (b in ours and a in theirs) for a, b in pairs)
 
 
-def _ids(sim: Any, geoms: Any) -> set[int]:
-    names = geoms.contact_geoms if isinstance(geoms, MujocoModel) else [geoms] if isinstance(geoms, str) else geoms
-    known = sim.model._geom_name2id
-    return {known[name] for name in names if name in known}
+def _ids(sim: Any, geoms: Any) -> frozenset[int]:
+    """The numbers of a group's geoms, looked up once a model: robosuite makes their names anew at every question."""
+    group = geoms if isinstance(geoms, str | MujocoModel) else tuple(geoms)
+    known = _groups.setdefault(sim.model, {})
+    if group not in known:
+        names = group.contact_geoms if isinstance(group, MujocoModel) else [group] if isinstance(group, str) else group
+        numbers = sim.model._geom_name2id
+        known[group] = frozenset(numbers[name] for name in names if name in numbers)
+    return known[group]
+
+
+_groups: WeakKeyDictionary[Any, dict[Any, frozenset[int]]] = WeakKeyDictionary()
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """numpy's cross product of vectors (3,), the same bits without its arrangements for more dimensions."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+
+class _Numpy:
+    """Stands in for numpy."""
+
+    cross = staticmethod(_cross)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
 
 
 class _Contacts:
@@ -50,10 +74,11 @@ class Checks:
 
 
 class ToolHangChecks(Checks):
-    _look_at_tool = _with_names(ToolHang._check_tool_on_frame, check_contact=touching)
+    _look_at_tool = _with_names(ToolHang._check_tool_on_frame, check_contact=touching, np=_Numpy())
+    _look_at_frame = _with_names(ToolHang._check_frame_assembled, np=_Numpy())
 
     def _check_frame_assembled(self) -> bool:
-        return self._once("frame", super()._check_frame_assembled)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._once("frame", self._look_at_frame)
 
     def _check_tool_on_frame(self) -> bool:
         return self._once("tool", self._look_at_tool)
