@@ -76,7 +76,7 @@ def lift() -> Environment:
 
 
 def _policy() -> LFMPolicy:
-    """Random weights of size=small: the episodes all take their full length."""
+    """Random weights: the episodes all take their full length."""
     torch.manual_seed(0)
     contract = TASKS["lift"].contract
     network = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": list(DIMS)}
@@ -98,7 +98,9 @@ def _blocks(settings: Settings) -> Ratio:
 
         seconds = alternate([two, one], settings.repeats, settings.seconds)
     fast, slow = (UPDATES * BATCH * SCHEDULE.blocks / s for s in seconds)
-    note = f"{SCHEDULE.blocks} blocks of size=small, each a run of its own, in 2 processes against 1, a thread each; "
+    note = (
+        f"{SCHEDULE.blocks} blocks, dims {list(DIMS)}, each a run of its own, in 2 processes against 1, a thread each; "
+    )
     return Ratio("scaling.blocks_2", fast / slow, None, fast, slow, "windows/s", note + _load())
 
 
