@@ -72,14 +72,14 @@ def _facts(config: BundleConfig, contract: Contract) -> Rows:
 
 def _usage(name: str, graphs: bool) -> str:
     without = (
-        "from lfm_policy.deploy.runner import OnnxPolicy  # numpy and onnxruntime, no torch\n"
+        "from lfm_policy.deploy.runner import OnnxPolicy  # numpy and onnxruntime, no torch\n\n"
         f'policy = OnnxPolicy("{name}")\n\n'
     )
     return (
         "## Use\n\n```python\n"
         + (without if graphs else "")
         + "from lfm_policy.deploy import bundle  # torch\n"
-        + f'policy = bundle.load("{name}")\n```\n\n'
+        + f'\npolicy = bundle.load("{name}")\n```\n\n'
         + f"```sh\npython scripts/evaluate.py checkpoint={name} episodes=100 seed=100000\n```"
     )
 
