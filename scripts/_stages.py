@@ -84,6 +84,8 @@ def wait(command: list[str], deadline: float | None = None) -> tuple[int, bool]:
 
     Ctrl-C reaches the command too, and it gets the time to store its state; so does the deadline.
     """
+    if deadline is not None:  # jobs in the background of a script ignore Ctrl-C, and so would what they start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     in_time = True
     with subprocess.Popen(command) as process:
         while True:

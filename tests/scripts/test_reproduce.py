@@ -1,6 +1,7 @@
 """Reproducing a table: the plan of a cell, the time budget, and the rendered page."""
 
 import importlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,8 +43,11 @@ def test_a_given_file_replaces_the_expert(modules: dict[str, ModuleType]) -> Non
     assert plan[0].overrides["source"] == Path("human.hdf5")
 
 
-def test_the_deadline_interrupts_a_stage(modules: dict[str, ModuleType]) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_the_deadline_interrupts_a_stage(modules: dict[str, ModuleType], background: bool) -> None:
     stages = modules["_stages"]
+    if background:  # as shells start what they do not wait for
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
     started = time.monotonic()
     code, in_time = stages.wait([sys.executable, "-c", child], time.monotonic() + 2)
