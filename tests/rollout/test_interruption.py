@@ -23,7 +23,8 @@ IDENTITY = {"environment": "point_mass"}
 def start(out: Path, environment: str) -> subprocess.Popen:
     """The evaluation in a process group of its own, as a shell starts it."""
     code = (
-        "import functools, pathlib\n"
+        "import functools, pathlib, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         "from tests.rollout.scripted import Breaking, Slow, Straight\n"
         "from lfm_policy.rollout.evaluate import evaluate\n"
         f"evaluate(Straight(), {environment}, {SEEDS!r}, pathlib.Path({str(out)!r}), {IDENTITY!r})\n"
