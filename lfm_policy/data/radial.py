@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lfm_policy.data.spline import Spline
 from lfm_policy.data.whiten import WhiteningNormalizer
+from lfm_policy.errors import DataError
 
 KNOTS = 33
 """Of the map of log lengths."""
@@ -37,8 +38,7 @@ class RadialNormalizer(WhiteningNormalizer):
         """Zero mean and unit covariance of x (S, D), then lengths with the quantiles of the chi distribution.
 
         Raises:
-            DataError: the samples are not finite, or there is none.
-            ValueError: too many samples have the same length.
+            DataError: the samples are not finite, there is none, or too many have the same length.
         """
         normalizer = super().fit(x)
         assert isinstance(normalizer, cls)
@@ -47,7 +47,14 @@ class RadialNormalizer(WhiteningNormalizer):
         widest = -ndtri(1 / (len(lengths) + 1))  # as far out as samples lie
         levels = ndtr(np.linspace(-widest, widest, KNOTS))
         chi = np.sqrt(2 * gammaincinv(x.shape[-1] / 2, levels))
-        spline = Spline.through(np.log(np.quantile(lengths, levels)), np.log(chi))
+        quantiles = np.quantile(lengths, levels)
+        if quantiles[0] <= 0 or (np.diff(quantiles) <= 0).any():
+            raise DataError(
+                f"normalizer=radial maps {KNOTS} quantiles of the samples' lengths, which must be above 0 and differ; "
+                f"found {len(np.unique(quantiles))} different ones in {len(lengths)} samples, from {quantiles[0]:g} to "
+                f"{quantiles[-1]:g} deviations: use normalizer=whiten"
+            )
+        spline = Spline.through(np.log(quantiles), np.log(chi))
         normalizer.knots.copy_(torch.stack([spline.x, spline.y, spline.slope]))
         return normalizer
 

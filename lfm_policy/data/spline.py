@@ -23,8 +23,9 @@ class Spline:
         Raises:
             ValueError: there are fewer than three points, or they do not increase strictly.
         """
-        if len(x) < 3 or (np.diff(x) <= 0).any() or (np.diff(y) <= 0).any():
-            raise ValueError(f"expected at least three points that increase strictly, found {len(x)} points")
+        points = np.stack([x, y])
+        if len(x) < 3 or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
+            raise ValueError(f"expected at least three finite points that increase strictly, found {len(x)} points")
         slope = PchipInterpolator(x, y).derivative()(x)
         slope[[0, -1]] = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2])
         return cls(*(torch.from_numpy(values.copy()) for values in (x, y, slope)))

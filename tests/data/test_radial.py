@@ -1,10 +1,12 @@
 import math
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from lfm_policy.data.radial import RadialNormalizer
+from lfm_policy.errors import DataError
 from lfm_policy.model import FlowModel, FlowSpec
 
 NU, DIM = 6.0, 8
@@ -44,6 +46,12 @@ def test_there_and_back_and_the_change_of_volume() -> None:
         jacobian = torch.autograd.functional.jacobian(double.normalize, point)
         torch.testing.assert_close(double.log_det(point), jacobian.slogdet().logabsdet, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(double.scaled(0.5).normalize(x.double()), 0.5 * double.normalize(x.double()))
+
+
+def test_samples_of_one_length_are_refused() -> None:
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 5)
+    with pytest.raises(DataError, match=r"found \d+ different ones in 32 samples.*use normalizer=whiten"):
+        RadialNormalizer.fit(corners)
 
 
 def test_travels_with_a_model(tmp_path: Path) -> None:

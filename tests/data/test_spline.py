@@ -37,3 +37,5 @@ def test_straight_outside() -> None:
 def test_refuses_points_that_do_not_increase() -> None:
     with pytest.raises(ValueError, match="increase strictly"):
         Spline.through(np.array([0.0, 1.0, 1.0]), np.arange(3.0))
+    with pytest.raises(ValueError, match="finite"):
+        Spline.through(np.array([-np.inf, 0.0, 1.0]), np.arange(3.0))
