@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lfm_policy import networks
@@ -47,6 +47,15 @@ class FlowSpec(Frozen):
     """OU time δ for which the data were diffused; the density is that of x + sqrt(e^{2δ} - 1) z in normalised units."""
     normalizer: NormalizerKind = "affine"
     """Which map the data are normalised by."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: Any) -> Any:
+        """Specifications written before there were three kinds say whether it is whitening."""
+        if isinstance(values, dict) and "whitened" in values:
+            kept = {key: value for key, value in values.items() if key != "whitened"}
+            return {"normalizer": "whitening" if values["whitened"] else "affine"} | kept
+        return values
 
 
 class FlowModel(Pretrained):

@@ -81,3 +81,10 @@ def test_code_from_elsewhere_is_not_run(model: FlowModel, tmp_path: Path) -> Non
     _edit(tmp_path / "model", network={"_target_": "torch.nn.Identity"})
     with pytest.raises(ConfigError, match="trust_code=True"):
         FlowModel.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(("whitened", "kind"), [(False, "affine"), (True, "whitening")])
+def test_specifications_of_before_are_read(whitened: bool, kind: str) -> None:
+    now = FlowSpec(dim=2, gammas=(), network={"_target_": "a.B"}, normalizer=kind)
+    values = {key: value for key, value in now.model_dump().items() if key != "normalizer"}
+    assert FlowSpec.model_validate(values | {"whitened": whitened}) == now
