@@ -15,6 +15,7 @@ from typing import get_args
 
 import _cli
 from _benchmarks import Ratio, Settings, Skipped, Suite
+from _tables import commit
 from rich.console import Console
 from rich.table import Table
 
@@ -67,9 +68,8 @@ def page(folder: Path) -> str:
         if not (folder / f"{suite}.json").exists():
             continue
         found = read_json(folder / f"{suite}.json")
-        parts.append(
-            f"\n## {suite}\n\n`{found['command']}`\n\n| ratio | value | target | ours | theirs | what |\n|" + "---|" * 6
-        )
+        parts.append(f"\n## {suite}\n\n`{found['command']}`, commit {found['commit']}\n")
+        parts.append("\n| ratio | value | target | ours | theirs | what |\n|" + "---|" * 6)
         for r in found["ratios"]:
             target = "" if r["target"] is None else f"{r['target']:g}, {'met' if r['met'] else 'missed'}"
             sides = f"{r['ours']:.4g} {r['unit']} | {r['theirs']:.4g} {r['unit']}"
@@ -87,6 +87,7 @@ def _record(suite: str, results: list[Ratio | Skipped]) -> dict[str, object]:
     return {
         "suite": suite,
         "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),
+        "commit": commit(),
         "ratios": [asdict(r) | {"met": r.met} for r in results if isinstance(r, Ratio)],
         "skipped": [asdict(r) for r in results if isinstance(r, Skipped)],
     }
