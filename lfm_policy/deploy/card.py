@@ -78,8 +78,8 @@ def _usage(name: str, graphs: bool) -> str:
     return (
         "## Use\n\n```python\n"
         + (without if graphs else "")
-        + "from lfm_policy.deploy import bundle  # torch\n"
-        + f'\npolicy = bundle.load("{name}")\n```\n\n'
+        + "from lfm_policy.deploy import bundle  # torch\n\n"
+        + f'policy = bundle.load("{name}")\n```\n\n'
         + f"```sh\npython scripts/evaluate.py checkpoint={name} episodes=100 seed=100000\n```"
     )
 

@@ -44,7 +44,7 @@ def test_an_experts_episode_is_the_same_bits(name, steps, form):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["delta", "absolute"])
 @pytest.mark.parametrize("name", TASKS)
-def test_one_step_from_each_of_2000_states(name, form, record_property):
+def test_one_step_from_each_of_2000_states(name, form):
     """States of an expert's noisy episodes; success and reward agree all along."""
     largest, states, episodes = 0.0, 0, []
     with ExitStack() as stack:
@@ -62,16 +62,14 @@ def test_one_step_from_each_of_2000_states(name, form, record_property):
             episodes.append(ours.success == theirs.success)
             if states == 2000:
                 break
-    record_property("largest_difference", largest)
-    record_property("episodes", len(episodes))
     assert all(episodes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_100_expert_episodes_agree(name, record_property):
+def test_100_expert_episodes_agree(name):
     """From the first step to the last the same bits, so the same outcome whichever simulation is asked for."""
-    steps, successes = 0, [0, 0]
+    successes = 0
     with ExitStack() as stack:
         fast, plain = pair(stack, name)
         for seed in range(3000, 3100):
@@ -79,12 +77,9 @@ def test_100_expert_episodes_agree(name, record_property):
             for ours, theirs, difference in lockstep(fast, plain, name, seed, "delta"):
                 assert difference == 0
                 succeeded = [succeeded[0] or ours.success, succeeded[1] or theirs.success]
-                steps += 1
             assert succeeded[0] == succeeded[1]
-            successes = [total + now for total, now in zip(successes, succeeded, strict=True)]
-    record_property("steps", steps)
-    record_property("successes", successes)
-    assert successes[0] >= 90
+            successes += succeeded[0]
+    assert successes >= 90
 
 
 def lockstep(fast, plain, name, seed, form):
