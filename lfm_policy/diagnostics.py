@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lfm_policy.flow import FlowChain, Sample, Schedule, Solver, TimeLaw
+from lfm_policy.flow import FlowChain, Sample, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.flow.likelihood import with_log_det
+from lfm_policy.flow.ode import State, integrate
 
 LogDensity = Callable[[Tensor], Tensor]
 """log p_0 (B,) of normalised samples (B, *event) [nats]."""
@@ -89,11 +91,14 @@ def diagnose(
 @torch.no_grad()
 def path_shape(chain: FlowChain, n: int, sample: Sample, pieces: int = 16) -> tuple[float, float, float]:
     """Mean squared speed, curvature and error of one Euler step of block n's paths from samples of p_{n+1} to p_n."""
-    block = chain.blocks[n]
-    part = FlowChain([block], Schedule(()), solver=Solver("heun"))
-    states = part.trajectory(sample.x, sample.cond, pieces=pieces)
-    times = torch.linspace(1, 0, pieces + 1).to(sample.x)
-    velocities = torch.stack([block(x, t.expand(len(x)), sample.cond) for t, x in zip(times, states, strict=True)])
+
+    def field(t: Tensor, state: State) -> State:
+        return (chain.velocity(n, state[0], t, sample.cond),)
+
+    times, states = torch.linspace(1, 0, pieces + 1).to(sample.x), [sample.x]
+    for begin, end in pairwise(times.tolist()):
+        states += integrate(field, (states[-1],), begin, end, Solver("heun")).state
+    velocities = torch.stack([field(t, (x,))[0] for t, x in zip(times, states, strict=True)])
     chord = states[0] - states[-1]
     weights = torch.ones(pieces + 1).to(sample.x)
     weights[[0, -1]] = 0.5  # trapezoids

@@ -43,6 +43,8 @@ class FlowSpec(Frozen):
     """`_target_` and arguments of one block's network."""
     share: bool = False
     """One network for all blocks."""
+    precondition: bool = False
+    """Networks give velocities up to the factors of `FlowChain.preconditioning`."""
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time δ for which the data were diffused; the density is that of x + sqrt(e^{2δ} - 1) z in normalised units."""
     normalizer: NormalizerKind = "affine"
@@ -77,7 +79,7 @@ class FlowModel(Pretrained):
         blocks = networks.build_blocks(
             spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, dim=spec.dim
         )
-        self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver)
+        self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver, spec.precondition)
         self.normalizer = NORMALIZERS[spec.normalizer](spec.dim)
 
     @property

@@ -25,7 +25,7 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.deploy.bundle import WEIGHTS, sha256
 from lfm_policy.deploy.runner import ACTIONS, NOISE, OBSERVATIONS, WEIGHTS_KEY
 from lfm_policy.errors import ConfigError
-from lfm_policy.flow import Solver
+from lfm_policy.flow import FlowChain
 from lfm_policy.flow.ode import TABLEAUX
 from lfm_policy.policy import LFMPolicy
 
@@ -212,19 +212,26 @@ class _Graph:
                 self._functions[call.function.name] = call.function
             state = block.state_dict(keep_vars=True)
             weights = [self.weight(keys[id(state[name])]) for name in call.weights]
-            x = self._solve(x, call.function.name, cond, weights, policy.chain.solver)
+            x = self._solve(x, policy.chain, n, call.function.name, cond, weights)
         return x
 
-    def _solve(self, x: str, function: str, cond: str, weights: Sequence[str], solver: Solver) -> str:
-        """One block from t = 1 to t = 0: `ode.integrate` with a fixed step."""
-        stages, gains = TABLEAUX[solver.method]
-        step = -1 / solver.steps
-        for k in range(solver.steps):
+    def _solve(self, x: str, chain: FlowChain, n: int, function: str, cond: str, weights: Sequence[str]) -> str:
+        """Block n from t = 1 to t = 0: `ode.integrate` of `FlowChain.velocity` with a fixed step."""
+        stages, gains = TABLEAUX[chain.solver.method]
+        step = -1 / chain.solver.steps
+        for k in range(chain.solver.steps):
             slopes: list[str] = []
             for offset, before in stages:
-                t = self.constant(1 + (k + offset) * step)
+                t = 1 + (k + offset) * step
                 point = self._advance(x, slopes, before, step)
-                slopes.append(self.add(function, point, t, cond, *weights, domain=DOMAIN))
+                if not chain.precondition:
+                    slopes.append(self.add(function, point, self.constant(t), cond, *weights, domain=DOMAIN))
+                    continue
+                factors = chain.preconditioning(n, torch.tensor(t))
+                inner, skip, outer = (self.constant(factor.item()) for factor in factors)
+                scaled = self.add("Mul", point, inner)
+                guess = self.add(function, scaled, self.constant(t), cond, *weights, domain=DOMAIN)
+                slopes.append(self.add("Add", self.add("Mul", point, skip), self.add("Mul", guess, outer)))
             x = self._advance(x, slopes, gains, step)
         return x
 

@@ -7,26 +7,16 @@ A velocity network is a callable v(x, t, cond) with x of shape (B, *event), t (B
 shaped like x.
 """
 
-from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.fit import Phase, Pool, Sample, TensorPool, fit, plan
-from lfm_policy.flow.interpolant import Interpolant
-from lfm_policy.flow.likelihood import Hutchinson, log_prob
-from lfm_policy.flow.matching import TimeLaw
-from lfm_policy.flow.ode import Solver
-from lfm_policy.flow.schedule import Schedule
-
-__all__ = [
-    "FlowChain",
-    "Hutchinson",
-    "Interpolant",
-    "Phase",
-    "Pool",
-    "Sample",
-    "Schedule",
-    "Solver",
-    "TensorPool",
-    "TimeLaw",
-    "fit",
-    "log_prob",
-    "plan",
-]
+from lfm_policy.flow.chain import FlowChain as FlowChain
+from lfm_policy.flow.fit import Phase as Phase
+from lfm_policy.flow.fit import Pool as Pool
+from lfm_policy.flow.fit import Sample as Sample
+from lfm_policy.flow.fit import TensorPool as TensorPool
+from lfm_policy.flow.fit import TimeLaw as TimeLaw
+from lfm_policy.flow.fit import fit as fit
+from lfm_policy.flow.fit import plan as plan
+from lfm_policy.flow.interpolant import Interpolant as Interpolant
+from lfm_policy.flow.likelihood import Hutchinson as Hutchinson
+from lfm_policy.flow.likelihood import log_prob as log_prob
+from lfm_policy.flow.ode import Solver as Solver
+from lfm_policy.flow.schedule import Schedule as Schedule

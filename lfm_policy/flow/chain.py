@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lfm_policy.flow.interpolant import Batch, Cond, Interpolant, Times
-from lfm_policy.flow.matching import matching_loss
-from lfm_policy.flow.ode import Field, Solver, State, integrate
+from lfm_policy.flow.interpolant import Batch, Cond, Interpolant, Times, column, gaussian_path, interpolate
+from lfm_policy.flow.ode import Field, Solver, integrate
 from lfm_policy.flow.schedule import Schedule
 
 
@@ -28,6 +28,7 @@ class FlowChain(nn.Module):
         schedule: the OU steps; one block each.
         interpolant: the path that the blocks are trained on.
         solver: used wherever a call does not name another one.
+        precondition: networks give the velocity only up to the factors of `preconditioning`.
 
     Raises:
         ValueError: there are more or fewer networks than blocks in the schedule.
@@ -39,6 +40,7 @@ class FlowChain(nn.Module):
         schedule: Schedule,
         interpolant: Interpolant = "linear",
         solver: Solver = Solver(),
+        precondition: bool = False,
     ) -> None:
         super().__init__()
         self.blocks: nn.ModuleList = blocks if isinstance(blocks, nn.ModuleList) else nn.ModuleList(blocks)
@@ -47,6 +49,7 @@ class FlowChain(nn.Module):
         self.schedule = schedule
         self.interpolant: Interpolant = interpolant
         self.solver = solver
+        self.precondition = precondition
 
     def to_noise(
         self, x: Batch, cond: Cond = None, *, start: int = 0, stop: int | None = None, solver: Solver | None = None
@@ -62,9 +65,37 @@ class FlowChain(nn.Module):
         start = len(self.blocks) if start is None else start
         return self._through(range(start - 1, stop - 1, -1), x, cond, 1.0, 0.0, solver)
 
+    def velocity(self, n: int, x: Batch, t: Times | Float[Tensor, ""], cond: Cond = None) -> Batch:
+        """Block n's velocity at x and t, one time a sample or one for all."""
+        times = t.expand(x.shape[0])  # len(x) would fix the batch when exported
+        if not self.precondition:
+            return self.blocks[n](x, times, cond)
+        inner, skip, outer = self.preconditioning(n, column(t, x) if t.ndim else t)
+        return skip * x + outer * self.blocks[n](inner * x, times, cond)
+
+    def preconditioning(self, n: int, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors (inner, skip, outer), shaped like t, of v(x, t) = skip x + outer F(inner x, t), F being the network.
+
+        For data of unit variance, skip x is the best linear guess, and F has inputs and targets of unit variance: it is
+        to predict (mean z - std x_0) / |(mean, std)|, the "v" of Salimans and Ho (2022).
+        """
+        mean, std, mean_rate, std_rate = gaussian_path(self.interpolant, self.schedule, n, t)
+        inner = torch.rsqrt(mean**2 + std**2)
+        return inner, inner**2 * (mean * mean_rate + std * std_rate), inner * (mean * std_rate - std * mean_rate)
+
     def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Float[Tensor, ""]:
-        """Block n's training loss between a sample of p_n and its OU step, at times t."""
-        return matching_loss(self.blocks[n], left, right, t, cond, self.interpolant)
+        """E || v(I_t, t) - dI_t/dt ||² of block n between samples of p_n and their OU steps (eq. 8), per dimension."""
+        x, rate = interpolate(self.interpolant, left, right, t)
+        return (self.velocity(n, x, t, cond) - rate).square().mean()
+
+    def marginal_loss(self, n: int, data: Batch, noise: Batch, t: Times, cond: Cond = None) -> Float[Tensor, ""]:
+        """The same with p_n the OU marginal of `data`, and E[dI_t/dt | I_t, data] in the place of dI_t/dt.
+
+        That leaves the minimum where it is and takes variance from the target (Rao and Blackwell).
+        """
+        mean, std, mean_rate, std_rate = gaussian_path(self.interpolant, self.schedule, n, column(t, data))
+        x, rate = mean * data + std * noise, mean_rate * data + std_rate * noise
+        return (self.velocity(n, x, t, cond) - rate).square().mean()
 
     def trajectory(self, x: Batch, cond: Cond = None, *, pieces: int = 1, solver: Solver | None = None) -> list[Batch]:
         """From noise to data: x, then the state after each of `pieces` equal parts of each block's time, N first."""
@@ -86,8 +117,4 @@ class FlowChain(nn.Module):
         return Transport(x, nfe)
 
     def _field(self, n: int, cond: Tensor | None) -> Field:
-        def field(t: Tensor, state: State) -> State:
-            (x,) = state
-            return (self.blocks[n](x, t.expand(x.shape[0]), cond),)  # len(x) would fix the batch when exported
-
-        return field
+        return lambda t, state: (self.velocity(n, state[0], t, cond),)

@@ -7,7 +7,6 @@ f = -v(·, 1), and the student is a chain like any other, whose solver takes one
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 from lfm_policy.flow.chain import FlowChain
 from lfm_policy.flow.fit import Loss, Optimise, Phase
 from lfm_policy.flow.ode import Solver
-from lfm_policy.flow.schedule import Schedule
 
 ONE_STEP = Solver("euler", 1)
 """How students are sampled."""
@@ -33,18 +31,6 @@ class Trajectories:
 
     states: Float[Tensor, "s b *event"]
     cond: Float[Tensor, "b c"] | None = None
-
-
-def merged(schedule: Schedule, blocks: int) -> Schedule:
-    """The schedule of N' = `blocks` students, each in place of k = N / N' teacher blocks.
-
-    Raises:
-        ValueError: N' does not divide N.
-    """
-    if blocks < 1 or schedule.blocks % blocks:
-        raise ValueError(f"{schedule.blocks} teacher blocks cannot be shared out among {blocks} students equally")
-    ends = [schedule.time(schedule.blocks // blocks * n) for n in range(blocks)]
-    return Schedule(tuple(after - before for before, after in pairwise(ends)))
 
 
 @torch.no_grad()
@@ -103,5 +89,5 @@ def step_loss(
     student: FlowChain, n: int, source: Tensor, t: Tensor, target: Tensor, cond: Tensor | None
 ) -> Float[Tensor, ""]:
     """Mean squared error per dimension of block n's one Euler step from `source` at times t (B,) to `target` at 0."""
-    step = t.view(-1, *[1] * (source.ndim - 1)) * student.blocks[n](source, t, cond)
+    step = t.view(-1, *[1] * (source.ndim - 1)) * student.velocity(n, source, t, cond)
     return (source - step - target).square().mean()

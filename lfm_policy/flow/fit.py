@@ -10,15 +10,32 @@ from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from scipy.special import betaincinv
 from torch import Tensor
 
 from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.matching import TimeLaw
 
 Mode = Literal["sequential", "simulation_free", "combined"]
 Source = Literal["marginal", "pushforward"]
 Coupling = Literal["dependent", "shuffled", "independent"]
 """Whose OU step a block's right end is: that of its left end (Algorithm 1), of another in the batch, of a fresh one."""
+
+
+@dataclass(frozen=True)
+class TimeLaw:
+    """The law of t on [0, 1]: Beta(alpha, beta), uniform by default."""
+
+    alpha: float = 1.0
+    beta: float = 1.0
+
+    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+        """Draw on the generator's device, by inversion, so that a seeded generator decides the values."""
+        uniform = torch.rand(count, generator=generator, device=generator.device)
+        if self.alpha == 1 and self.beta == 1:
+            return uniform
+        quantile = betaincinv(self.alpha, self.beta, uniform.double().cpu().numpy())
+        return torch.as_tensor(quantile, dtype=uniform.dtype, device=uniform.device)
 
 
 @dataclass(frozen=True)
@@ -160,13 +177,18 @@ def draw_loss(
     partner: Sample | None = None,
     rows: slice = slice(None),
 ) -> Loss:
-    """Block n's loss on `rows` of a batch: left ends from `sample`, right ends one OU step from there or `partner`."""
-    left = start = _left_end(chain, n, sample.x, source, generator)
-    if partner is not None and n < len(chain.blocks) - 1:
-        start = _left_end(chain, n, partner.x, source, generator)
+    """Block n's loss on `rows` of a batch: from OU marginals of the data x, or between pushed x and its OU step.
+
+    With a `partner`, the right end is the OU step of the partner's left end.
+    """
+    data, cond = sample.x, None if sample.cond is None else sample.cond[rows]
+    if source == "marginal" and partner is None:
+        noise, t = _normal_like(data, generator), time_law.sample(len(data), generator)
+        return partial(chain.marginal_loss, n, data[rows], noise[rows], t[rows], cond)
+    left = _left_end(chain, n, data, source, generator)
+    start = left if partner is None else _left_end(chain, n, partner.x, source, generator)
     right = chain.schedule.target(n, start, _normal_like(left, generator))
     t = time_law.sample(len(left), generator)
-    cond = None if sample.cond is None else sample.cond[rows]
     return partial(chain.loss, n, left[rows], right[rows], t[rows], cond)
 
 

@@ -1,11 +1,13 @@
-"""Where x_t lies between the two ends of a block, and how fast it moves (section 3.1 of arXiv 2410.02548)."""
+"""Where x_t lies inside a block, and how fast it moves (section 3.1 of arXiv 2410.02548)."""
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lfm_policy.flow.schedule import Schedule
 
 Interpolant = Literal["linear", "trigonometric"]
 Batch = Float[Tensor, "b *event"]
@@ -14,24 +16,34 @@ Cond = Float[Tensor, "b c"] | None
 """Samples, the time of each, and what each is conditioned on."""
 
 
-@dataclass(frozen=True)
-class PathPoint:
-    """A point of the interpolating path and its time derivative, both shaped like the ends."""
-
-    position: Tensor
-    velocity: Tensor
-
-
-def interpolate(kind: Interpolant, left: Batch, right: Batch, t: Times) -> PathPoint:
+def interpolate(kind: Interpolant, left: Batch, right: Batch, t: Times) -> tuple[Batch, Batch]:
     """I_t(x_l, x_r) and dI_t/dt.
 
     linear (optimal transport): x_l + t (x_r - x_l); trigonometric: cos(πt/2) x_l + sin(πt/2) x_r.
     """
-    t = t.view(-1, *[1] * (left.ndim - 1))
-    match kind:
-        case "linear":
-            return PathPoint(left + t * (right - left), right - left)
-        case "trigonometric":
-            angle = t * (math.pi / 2)
-            cos, sin = angle.cos(), angle.sin()
-            return PathPoint(cos * left + sin * right, (math.pi / 2) * (cos * right - sin * left))
+    a, b, a_rate, b_rate = _weights(kind, column(t, left))
+    return a * left + b * right, a_rate * left + b_rate * right
+
+
+def gaussian_path(kind: Interpolant, schedule: Schedule, n: int, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Given data x_0, block n's x_t is mean x_0 + std z: (mean, std) and their time derivatives, each shaped like t."""
+    keep, old = schedule.factors(schedule.time(n))
+    rho, fresh = schedule.factors(schedule.gammas[n] if n < schedule.blocks - 1 else math.inf)
+    a, b, a_rate, b_rate = _weights(kind, t)
+    left, left_rate, right, right_rate = a + rho * b, a_rate + rho * b_rate, fresh * b, fresh * b_rate
+    std = torch.hypot(old * left, right)
+    std_rate = torch.where(std > 0, (old**2 * left * left_rate + right * right_rate) / std, right_rate)
+    return keep * left, std, keep * left_rate, std_rate
+
+
+def column(t: Times, like: Tensor) -> Tensor:
+    """One time a sample, shaped to multiply samples."""
+    return t.view(-1, *[1] * (like.ndim - 1))
+
+
+def _weights(kind: Interpolant, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """a and b of x_t = a x_l + b x_r, and their time derivatives."""
+    if kind == "linear":
+        return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)
+    cos, sin = (t * (math.pi / 2)).cos(), (t * (math.pi / 2)).sin()
+    return cos, sin, -math.pi / 2 * sin, math.pi / 2 * cos

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from torch.func import vjp, vmap
 
 from lfm_policy.flow.chain import FlowChain
 from lfm_policy.flow.interpolant import Batch, Cond
-from lfm_policy.flow.ode import Field, Solution, Solver, State, integrate
+from lfm_policy.flow.ode import Solution, Solver, State, integrate
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,14 @@ def with_log_det(
     probes = torch.eye(size).to(x).view(size, 1, *x.shape[1:]) if exact else estimator.draw(x)
     state: State = (x, x.new_zeros(1 if exact else len(probes), len(x)))
     nfe = 0
+
+    def field(n: int, t: Tensor, state: State) -> State:
+        value, forms = divergence(lambda x: chain.velocity(n, x, t, cond), state[0], probes)
+        return value, forms.sum(0, keepdim=True) if exact else forms
+
     with torch.no_grad(), _full_precision():
         for n in order:
-            field = _augmented(chain.blocks[n], cond, probes, exact)
-            solution = integrate(field, state, 0.0, 1.0, solver or chain.solver)
+            solution = integrate(partial(field, n), state, 0.0, 1.0, solver or chain.solver)
             state, nfe = solution.state, nfe + solution.nfe
     return Solution(state, nfe)
 
@@ -113,17 +118,6 @@ def divergence(
     # vmap has no rule for some operations' derivatives (Mish's, for one), and a single probe needs none
     products = pull(probes[0])[0][None] if len(probes) == 1 else vmap(pull)(probes)[0]
     return value, (probes * products).flatten(2).sum(-1)
-
-
-def _augmented(block: torch.nn.Module, cond: Cond, probes: Tensor, exact: bool) -> Field:
-    """d/dt of (x, accumulated divergence): one row for the exact one, a row a probe for Hutchinson's."""
-
-    def field(t: Tensor, state: State) -> State:
-        x = state[0]
-        value, forms = divergence(lambda x: block(x, t.expand(len(x)), cond), x, probes)
-        return value, forms.sum(0, keepdim=True) if exact else forms
-
-    return field
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from torch import Tensor
 
 def ou_step(x: Float[Tensor, "*shape"], gamma: float, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """(OU)_0^γ: e^{-γ} x + sqrt(1 - e^{-2γ}) z with standard normal `noise` z."""
-    return math.exp(-gamma) * x + math.sqrt(-math.expm1(-2 * gamma)) * noise
+    keep, spread = Schedule.factors(gamma)
+    return keep * x + spread * noise
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Schedule:
             raise ValueError(f"a chain needs at least one block, found {blocks}")
         times = [-math.log(math.cos(math.pi * n / (2 * blocks))) for n in range(blocks)]
         return cls(tuple(after - before for before, after in pairwise(times)))
+
+    @staticmethod
+    def factors(time: float) -> tuple[float, float]:
+        """Of the sample and of the noise in an OU step: e^{-time} and sqrt(1 - e^{-2 time})."""
+        return math.exp(-time), math.sqrt(-math.expm1(-2 * time))
 
     @property
     def blocks(self) -> int:

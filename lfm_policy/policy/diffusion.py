@@ -18,7 +18,7 @@ from lfm_policy.flow.chain import Transport
 Sampler = Literal["ddpm", "ddim"]
 
 NOISE_LEVELS = 100
-"""K, and the squared-cosine schedule with samples clipped to [-1, 1], as in Diffusion Policy."""
+"""K, and the squared-cosine schedule, as in Diffusion Policy."""
 
 
 class DiffusionChain(FlowChain):
@@ -28,15 +28,17 @@ class DiffusionChain(FlowChain):
         network: ε; any velocity network.
         sampler: "ddpm" draws fresh noise in each step, "ddim" none.
         solver: its `steps` is the number of denoising steps.
+        clip: keep the guess of the data in [-1, 1] in each step, as Diffusion Policy does, whose data lie there.
 
     Raises:
         ValueError: the solver takes more steps than there are noise levels.
     """
 
-    def __init__(self, network: nn.Module, sampler: Sampler, solver: Solver) -> None:
+    def __init__(self, network: nn.Module, sampler: Sampler, solver: Solver, *, clip: bool = True) -> None:
         super().__init__([network], Schedule(()), solver=solver)
         self.sampler: Sampler = sampler
-        _levels(sampler, solver)
+        self.clip = clip
+        _levels(sampler, solver, clip)
 
     def loss(
         self,
@@ -48,8 +50,12 @@ class DiffusionChain(FlowChain):
     ) -> Float[Tensor, ""]:
         """Mean squared error of the noise `right` predicted from `left` diffused to level floor(K t) (DDPM, eq. 14)."""
         k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
-        noisy = _levels(self.sampler, Solver()).add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
+        noisy = _levels(self.sampler, Solver(), self.clip).add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
         return (self._noise(noisy, k, cond) - right).square().mean()
+
+    def marginal_loss(self, n: int, data: Tensor, noise: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The same loss: the left end is the data."""
+        return self.loss(n, data, noise, t, cond)
 
     def to_data(
         self,
@@ -62,7 +68,7 @@ class DiffusionChain(FlowChain):
     ) -> Transport:
         """Denoise; what "ddpm" draws on the way follows from x, row by row."""
         solver = solver or self.solver
-        levels = _levels(self.sampler, solver)
+        levels = _levels(self.sampler, solver, self.clip)
         generators = [_seeded(row) for row in x] if self.sampler == "ddpm" else None
         for k in levels.timesteps:
             noise = self._noise(x, k.to(x.device).expand(len(x)), cond)
@@ -90,7 +96,7 @@ class DiffusionChain(FlowChain):
 
 
 @lru_cache
-def _levels(sampler: Sampler, solver: Solver) -> DDPMScheduler | DDIMScheduler:
+def _levels(sampler: Sampler, solver: Solver, clip: bool) -> DDPMScheduler | DDIMScheduler:
     """Diffusers' scheduler, set to as many steps as the solver has."""
     if solver.method != "euler" or solver.steps > NOISE_LEVELS:
         raise ValueError(
@@ -98,7 +104,7 @@ def _levels(sampler: Sampler, solver: Solver) -> DDPMScheduler | DDIMScheduler:
             f"found {solver.steps} of {solver.method}"
         )
     kind = DDPMScheduler if sampler == "ddpm" else DDIMScheduler
-    levels = kind(NOISE_LEVELS, beta_schedule="squaredcos_cap_v2", clip_sample=True, prediction_type="epsilon")
+    levels = kind(NOISE_LEVELS, beta_schedule="squaredcos_cap_v2", clip_sample=clip, prediction_type="epsilon")
     levels.set_timesteps(solver.steps)
     return levels
 

@@ -81,11 +81,11 @@ class Monitor:
         first, second = (noise.to(x).repeat(len(x), 1, 1) for noise in self._noise.unbind(1))
         data = x.repeat_interleave(draws, 0)
         total = x.new_zeros(len(x))
-        for n, block in enumerate(chain.blocks):
+        for n in range(len(chain.blocks)):
             left = chain.schedule.marginal(n, data, first)
             right = chain.schedule.target(n, left, second)
-            point = interpolate(chain.interpolant, left, right, times)
-            error = (block(point.position, times, repeated) - point.velocity).square().flatten(1).mean(1)
+            point, rate = interpolate(chain.interpolant, left, right, times)
+            error = (chain.velocity(n, point, times, repeated) - rate).square().flatten(1).mean(1)
             total += error.view(len(x), draws).mean(1) / len(chain.blocks)
         return total
 

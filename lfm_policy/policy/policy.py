@@ -44,6 +44,8 @@ class PolicySpec(Frozen):
     """`_target_` and arguments of one block's network."""
     share: bool = False
     """One network for all blocks."""
+    precondition: bool = False
+    """Networks give velocities up to the factors of `FlowChain.preconditioning`."""
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time δ for which normalised chunks x were diffused; what is modelled are x + sqrt(e^{2δ} - 1) z."""
     anchored: bool = False
@@ -226,8 +228,8 @@ def hands(contract: Contract) -> Float[Tensor, "d a"]:
 
 def _chain(spec: PolicySpec, blocks: nn.ModuleList, schedule: Schedule) -> FlowChain:
     if spec.diffusion is None:
-        return FlowChain(blocks, schedule, spec.interpolant, spec.solver)
+        return FlowChain(blocks, schedule, spec.interpolant, spec.solver, spec.precondition)
     from lfm_policy.policy.diffusion import DiffusionChain  # diffusers is optional
 
     (network,) = blocks
-    return DiffusionChain(network, spec.diffusion, spec.solver)
+    return DiffusionChain(network, spec.diffusion, spec.solver, clip=not spec.anchored)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,8 +14,8 @@ from lfm_policy.data.contract import Frozen
 from lfm_policy.data.store import open_store
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import read_json
-from lfm_policy.flow import Pool, TensorPool
-from lfm_policy.flow.distill import ONE_STEP, Target, merged
+from lfm_policy.flow import Pool, Schedule, TensorPool
+from lfm_policy.flow.distill import ONE_STEP, Target
 from lfm_policy.model import FORMAT as FLOW_FORMAT
 from lfm_policy.model import FlowModel
 from lfm_policy.networks.grow import grown, inherit
@@ -209,3 +210,15 @@ def conditions_of(teacher: AnyModel, data: Path | None) -> Conditions:
     if data is None:
         raise ConfigError("a policy is distilled under observations: name a prepared data set, demonstrations=DIR.zarr")
     return Observations(teacher, data)
+
+
+def merged(schedule: Schedule, blocks: int) -> Schedule:
+    """The schedule of N' = `blocks` students, each in place of k = N / N' teacher blocks.
+
+    Raises:
+        ValueError: N' does not divide N.
+    """
+    if blocks < 1 or schedule.blocks % blocks:
+        raise ValueError(f"{schedule.blocks} teacher blocks cannot be shared out among {blocks} students equally")
+    ends = [schedule.time(schedule.blocks // blocks * n) for n in range(blocks)]
+    return Schedule(tuple(after - before for before, after in pairwise(ends)))

@@ -72,6 +72,7 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
         solver=flow.solver,
         network=settings.block_network,
         share=flow.share,
+        precondition=flow.precondition and flow.diffusion is None,
         initial_diffusion=flow.initial_diffusion,
         diffusion=flow.diffusion,
         anchored=data.anchored,

@@ -99,6 +99,8 @@ class FlowSettings(Frozen):
     """One network, of the global flow's size, for all blocks; it also takes the block's index."""
     initial_diffusion: float = Field(default=0.0, ge=0)
     """OU time for which the training data are diffused first, for data without a density (Corollary 4.3)."""
+    precondition: bool = False
+    """Networks give velocities up to factors that know the schedule and data of unit variance."""
     interpolant: Interpolant = "linear"
     mode: Mode = "simulation_free"
     refine: float = Field(default=0.25, ge=0, le=1)

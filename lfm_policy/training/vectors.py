@@ -49,6 +49,7 @@ def new_model(settings: TrainSettings, dim: int, normalizer: AffineNormalizer) -
         solver=flow.solver,
         network=settings.block_network,
         share=flow.share,
+        precondition=flow.precondition,
         initial_diffusion=flow.initial_diffusion,
         normalizer=next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of),
     )

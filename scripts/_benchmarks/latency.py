@@ -20,10 +20,10 @@ from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.deploy.export import export
 from lfm_policy.deploy.runner import OnnxPolicy
 from lfm_policy.flow import Schedule, Solver
-from lfm_policy.flow.distill import merged
 from lfm_policy.networks.grow import grown
 from lfm_policy.policy import LFMPolicy, PolicySpec
 from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.training.distillation import merged
 
 Side = Callable[[], object]
 Times = Mapping[str, np.ndarray]

@@ -91,6 +91,17 @@ def test_the_graph_anchors_chunks_at_both_hands_and_knows_the_temperature(tmp_pa
     np.testing.assert_array_equal(expected, bundle.load(tmp_path / "transport").predict(histories, noise).actions)
 
 
+@pytest.mark.parametrize("solver", [Solver("euler", 2), Solver("rk4", 1)])
+def test_the_graph_preconditions(tmp_path: Path, solver: Solver) -> None:
+    made = policy("lift", 2, solver, precondition=True)
+    plain = policy("lift", 2, solver)
+    export(made, tmp_path / "lift", samples=4)
+    histories, noise = (value.numpy() for value in example(made, batch=3))
+    expected = made.predict(histories, noise).actions
+    assert np.abs(expected - OnnxPolicy(tmp_path / "lift").predict(histories, noise).actions).max() <= TOLERANCE
+    assert np.abs(expected - plain.predict(histories, noise).actions).max() > 100 * TOLERANCE
+
+
 def test_a_batch_is_its_rows(exported: Path) -> None:
     translated = OnnxPolicy(exported)
     histories, noise = (value.numpy() for value in example(policy(), batch=5))

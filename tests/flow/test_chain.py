@@ -1,10 +1,13 @@
 """The chain with exact Gaussian blocks: known maps, round trips and counts."""
 
+from typing import get_args
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lfm_policy.flow import FlowChain, Schedule, Solver
+from lfm_policy.flow import FlowChain, Interpolant, Schedule, Solver, TimeLaw
+from lfm_policy.flow.interpolant import gaussian_path
 from tests.flow.gaussian import Gaussian, exact_chain
 
 DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(4, 0.25, 1.25)
@@ -43,3 +46,74 @@ def test_one_euler_step_a_block_costs_one_evaluation_a_block() -> None:
 def test_blocks_and_schedule_must_agree() -> None:
     with pytest.raises(ValueError, match="4 blocks, but 1 networks"):
         FlowChain([nn.Identity()], SCHEDULE)
+
+
+class Shifted(nn.Module):
+    """A velocity field and a constant."""
+
+    def __init__(self, field: nn.Module, shift: float) -> None:
+        super().__init__()
+        self.field, self.shift = field, shift
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.field(x, t) + self.shift
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_both_losses_are_least_at_the_exact_field_and_the_marginal_one_has_less_variance(n: int) -> None:
+    """Any other field's loss is larger by the mean square of the difference; what is left is variance of the target."""
+    chain = exact_chain(DATA, SCHEDULE)
+    shifted = FlowChain([Shifted(block, 0.3) for block in chain.blocks], SCHEDULE)
+    data, (first, second) = DATA.sample(400_000, 1), Gaussian(0, 1).sample(2, 400_000, 1, seed=1)
+    left = SCHEDULE.marginal(n, data, first) if n else data
+    right = SCHEDULE.target(n, left, second)
+    t = TimeLaw().sample(400_000, torch.Generator().manual_seed(2)).double()
+    by_ends = [of.loss(n, left, right, t).item() for of in (chain, shifted)]
+    by_data = [of.marginal_loss(n, data, first, t).item() for of in (chain, shifted)]
+    assert by_ends[1] - by_ends[0] == pytest.approx(0.09, abs=0.005)
+    assert by_data[1] - by_data[0] == pytest.approx(0.09, abs=0.005)
+    if n == 0:
+        assert by_data[0] == pytest.approx(by_ends[0], rel=0.02)  # there the data are the left end: nothing to gain
+    else:
+        assert by_data[0] < 0.5 * by_ends[0]
+
+
+def test_the_loss_is_the_mean_squared_error_by_hand() -> None:
+    left, right = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+    still = Shifted(nn.Identity(), 0.0)
+    still.field.forward = lambda x, t: torch.zeros_like(x)  # pyright: ignore[reportAttributeAccessIssue]
+    loss = FlowChain([still], Schedule(())).loss(0, left, right, torch.tensor([0.3]))
+    assert loss.item() == pytest.approx((1 + 4) / 2)
+
+
+class Zero(nn.Module):
+    """F = 0."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("kind", get_args(Interpolant))
+def test_a_preconditioned_network_that_says_nothing_is_right_for_normalised_gaussian_data(kind: Interpolant) -> None:
+    """Every p_n is then N(0, 1), and so is every x_t up to its size: the chain is the identity."""
+    chain = FlowChain([Zero() for _ in range(4)], SCHEDULE, kind, Solver("rk4", 40), precondition=True)
+    x = Gaussian(0, 1).sample(16, 3)
+    torch.testing.assert_close(chain.to_noise(x).x, x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(chain.to_data(x).x, x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", get_args(Interpolant))
+@pytest.mark.parametrize("n", [0, 2, 3])
+def test_preconditioned_inputs_and_targets_have_unit_variance(kind: Interpolant, n: int) -> None:
+    chain = FlowChain([Zero() for _ in range(4)], SCHEDULE, kind, precondition=True)
+    t = torch.linspace(0.01, 1, 9, dtype=torch.float64)  # at 0, blocks behind the first only shrink: outer is 0
+    mean, std, mean_rate, std_rate = gaussian_path(kind, SCHEDULE, n, t)
+    inner, skip, outer = chain.preconditioning(n, t)
+    assert (outer > 0).all()
+    one = torch.ones_like(t)
+    torch.testing.assert_close(inner**2 * (mean**2 + std**2), one)
+    towards_data = (mean_rate - skip * mean) / outer
+    towards_noise = (std_rate - skip * std) / outer
+    torch.testing.assert_close(towards_data**2 + towards_noise**2, one)
+    torch.testing.assert_close(towards_noise, inner * mean)
+    torch.testing.assert_close(towards_data, -inner * std)

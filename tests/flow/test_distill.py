@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from lfm_policy.flow import FlowChain, Phase, Schedule, Solver, plan
-from lfm_policy.flow.distill import ONE_STEP, Target, Trajectories, distil, merged, step_loss, trajectory
+from lfm_policy.flow.distill import ONE_STEP, Target, Trajectories, distil, step_loss, trajectory
 from lfm_policy.flow.fit import Losses
+from lfm_policy.training.distillation import merged
 from tests.flow.gaussian import Gaussian, exact_chain
 
 DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(4, 0.25, 1.25)
@@ -144,16 +145,3 @@ def test_states_inside_blocks_are_those_of_the_solvers_steps() -> None:
     inside, ends = trajectory(teacher, noise, inside=True), trajectory(teacher, noise)
     assert len(inside) == 13
     torch.testing.assert_close(inside[::3], ends)
-
-
-def test_merged_schedules_end_at_the_same_times() -> None:
-    two = merged(SCHEDULE, 2)
-    assert two.blocks == 2
-    assert two.time(1) == pytest.approx(SCHEDULE.time(2))
-    assert merged(SCHEDULE, 1).blocks == 1
-    assert merged(SCHEDULE, 4).gammas == pytest.approx(SCHEDULE.gammas)
-
-
-def test_only_divisors_are_possible() -> None:
-    with pytest.raises(ValueError, match="4 teacher blocks cannot be shared out among 3"):
-        merged(SCHEDULE, 3)

@@ -77,8 +77,8 @@ def test_with_one_block_every_mode_is_plain_flow_matching(mode: Mode) -> None:
     data = pool.x[torch.randint(100, (16,), generator=generator)]
     noise = torch.randn(16, 1, generator=generator, dtype=torch.float64)
     t = torch.rand(16, generator=generator)
-    path = interpolate("linear", data, noise, t)
-    expected = (chain.blocks[0](path.position, t) - path.velocity).square().mean().item()
+    position, velocity = interpolate("linear", data, noise, t)
+    expected = (chain.blocks[0](position, t) - velocity).square().mean().item()
     assert found == pytest.approx([expected] * len(found))
 
 
@@ -138,7 +138,10 @@ def _ends(coupling: Coupling, source: Literal["marginal", "pushforward"]) -> tup
 
 @pytest.mark.parametrize("source", ["marginal", "pushforward"])
 def test_couplings_differ_in_the_joint_law_only(source: Literal["marginal", "pushforward"]) -> None:
-    """Marginals of both ends are the same; the correlation is e^{-γ} std / std' for dependent ends, else 0."""
+    """Marginals of both ends are the same; the correlation is e^{-γ} std / std' for dependent ends, else 0.
+
+    Dependent ends of OU marginals are never drawn as a pair: given the data, one Gaussian decides each x_t.
+    """
     gamma = SCHEDULE.gammas[1]
     left_law = DATA.marginal(SCHEDULE, 1) if source == "marginal" else DATA
     right_law = left_law.after_ou(gamma)
@@ -147,6 +150,8 @@ def test_couplings_differ_in_the_joint_law_only(source: Literal["marginal", "pus
         for sample, law in ((left, left_law), (right, right_law)):
             assert sample.mean().item() == pytest.approx(law.mean, abs=0.02)
             assert sample.std().item() == pytest.approx(law.std, abs=0.02)
+        if coupling == "dependent" and source == "marginal":
+            continue
         correlation = torch.corrcoef(torch.cat([left, right], 1).T)[0, 1].item()
         expected = math.exp(-gamma) * left_law.std / right_law.std if coupling == "dependent" else 0.0
         assert correlation == pytest.approx(expected, abs=0.02)
@@ -160,3 +165,13 @@ def test_conditions_need_the_dependent_coupling(coupling: Coupling) -> None:
     chain, x = exact_chain(DATA, SCHEDULE), DATA.sample(100, 1)
     with pytest.raises(ValueError, match="different conditions"):
         fit(chain, chain, TensorPool(x, x), plan("simulation_free", 3, 1), optimise, batch=8, coupling=coupling)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (1.0, 0.5), (2.0, 3.0)])
+def test_times_have_the_moments_of_beta(alpha: float, beta: float) -> None:
+    t = TimeLaw(alpha, beta).sample(200_000, torch.Generator().manual_seed(0))
+    assert t.min() >= 0
+    assert t.max() <= 1
+    total = alpha + beta
+    assert t.mean().item() == pytest.approx(alpha / total, abs=0.005)
+    assert t.var().item() == pytest.approx(alpha * beta / (total**2 * (total + 1)), abs=0.003)

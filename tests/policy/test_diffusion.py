@@ -18,7 +18,7 @@ class BestPrediction(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         assert cond is not None
         k = (t * NOISE_LEVELS).round().long()
-        kept = _levels("ddpm", Solver(steps=NOISE_LEVELS)).alphas_cumprod[k].view(-1, 1, 1)
+        kept = _levels("ddpm", Solver(steps=NOISE_LEVELS), True).alphas_cumprod[k].view(-1, 1, 1)
         mean = cond.view(-1, 1, 1)
         return (1 - kept).sqrt() * (x - kept.sqrt() * mean) / (kept * STD**2 + 1 - kept)
 
@@ -44,7 +44,7 @@ def test_the_loss_is_least_at_the_best_prediction() -> None:
     right, t = torch.randn_like(left), torch.rand(5000)
     chain = _chain("ddim", 20)
     best = chain.loss(0, left, right, t, cond)
-    kept = _levels("ddpm", Solver(steps=NOISE_LEVELS)).alphas_cumprod.double()
+    kept = _levels("ddpm", Solver(steps=NOISE_LEVELS), True).alphas_cumprod.double()
     expected = (kept * STD**2 / (kept * STD**2 + 1 - kept)).mean()
     assert best.item() == pytest.approx(expected.item(), rel=0.05)
     shifted = chain.loss(0, left, right, t, cond + 0.1)
@@ -59,6 +59,17 @@ def test_a_sample_follows_from_its_own_noise_alone(sampler: str) -> None:
     together = chain.to_data(noise, cond).x
     assert torch.equal(together[1:2], chain.to_data(noise[1:2], cond[1:2]).x)
     assert not torch.allclose(together[1], together[2])
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_data_outside_of_the_unit_box_need_samples_that_are_not_clipped(clip: bool) -> None:
+    torch.manual_seed(0)
+    chain = DiffusionChain(BestPrediction(), "ddim", Solver(steps=50), clip=clip)
+    x = chain.to_data(torch.randn(400, 16, 2), torch.full((400, 1), 3.0)).x
+    if clip:
+        assert x.abs().max() <= 1
+    else:
+        assert x.mean().item() == pytest.approx(3.0, abs=0.1)
 
 
 def test_what_a_diffusion_model_cannot_do_is_refused() -> None:

@@ -6,10 +6,10 @@ import torch
 from lfm_envs.point_mass import CONTRACT
 from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.errors import ConfigError
-from lfm_policy.flow import Solver, TensorPool
+from lfm_policy.flow import Schedule, Solver, TensorPool
 from lfm_policy.model import FlowModel, FlowSpec
 from lfm_policy.policy import LFMPolicy, PolicySpec
-from lfm_policy.training.distillation import student_of
+from lfm_policy.training.distillation import merged, student_of
 from lfm_policy.training.trajectories import Teacher
 
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
@@ -90,3 +90,19 @@ def test_a_diffusion_baseline_has_no_trajectory_to_learn_from() -> None:
     teacher = _policy(gammas=(), diffusion="ddim", solver=Solver("euler", 4))
     with pytest.raises(ConfigError, match="only flows can be distilled"):
         student_of(teacher, 1)
+
+
+SCHEDULE = Schedule.geometric(4, 0.25, 1.25)
+
+
+def test_merged_schedules_end_at_the_same_times() -> None:
+    two = merged(SCHEDULE, 2)
+    assert two.blocks == 2
+    assert two.time(1) == pytest.approx(SCHEDULE.time(2))
+    assert merged(SCHEDULE, 1).blocks == 1
+    assert merged(SCHEDULE, 4).gammas == pytest.approx(SCHEDULE.gammas)
+
+
+def test_only_divisors_are_possible() -> None:
+    with pytest.raises(ValueError, match="4 teacher blocks cannot be shared out among 3"):
+        merged(SCHEDULE, 3)

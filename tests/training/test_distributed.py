@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
-from lfm_policy.flow.fit import draw_loss
-from lfm_policy.flow.matching import TimeLaw
+from lfm_policy.flow.fit import TimeLaw, draw_loss
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.training.blocks import block_phase
 from lfm_policy.training.distributed import Ranks
