@@ -65,7 +65,8 @@ def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
 def _groups(config: str) -> list[str]:
     """The groups that config/<config>.yaml chooses from."""
     values: Any = OmegaConf.to_container(OmegaConf.load(CONFIG / f"{config}.yaml"))
-    return [group for entry in values.get("defaults", []) if isinstance(entry, dict) for group in entry]
+    entries = [entry for entry in values.get("defaults", []) if isinstance(entry, dict)]
+    return [group.removeprefix("optional ") for entry in entries for group in entry]
 
 
 def _chooses(groups: list[str], override: str) -> bool:

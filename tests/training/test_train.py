@@ -18,6 +18,7 @@ from lfm_policy.data.normalize import pose_columns
 from lfm_policy.data.store import open_store
 from lfm_policy.data.windows import Windows
 from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.networks import build_blocks
 from lfm_policy.policy import LFMPolicy
 from lfm_policy.training.robot import robot_experiment
 from tests.training.runs import SCRIPTS, TINY, Killed, point_mass_store, random_store, run_until, scripts, settings
@@ -158,6 +159,23 @@ def test_presets_are_the_rows_of_table_a3(overrides: tuple[str, ...], found: dic
     assert schedule.blocks == found["blocks"]
     assert schedule.gammas == pytest.approx(found["gammas"])
     assert (preset.epochs, preset.batch, preset.optimiser.learning_rate) == (found["epochs"], 256, 1e-4)
+
+
+@pytest.mark.parametrize("size", ["paper", "small", "tiny"])
+@pytest.mark.parametrize("task", ["lift", "can", "square", "transport", "tool_hang"])
+def test_a_chain_has_as_many_parameters_as_the_global_flow(task: str, size: str) -> None:
+    contract, counts = TASKS[task].contract, []
+    for method in ("lfm", "fm"):
+        preset = settings(f"experiment=robot/{task}", f"size={size}", f"method={method}", "out=x", "data.path=y")
+        with torch.device("meta"):
+            blocks = build_blocks(
+                preset.block_network,
+                preset.flow.schedule().blocks,
+                action_dim=contract.action_dim,
+                cond_dim=2 * contract.observation_dim,
+            )
+        counts.append(sum(parameter.numel() for parameter in blocks.parameters()))
+    assert counts[0] == pytest.approx(counts[1], rel=0.1)
 
 
 def test_a_checkpoint_of_other_settings_is_not_continued(
