@@ -113,12 +113,13 @@ class AffineNormalizer(nn.Module):
         return cls._of(scale, -spread.mean * scale, columns)
 
     @classmethod
-    def scalar(cls, x: Tensor | Spread) -> "AffineNormalizer":
-        """One factor 1 / max|x| for all dimensions of x (S, D), Diffusion Policy's choice for observations."""
+    def scalar(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":
+        """One factor 1 / max|x| for all `columns` of x (S, D), Diffusion Policy's choice for observations."""
         spread = _spread(x)
-        largest = torch.maximum(spread.low.abs(), spread.high.abs()).max()
+        sizes = torch.maximum(spread.low.abs(), spread.high.abs())
+        largest = (sizes if columns is None else sizes[list(columns)]).max()
         scale = torch.ones_like(spread.low) if largest < CONSTANT else torch.full_like(spread.low, 1 / largest.item())
-        return cls._of(scale, torch.zeros_like(scale))
+        return cls._of(scale, torch.zeros_like(scale), columns)
 
     @classmethod
     def min_max(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":

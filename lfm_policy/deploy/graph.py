@@ -28,6 +28,7 @@ from lfm_policy.errors import ConfigError
 from lfm_policy.flow import FlowChain
 from lfm_policy.flow.ode import TABLEAUX
 from lfm_policy.policy import LFMPolicy
+from lfm_policy.policy.rotations import RotationRows
 
 OPSET = 20
 DOMAIN = "lfm"
@@ -94,8 +95,11 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
     require_fixed(policy)
     graph = _Graph(path.with_name(WEIGHTS))
     history = [policy.observation_steps, policy.contract.observation_dim]
-    raw = graph.affine(OBSERVATIONS, policy.observation_normalizer)
-    cond = graph.add("Reshape", raw, graph.constant(np.array([-1, history[0] * history[1]])))
+    seen = graph.affine(OBSERVATIONS, policy.observation_normalizer)
+    if policy.rotations is not None:
+        seen = graph.rotations(seen, policy.rotations)
+    width = policy.condition(example(policy)[0]).shape[1]
+    cond = graph.add("Reshape", seen, graph.constant(np.array([-1, width])))
     x = graph.sample(policy, cond)
     if policy.hands is None:
         graph.inverse(x, policy.action_normalizer, ACTIONS)
@@ -192,6 +196,15 @@ class _Graph:
         scaled = self.add("Mul", x, self.constant(normalizer.scale.numpy()))
         return self.add("Add", scaled, self.constant(normalizer.offset.numpy()))
 
+    def rotations(self, x: str, rows: RotationRows) -> str:
+        """`RotationRows.forward`."""
+        keep, left, right, mix, constant = (
+            self.constant(matrix.numpy()) for matrix in (rows.keep, rows.left, rows.right, rows.mix, rows.constant)
+        )
+        products = self.add("Mul", self.add("MatMul", x, left), self.add("MatMul", x, right))
+        kept = self.add("Add", self.add("MatMul", x, keep), constant)
+        return self.add("Add", kept, self.add("MatMul", products, mix))
+
     def inverse(self, x: str, normalizer: AffineNormalizer, output: str = "") -> str:
         """(x - offset) / scale."""
         shifted = self.add("Sub", x, self.constant(normalizer.offset.numpy()))
@@ -199,8 +212,8 @@ class _Graph:
 
     def sample(self, policy: LFMPolicy, cond: str) -> str:
         """From noise to normalised actions: `FlowChain.to_data`."""
-        _, noise = example(policy)
-        condition = torch.zeros(len(noise), policy.observation_steps * policy.contract.observation_dim)
+        histories, noise = example(policy)
+        condition = policy.condition(histories)
         keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
         x, call = NOISE, None
         if policy.spec.temperature != 1:

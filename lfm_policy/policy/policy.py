@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from lfm_policy.errors import ContractError
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.policy.actions import hand_columns
+from lfm_policy.policy.rotations import RotationRows
 from lfm_policy.pretrained import Pretrained, digest
 from lfm_policy.protocols import ChunkBatch
 
@@ -51,6 +53,9 @@ class PolicySpec(Frozen):
     anchored: bool = False
     """Positions in a chunk count from where the hand was in the newest observation, and each of its steps has
     statistics of its own: the next command lies within millimetres of the hand, the last one decimetres away."""
+    quaternions: tuple[int, ...] = ()
+    """First columns of the quaternions in an observation that the networks see as rows of rotation matrices; they are
+    not normalised."""
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Standard deviation of the noise that chunks are made from, where the chain was trained with 1: with less a chunk
     is nearer to the most typical one for its observations, and with 0 a function of them."""
@@ -65,6 +70,9 @@ class LFMPolicy(Pretrained):
         spec: horizons, schedule, solver and network.
         contract: what observations and actions mean.
         trust_code: allow a network class from outside this package.
+
+    Raises:
+        ContractError: the specification's quaternions are no columns of the contract's observation.
     """
 
     kind = "policy"
@@ -77,7 +85,9 @@ class LFMPolicy(Pretrained):
         self.spec = spec
         self.contract = contract
         schedule = Schedule(spec.gammas)
-        sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * contract.observation_dim}
+        self.rotations = _rotations(spec, contract)
+        width = self.rotations.width if self.rotations else contract.observation_dim
+        sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * width}
         blocks = networks.build_blocks(
             spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, **sizes
         )
@@ -145,8 +155,9 @@ class LFMPolicy(Pretrained):
         return 0.0 if self.hands is None else history[:, -1:] @ self.hands
 
     def condition(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b c"]:
-        """Normalise and flatten an observation history."""
-        return self.observation_normalizer.normalize(history).flatten(1)
+        """Normalise and flatten an observation history, its quaternions written as rotation matrices' rows."""
+        normalised = self.observation_normalizer.normalize(history)
+        return (self.rotations(normalised) if self.rotations else normalised).flatten(1)
 
     @torch.inference_mode()
     def predict_action_chunk(
@@ -224,6 +235,16 @@ def hands(contract: Contract) -> Float[Tensor, "d a"]:
     for observed, commanded in hand_columns(contract):
         matrix[observed, commanded] = 1.0
     return matrix
+
+
+def _rotations(spec: PolicySpec, contract: Contract) -> RotationRows | None:
+    places = sorted(spec.quaternions)
+    gaps = [after - before for before, after in pairwise([*places, contract.observation_dim])]
+    if places and (places[0] < 0 or min(gaps) < 4):
+        raise ContractError(
+            f"quaternions take four columns each of the {contract.observation_dim} of an observation, found {places}"
+        )
+    return RotationRows(contract.observation_dim, places) if places else None
 
 
 def _chain(spec: PolicySpec, blocks: nn.ModuleList, schedule: Schedule) -> FlowChain:

@@ -25,6 +25,9 @@ class WindowData(Frozen):
     easier to learn where the workspace is wide."""
     observation_normalizer: Literal["standard", "scalar"] = "standard"
     """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
+    rotation_rows: bool = False
+    """Show networks the first two rows of a rotation matrix in the place of each quaternion of an observation, whose
+    sign jumps; they are found in the data by their length."""
     resident: bool | None = None
     """Whether windows are held in memory (on the GPU of a GPU run) or read from disk; by their size when None."""
 

@@ -12,7 +12,11 @@ GAMMAS = {1: (), 2: (0.5,), 4: (0.15, 0.1875, 0.234375)}
 
 
 def policy(
-    task: str = "lift", blocks: int = 2, solver: Solver | None = None, network: dict | None = None, **spec: bool
+    task: str = "lift",
+    blocks: int = 2,
+    solver: Solver | None = None,
+    network: dict | None = None,
+    **spec: bool | tuple[int, ...],
 ) -> LFMPolicy:
     """A policy with random weights and fitted normalisers, in evaluation mode."""
     torch.manual_seed(0)

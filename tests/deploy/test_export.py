@@ -91,6 +91,14 @@ def test_the_graph_anchors_chunks_at_both_hands_and_knows_the_temperature(tmp_pa
     np.testing.assert_array_equal(expected, bundle.load(tmp_path / "transport").predict(histories, noise).actions)
 
 
+def test_the_graph_writes_quaternions_as_rotation_rows(tmp_path: Path) -> None:
+    made = policy("lift", 2, quaternions=(3, 13))
+    export(made, tmp_path / "lift", samples=4)
+    histories, noise = (value.numpy() for value in example(made, batch=3))
+    expected = made.predict(histories, noise).actions
+    assert np.abs(expected - OnnxPolicy(tmp_path / "lift").predict(histories, noise).actions).max() <= TOLERANCE
+
+
 @pytest.mark.parametrize("solver", [Solver("euler", 2), Solver("rk4", 1)])
 def test_the_graph_preconditions(tmp_path: Path, solver: Solver) -> None:
     made = policy("lift", 2, solver, precondition=True)

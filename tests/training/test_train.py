@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from lfm_envs.tasks import TASKS
 from lfm_policy.data.normalize import pose_columns
-from lfm_policy.data.store import open_store
+from lfm_policy.data.store import Episode, open_store, write_store
 from lfm_policy.data.windows import Windows
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.networks import build_blocks
@@ -120,6 +121,24 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     contract = TASKS[task].contract
     chunk = policy.predict_action_chunk({"observation.state": torch.zeros(2, contract.observation_dim)})
     assert chunk.shape == (2, 16, contract.action_dim)
+
+
+def test_quaternions_are_shown_as_rotation_rows_and_left_out_of_the_normaliser(tmp_path: Path) -> None:
+    contract = TASKS["lift"].contract
+    observation = np.random.default_rng(0).normal(size=(40, 19)).astype(np.float32)
+    observation[:, 13:17] /= np.linalg.norm(observation[:, 13:17], axis=1, keepdims=True)
+    episode = Episode(observation, np.random.default_rng(1).normal(size=(40, 10)).astype(np.float32))
+    write_store(tmp_path / "data.zarr", [episode], contract, {"train": [0], "valid": []}, {"kind": "random"})
+    for normaliser in ("standard", "scalar"):
+        chosen = ["data.rotation_rows=true", f"data.observation_normalizer={normaliser}"]
+        run = settings(*TINY, "experiment=robot/lift", *chosen, f"data.path={tmp_path / 'data.zarr'}", "out=x")
+        experiment = robot_experiment(run, run.data, torch.device("cpu"))
+        policy = experiment.model
+        assert policy.spec.quaternions == (13,)
+        assert experiment.pool.take(torch.arange(3)).cond.shape == (3, 2 * 21)
+        assert (policy.observation_normalizer.scale[13:17] == 1).all()
+        assert (policy.observation_normalizer.scale[:13] != 1).all()
+        assert (policy.observation_normalizer.offset[13:17] == 0).all()
 
 
 def test_anchored_windows_count_from_the_hands(tmp_path: Path) -> None:
