@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,16 @@ def served(policy: ChunkPolicy | None = None, keys: tuple[str, ...] = (), **opti
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     assert started.wait(10)
-    server.stop = lambda: loops[0].call_soon_threadsafe(stops[0].set)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def stop() -> None:
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            loops[0].call_soon_threadsafe(stops[0].set)
+
+    server.stop = stop  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield server
     finally:
-        loops[0].call_soon_threadsafe(stops[0].set)
+        stop()
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
 
