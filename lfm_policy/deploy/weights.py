@@ -71,7 +71,7 @@ def restore(bundle: Bundle, device: torch.device | str = "cpu") -> LFMPolicy:
     spec = {name: getattr(bundle.config, name) for name in HORIZONS} | bundle.config.chain
     try:
         policy = LFMPolicy(PolicySpec.model_validate(spec), bundle.contract, trust_code=False)
-    except (ValidationError, ValueError, ConfigError) as error:
+    except (ValidationError, ValueError, ConfigError, ContractError) as error:
         raise CheckpointError(f"{bundle.directory / CONFIG} describes no policy that can be built: {error}") from None
     state = _tensors(bundle) | _normalizer_state(bundle, policy)
     try:

@@ -46,7 +46,7 @@ class RotationRows(nn.Module):
 
     def __init__(self, dim: int, columns: Sequence[int]) -> None:
         super().__init__()
-        others = [k for k in range(dim) if not any(first <= k < first + 4 for first in columns)]
+        others = other_columns(dim, columns)
         self.width = len(others) + len(_ROWS) * len(columns)
         keep = torch.zeros(dim, self.width)
         keep[others, range(len(others))] = 1.0
@@ -65,6 +65,11 @@ class RotationRows(nn.Module):
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... f"]:
         """Observations whose quaternions have not been scaled; F = D + 2 Q."""
         return x @ self.keep + ((x @ self.left) * (x @ self.right)) @ self.mix + self.constant
+
+
+def other_columns(dim: int, quaternions: Sequence[int]) -> list[int]:
+    """The columns of an observation of width `dim` that are no quaternion's."""
+    return [k for k in range(dim) if not any(first <= k < first + 4 for first in quaternions)]
 
 
 def quaternion_columns(blocks: Iterable[Tensor | np.ndarray]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """What a robot run trains: a policy and the pool of its windows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from lfm_policy.data.windows import Windows
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Pool, Sample
 from lfm_policy.policy import LFMPolicy, PolicySpec
-from lfm_policy.policy.rotations import quaternion_columns
+from lfm_policy.policy.rotations import other_columns, quaternion_columns
 from lfm_policy.training.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
 from lfm_policy.training.settings import TrainSettings, WindowData
 
@@ -83,13 +83,9 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
     policy = LFMPolicy(spec, store.contract)
     observation = Spread.of(block[0] for block in store.blocks("train"))
     fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
-    policy.observation_normalizer = fit(observation, _other_columns(store.contract.observation_dim, quaternions))
+    policy.observation_normalizer = fit(observation, other_columns(store.contract.observation_dim, quaternions))
     policy.action_normalizer = shrunk(_action_normalizer(data, store, policy), flow.initial_diffusion)
     return policy
-
-
-def _other_columns(dim: int, quaternions: Sequence[int]) -> list[int]:
-    return [k for k in range(dim) if not any(first <= k < first + 4 for first in quaternions)]
 
 
 def _action_normalizer(data: WindowData, store: Store, policy: LFMPolicy) -> AffineNormalizer:

@@ -6,6 +6,7 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.data.normalize import AffineNormalizer, position_columns
 from lfm_policy.flow import Solver
 from lfm_policy.policy import LFMPolicy, PolicySpec
+from lfm_policy.policy.rotations import other_columns
 
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [16, 32], "time_dim": 16}
 GAMMAS = {1: (), 2: (0.5,), 4: (0.15, 0.1875, 0.234375)}
@@ -23,7 +24,9 @@ def policy(
     contract = TASKS[task].contract
     made = LFMPolicy(PolicySpec(gammas=GAMMAS[blocks], network=network or NETWORK, **spec), contract)
     made.chain.solver = solver or Solver()
-    made.observation_normalizer = AffineNormalizer.standard(torch.randn(50, contract.observation_dim) * 0.3 + 1)
+    observations = torch.randn(50, contract.observation_dim) * 0.3 + 1
+    others = other_columns(contract.observation_dim, made.spec.quaternions)
+    made.observation_normalizer = AffineNormalizer.standard(observations, others)
     if made.spec.anchored:
         chunks = torch.randn(50, made.spec.horizon * contract.action_dim) * 0.4
         made.action_normalizer = AffineNormalizer.standard(chunks).unflatten(*made.noise_shape)

@@ -218,6 +218,11 @@ DAMAGES = [
     ("another horizon", _edit("config.json", lambda v: v.update(horizon=32)), "its graph maps"),
     ("another action", _edit("contract.json", lambda v: v.update(action_dim=9)), "need action_dim 10, found 9"),
     ("an unknown contract key", _edit("contract.json", lambda v: v.update(kp=1)), "unknown key 'kp'"),
+    (
+        "quaternions that are not there",
+        _edit("config.json", lambda v: v["chain"].update(quaternions=[17])),
+        "config.json describes no policy that can be built: quaternions take four columns each of the 19",
+    ),
     ("a shorter contract", _edit("contract.json", lambda v: v["observations"].pop()), "normaliser has width 19"),
     (
         "a contract of another robot",

@@ -97,6 +97,8 @@ def test_the_graph_writes_quaternions_as_rotation_rows(tmp_path: Path) -> None:
     histories, noise = (value.numpy() for value in example(made, batch=3))
     expected = made.predict(histories, noise).actions
     assert np.abs(expected - OnnxPolicy(tmp_path / "lift").predict(histories, noise).actions).max() <= TOLERANCE
+    histories[:, :, 13:17] *= -1  # the same rotation
+    assert np.abs(expected - OnnxPolicy(tmp_path / "lift").predict(histories, noise).actions).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("solver", [Solver("euler", 2), Solver("rk4", 1)])

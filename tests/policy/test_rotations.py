@@ -9,11 +9,10 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from lfm_envs.tasks import TASKS
-from lfm_policy.data.normalize import AffineNormalizer
 from lfm_policy.errors import ContractError
 from lfm_policy.policy import LFMPolicy, PolicySpec
 from lfm_policy.policy.rotations import RotationRows, quaternion_columns
-from tests.deploy.policies import NETWORK
+from tests.deploy.policies import NETWORK, policy
 
 LIFT = TASKS["lift"].contract
 QUATERNIONS = (3, 13)
@@ -27,15 +26,6 @@ def _observations(count: int, seed: int = 0) -> Tensor:
     for first in QUATERNIONS:
         values[:, first : first + 4] = Rotation.random(count, rng=generator).as_quat()
     return torch.from_numpy(values)
-
-
-def _policy() -> LFMPolicy:
-    torch.manual_seed(0)
-    policy = LFMPolicy(PolicySpec(gammas=(0.3,), network=NETWORK, quaternions=QUATERNIONS), LIFT)
-    others = [k for k in range(LIFT.observation_dim) if k not in {*range(3, 7), *range(13, 17)}]
-    policy.observation_normalizer = AffineNormalizer.standard(3 * _observations(50, 1) + 1, others)
-    policy.action_normalizer = AffineNormalizer.identity(10)
-    return policy.eval()
 
 
 def test_rows_are_those_of_the_rotation_matrix_behind_the_other_columns() -> None:
@@ -62,18 +52,18 @@ def test_quaternions_are_found_by_their_length() -> None:
 
 
 def test_a_policy_does_not_see_the_sign_of_a_quaternion(tmp_path: Path) -> None:
-    policy = _policy()
+    made = policy(quaternions=QUATERNIONS)
     histories = _observations(6).view(3, 2, -1).float()
     flipped = histories.clone()
     flipped[:, 1, 13:17] *= -1
     flipped[0, 0, 3:7] *= -1
     noise = torch.randn(3, 16, 10).numpy()
-    chunks = policy.predict(histories.numpy(), noise).actions
-    np.testing.assert_allclose(policy.predict(flipped.numpy(), noise).actions, chunks, atol=1e-5)
+    chunks = made.predict(histories.numpy(), noise).actions
+    np.testing.assert_allclose(made.predict(flipped.numpy(), noise).actions, chunks, atol=1e-5)
     turned = histories.clone()
     turned[:, 1, 13:17] = turned[:, 1, [14, 13, 15, 16]]
-    assert np.abs(policy.predict(turned.numpy(), noise).actions - chunks).max() > 1e-3
-    policy.save_pretrained(tmp_path / "policy")
+    assert np.abs(made.predict(turned.numpy(), noise).actions - chunks).max() > 1e-3
+    made.save_pretrained(tmp_path / "policy")
     copy = LFMPolicy.from_pretrained(tmp_path / "policy")
     np.testing.assert_array_equal(copy.predict(histories.numpy(), noise).actions, chunks)
 
