@@ -1,4 +1,4 @@
-# make demo [TASK=lift] [COMPARE=fm]   collect, prepare, train, evaluate; a table and outputs/demo/summary.json
+# make demo [TASK=lift] [COMPARE=fm]   collect, prepare, train, evaluate; a table and outputs/demo/TASK/summary.json
 # make test                            style and the whole test suite
 # make lint                            style and types
 #

@@ -33,7 +33,6 @@ class Settings(Frozen):
     model: Literal["tiny", "small", "paper"]
     episodes: int = Field(ge=2)
     evaluations: int = Field(ge=1)
-    epochs: float = Field(gt=0)
     steps: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     workers: int = Field(ge=1)
@@ -72,9 +71,7 @@ def stages(settings: Settings) -> list[Stage]:
         "data.path": data,
         "seed": s.seed,
         "threads": s.threads,
-        "epochs": s.epochs if s.steps is None else "null",
-        "steps": "null" if s.steps is None else s.steps,
-    }
+    } | ({} if s.steps is None else {"epochs": "null", "steps": s.steps})
     rollouts = {"episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 1}
     for method in s.methods:
         ending = "" if method == "lfm" else f"_{method}"
