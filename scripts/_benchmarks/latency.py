@@ -30,7 +30,8 @@ Times = Mapping[str, np.ndarray]
 """Of each side, the milliseconds of each call."""
 
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [128, 256, 512], "time_dim": 128}
-DIFFUSION = {"_target_": "_benchmarks.plain_unet1d.PlainUnet1d", "dims": [256, 512, 1024], "time_dim": 256}
+PLAIN = NETWORK | {"_target_": "_benchmarks.plain_unet1d.PlainUnet1d"}
+DIFFUSION = PLAIN | {"dims": [256, 512, 1024], "time_dim": 256}
 TEACHER = Schedule.geometric(4, 0.15, 1.25)
 
 
@@ -48,6 +49,7 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
         sides = {f"{name}_torch": _call(chain) for name, chain in chains.items()}
         sides |= {f"{name}_onnx": _call(graph) for name, graph in graphs.items()}
         sides |= {"ddim16": _call(_diffusion("ddim", 16)), "bare": _bare(chains["teacher"])}
+        sides |= {"plain": _bare(_policy(TEACHER, PLAIN))}
         times = _take_turns(sides, settings.repeats, settings.seconds)
         slow = {"ddpm100": _call(_diffusion("ddpm", 100)), "teacher_torch": sides["teacher_torch"]}
         slow["teacher_onnx"] = sides["teacher_onnx"]
@@ -61,6 +63,9 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     yield _ratio("student1_torch_vs_ddim16", times, "student1_torch", "ddim16", None, "the same in torch")
     yield _ratio("student1_grown_vs_ddim16", times, "student1_grown_onnx", "ddim16", None, "1 × 66 M, onnxruntime")
     yield _ratio("onnx_vs_torch", times, "teacher_onnx", "teacher_torch", None, "teacher, the same weights")
+    plainly = "policy call against four bare forwards of the same networks written plainly"
+    yield _ratio("teacher_vs_plain", times, "teacher_onnx", "plain", 1.5, f"teacher, onnxruntime; {plainly}")
+    yield _ratio("teacher_torch_vs_plain", times, "teacher_torch", "plain", 1.5, f"the same in torch; {plainly}")
     yield _ratio("overhead", times, "teacher_torch", "bare", 0.95, "policy call against its four bare network forwards")
 
 
