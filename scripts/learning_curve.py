@@ -29,6 +29,7 @@ class Settings(Frozen):
     episodes: int = Field(ge=1)
     seed: int = Field(ge=0)
     workers: int = Field(ge=1)
+    temperature: float | None = Field(ge=0)
     out: Path
 
 
@@ -41,6 +42,7 @@ def main(settings: Settings) -> None:
     summary = {
         "episodes": settings.episodes,
         "first_seed": settings.seed,
+        "temperature": settings.temperature,
         "curves": curves,
         "plot": draw(settings.out / "curve.png", curves),
     }
@@ -68,7 +70,7 @@ def curve(settings: Settings, run: Path, folders: Mapping[int, Path]) -> dict[st
     summary, name = read_json(run / "summary.json"), run.resolve().name
     points = []
     for step, folder in folders.items():
-        common = {"episodes": settings.episodes, "seed": settings.seed, "workers": settings.workers}
+        common = settings.model_dump(include={"episodes", "seed", "workers", "temperature"})
         result = rollouts(f"{name}_{step}", settings.out, checkpoint=folder, **common).summary
         epochs = step / max(folders) * summary["epochs"]
         keys = ("success", "interval", "mean_steps", "nfe")

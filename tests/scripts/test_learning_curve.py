@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_each_snapshot_becomes_a_point(run: Path, tmp_path: Path) -> None:
-    _draw(f"runs=[{run}]", "episodes=2", "workers=1", f"out={tmp_path}")
+    _draw(f"runs=[{run}]", "episodes=2", "workers=1", "temperature=0", f"out={tmp_path}")
     (curve,) = json.loads((tmp_path / "summary.json").read_text())["curves"]
     trained = json.loads((run / "summary.json").read_text())
     assert [point["updates"] for point in curve["points"]] == [2, 4]
