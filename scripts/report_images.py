@@ -4,6 +4,7 @@ Grids of samples from the same noise, the way from noise to pictures, Fréchet d
 scripts/distill.py made of the first run beside it.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from lfm_policy.model import FlowModel
 from lfm_policy.settings import Frozen, parse
 from lfm_policy.training.images import NOISE_SEED, generated, image_report
 from lfm_policy.training.settings import ImageData
+
+MEASURED = ("generated", "nfe_sample", "classifier_", "fid")
+"""Beginnings of the names in `image_report`."""
 
 
 class Settings(Frozen):
@@ -51,16 +55,16 @@ def main(settings: Settings) -> None:
     rows: list[dict[str, Any]] = []
     for folder in (*settings.runs, *settings.students):
         model = FlowModel.from_pretrained(folder)
-        model.chain.solver = (
-            model.chain.solver if folder in settings.students else settings.solver or model.chain.solver
-        )
+        known = distances_in(folder / "summary.json", model)
+        if settings.solver is not None and folder not in settings.students:
+            model.chain.solver, known = settings.solver, {}
         pictures, _ = generated(model, noise, shape)
         save_grid(settings.out / f"{folder.name}.png", pictures, columns)
         way = states(model.trajectory(noise[:columns], settings.pieces), settings.states)
         ways = torch.stack([as_pictures(x, shape) for x in way], dim=1).flatten(0, 1)
         save_grid(settings.out / f"{folder.name}_trajectories.png", ways, len(way))
-        solver = asdict(model.chain.solver)
-        rows.append({"run": folder.name, "solver": solver, **image_report(model, data, images)})
+        distances = known or image_report(model, data, images)
+        rows.append({"run": folder.name, "solver": asdict(model.chain.solver), **distances})
     write_json(settings.out / "summary.json", {"runs": rows, "data": data.model_dump(mode="json")})
     show(rows)
 
@@ -83,6 +87,14 @@ def data_of(settings: Settings) -> ImageData:
     if len({(data.path, data.side) for data in found}) > 1:
         raise ConfigError("the runs are of different pictures: give those of one data set at a time")
     return found[0] if settings.path is None else found[0].model_copy(update={"path": settings.path})
+
+
+def distances_in(summary: Path, model: FlowModel) -> Mapping[str, Any]:
+    """What the run itself has measured of this very model; nothing where it has not."""
+    record = read_json(summary) if summary.exists() else {}
+    if "generated" not in record or record["digest"] != model.digest():
+        return {}
+    return {key: value for key, value in record.items() if key.startswith(MEASURED)}
 
 
 def states(way: list[Tensor], count: int) -> list[Tensor]:

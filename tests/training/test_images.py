@@ -68,7 +68,12 @@ def test_a_teacher_its_students_and_their_pictures(tmp_path: Path, monkeypatch: 
     report_images.main(_cli.load("report_images", report_images.Settings, chosen))
     rows = json.loads((report / "summary.json").read_text())["runs"]
     assert [(row["run"], row["nfe_sample"]) for row in rows] == [("teacher", 4), ("student", 2)]
-    assert rows[0]["classifier_frechet"] == pytest.approx(_summary(teacher)["classifier_frechet"])
+    assert rows[0]["classifier_frechet"] == _summary(teacher)["classifier_frechet"]  # as measured, not again
+    solver = "solver={method: heun, steps: 1, tolerance: 1.0e-5}"
+    report_images.main(_cli.load("report_images", report_images.Settings, [*chosen, solver]))
+    (otherwise, same) = json.loads((report / "summary.json").read_text())["runs"]
+    assert (otherwise["nfe_sample"], same) == (8, rows[1])
+    assert otherwise["classifier_frechet"] != rows[0]["classifier_frechet"]
     from PIL import Image
 
     for name, size in (("teacher", (26, 26)), ("student_trajectories", (26, 26)), ("data", (26, 26))):
