@@ -55,14 +55,14 @@ def main(settings: Settings) -> None:
     rows: list[dict[str, Any]] = []
     for folder in (*settings.runs, *settings.students):
         model = FlowModel.from_pretrained(folder)
-        known = distances_in(folder / "summary.json", model)
         if settings.solver is not None and folder not in settings.students:
-            model.chain.solver, known = settings.solver, {}
+            model.chain.solver = settings.solver
         pictures, _ = generated(model, noise, shape)
         save_grid(settings.out / f"{folder.name}.png", pictures, columns)
         way = states(model.trajectory(noise[:columns], settings.pieces), settings.states)
         ways = torch.stack([as_pictures(x, shape) for x in way], dim=1).flatten(0, 1)
         save_grid(settings.out / f"{folder.name}_trajectories.png", ways, len(way))
+        known = distances_in(folder / "summary.json", model) if settings.path is settings.solver is None else None
         distances = known or image_report(model, data, images)
         rows.append({"run": folder.name, "solver": asdict(model.chain.solver), **distances})
     write_json(settings.out / "summary.json", {"runs": rows, "data": data.model_dump(mode="json")})
@@ -89,11 +89,11 @@ def data_of(settings: Settings) -> ImageData:
     return found[0] if settings.path is None else found[0].model_copy(update={"path": settings.path})
 
 
-def distances_in(summary: Path, model: FlowModel) -> Mapping[str, Any]:
-    """What the run itself has measured of this very model; nothing where it has not."""
+def distances_in(summary: Path, model: FlowModel) -> Mapping[str, Any] | None:
+    """What the run itself has measured of this very model, if it has; students do not measure themselves."""
     record = read_json(summary) if summary.exists() else {}
     if "generated" not in record or record["digest"] != model.digest():
-        return {}
+        return None
     return {key: value for key, value in record.items() if key.startswith(MEASURED)}
 
 
