@@ -66,8 +66,8 @@ def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
 
 
 def _number(cell: Mapping[str, Any]) -> str:
-    low, high = cell["interval"]
-    return f"success {cell['success']:.2f} [{low:.2f}, {high:.2f}] of {cell['episodes']}, NFE {cell['nfe']:g}"
+    temperature = "" if _temperature(cell) == 1 else f", temperature {_temperature(cell):g}"
+    return f"success {_success(cell)}{temperature}"
 
 
 def _section(cells: Cells) -> Iterator[str]:
@@ -92,7 +92,12 @@ def _section(cells: Cells) -> Iterator[str]:
 def _rate(cell: Mapping[str, Any]) -> str:
     training = cell["training"]
     cost = f"{training['updates']} updates, {training['seconds'] / 60:.0f} min"
-    return f"{_number(cell).removeprefix('success ')}, {cost}"
+    return f"{_success(cell)}, {cost}"
+
+
+def _success(cell: Mapping[str, Any]) -> str:
+    low, high = cell["interval"]
+    return f"{cell['success']:.2f} [{low:.2f}, {high:.2f}] of {cell['episodes']}, NFE {cell['nfe']:g}"
 
 
 def _temperature(cell: Mapping[str, Any]) -> float:

@@ -10,7 +10,6 @@ command again to continue: finished cells are kept, the unfinished one goes on.
 
 import time
 from pathlib import Path
-from typing import Any
 
 import _cli
 import _fig2
@@ -19,7 +18,7 @@ import _table1
 import _table4
 import rich.table
 from _stages import OutOfTime, run
-from _tables import NAMES, Settings, Table, commit
+from _tables import NAMES, Cells, Settings, Table, commit
 from rich.console import Console
 
 from lfm_policy.errors import ConfigError, nearest
@@ -59,7 +58,9 @@ def main(settings: Settings) -> None:
                 run(table.closing(settings, task, methods), settings.out / task / "closing.stages.json", deadline)
     except OutOfTime as error:
         console.print(str(error), highlight=False)
-    write_json(settings.out / "summary.json", render(settings.results, console))
+    cells = render(settings.results)
+    console.print(summary_table(table, cells[settings.table]))
+    write_json(settings.out / "summary.json", {"cells": [cell for found in cells.values() for cell in found]})
 
 
 def reproduce(settings: Settings, table: Table, task: str, method: str, deadline: float | None) -> None:
@@ -76,21 +77,29 @@ def reproduce(settings: Settings, table: Table, task: str, method: str, deadline
     write_json(file, names | table.cell(chain) | {"commands": commands, "commit": commit()})
 
 
-def render(results: Path, console: Console) -> dict[str, Any]:
-    """Write results/README.md from all cells, print them, and return them as one record."""
-    parts, cells = [INTRODUCTION], []
-    shown = rich.table.Table("table", "task", "method", "size", "measured", "training", title="measured cells")
+def render(results: Path) -> dict[int | str, Cells]:
+    """Write results/README.md from the cells of all tables, and return them."""
+    cells: dict[int | str, Cells] = {
+        name: [read_json(file) for file in sorted((results / table.folder).glob("*.json"))]
+        for name, table in TABLES.items()
+    }
+    parts = [INTRODUCTION]
     for name, table in TABLES.items():
-        found = [read_json(file) for file in sorted((results / table.folder).glob("*.json"))]
-        parts += [*table.section(found), ""] if found else []
-        cells += found
-        for cell in found:
-            minutes = f"{cell['training']['seconds'] / 60:.0f} min"
-            shown.add_row(str(name), cell["task"], NAMES[cell["method"]], cell["size"], table.number(cell), minutes)
+        parts += [*table.section(cells[name]), ""] if cells[name] else []
     with atomic_file(results / "README.md") as temporary:
         temporary.write_text("\n".join(parts).rstrip() + "\n")
-    console.print(shown)
-    return {"cells": cells}
+    return cells
+
+
+def summary_table(table: Table, cells: Cells) -> rich.table.Table:
+    """A row for each measured cell of one table."""
+    columns = ("task", "method", "size", "seed", "measured", "training")
+    shown = rich.table.Table(*columns, title=f"measured cells of {table.folder}")
+    for cell in cells:
+        minutes = f"{cell['training']['seconds'] / 60:.0f} min"
+        names = cell["task"], NAMES[cell["method"]], cell["size"], str(cell["seed"])
+        shown.add_row(*names, table.number(cell), minutes)
+    return shown
 
 
 if __name__ == "__main__":

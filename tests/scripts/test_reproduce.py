@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
@@ -75,7 +74,12 @@ def test_the_page_shows_cells_beside_the_paper_and_paired(modules: dict[str, Mod
     write_json(tmp_path / "table4" / "a.json", cell("lfm", [100003]))
     write_json(tmp_path / "table4" / "b.json", cell("fm", [100003, 100004, 100009]))
     write_json(tmp_path / "table4" / "c.json", cell("lfm", []) | {"temperature": 0.0})
-    modules["reproduce"].render(tmp_path, Console(quiet=True))
+    cells = modules["reproduce"].render(tmp_path)[4]
+    assert [modules["_table4"].TABLE.number(cell) for cell in cells] == [
+        "success 0.99 [0.90, 1.00] of 100, NFE 4",
+        "success 0.97 [0.90, 1.00] of 100, NFE 4",
+        "success 1.00 [0.90, 1.00] of 100, NFE 4, temperature 0",
+    ]
     page = (tmp_path / "README.md").read_text()
     assert "| LFM, published | 66 M | GPU | 1.00 | 0.99 | 0.93 | 0.88 | 0.53 |" in page
     assert (
