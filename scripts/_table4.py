@@ -86,7 +86,7 @@ def _section(cells: Cells) -> Iterator[str]:
         yield f"| {name} | {size}, {some['parameters'] / 1e6:.1f} M | {some['device']}, seed {seed} | {numbers} |"
     pairs = list(_pairs(cells))
     if pairs:
-        yield from ("\n## LFM minus global FM, on the same seeds\n", *pairs)
+        yield from ("\n## Minus global FM, on the same seeds\n", *pairs)
 
 
 def _rate(cell: Mapping[str, Any]) -> str:

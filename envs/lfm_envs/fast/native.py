@@ -5,7 +5,6 @@ numbers come out as from Python, to the last bit.
 """
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
@@ -14,6 +13,8 @@ import numba
 import numpy.linalg._umath_linalg
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 
+from lfm_policy.compiled import compiled
+
 _NUMPY_GEMV = ("cblas_dgemv64_", "scipy_cblas_dgemv64_")
 """numpy 1's and numpy 2's names for it, in their wheels."""
 _GEMV = "lfm_cblas_dgemv"
@@ -21,14 +22,6 @@ ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS = 101, 102, 111
 """CBLAS's numbers for how a matrix lies and that it is not transposed."""
 
 _address, _flag, _real = types.intp, types.int32, types.float64
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile to machine code, kept on disk between runs where any of numba's cache folders can be written."""
-    try:
-        return numba.njit(cache=True)(function)
-    except RuntimeError:  # read-only installation and no home: compile again in each process
-        return numba.njit(function)
 
 
 def _external(library: Any, name: str, *arguments: types.Type) -> Any:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
-from lfm_envs.fast.native import compiled, mj_forward, mj_jac_site, mj_step, mj_step1, mj_step2, product
+from lfm_envs.fast.native import mj_forward, mj_jac_site, mj_step, mj_step1, mj_step2, product
+from lfm_policy.compiled import compiled
 
 
 class Simulation(NamedTuple):
