@@ -3,6 +3,7 @@
 With e = exp(z) and n = e (e + 2), Mish(z) = z tanh(softplus z) = z n / (n + 2): one exponential and one division.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,26 +22,32 @@ def activate(x: Float[Tensor, "t b c"], norm: nn.GroupNorm, film: Film | None = 
     once = norm.training or not torch.is_grad_enabled()  # no second derivatives asked for
     if once and x.dtype == torch.float32 and form(x, norm.training) != "torch":
         scale, shift = (None, None) if film is None else (part.to(x.dtype) for part in film)
-        return _Activation.apply(x.contiguous(), norm.weight, norm.bias, scale, shift, norm.num_groups, norm.eps)
+        arguments = x.contiguous(), norm.weight, norm.bias, scale, shift, norm.num_groups, norm.eps
+        return _Activation.apply(*arguments) if torch.is_grad_enabled() else _activated(*arguments)[0]
     y = time_first(functional.mish(norm(time_last(x))))
     return y if film is None else torch.addcmul(film[1], film[0], y)
+
+
+def _activated(x, weight, bias, scale, shift, groups, eps):
+    y, moments = torch.empty_like(x), np.empty((2, x.shape[1], groups), np.float32)
+    kernels.forward(*_arrays(x, weight, bias, scale, shift), eps, *_arrays(y), *moments)
+    return y, moments
 
 
 class _Activation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, scale, shift, groups, eps):
-        y = torch.empty_like(x)
-        mean, rstd = x.new_empty(2, x.shape[1], groups)
-        kernels.forward(*_arrays(x, weight, bias, scale, shift), eps, *_arrays(y, mean, rstd))
-        ctx.save_for_backward(x, weight, bias, scale, mean, rstd)
+        y, ctx.moments = _activated(x, weight, bias, scale, shift, groups, eps)
+        ctx.save_for_backward(x, weight, bias, scale)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, weight, bias, scale, mean, rstd = ctx.saved_tensors
+        x, weight, bias, scale = ctx.saved_tensors
         grad_x, sums = torch.empty_like(x), x.new_empty(4, *x.shape[1:])
-        kernels.backward(*_arrays(grad.contiguous(), x, weight, bias, scale, mean, rstd, grad_x, *sums))
+        inputs = _arrays(grad.contiguous(), x, weight, bias, scale)
+        kernels.backward(*inputs, *ctx.moments, *_arrays(grad_x, *sums))
         grad_scale, grad_shift, moments, totals = sums
         film = (None, None) if scale is None else (grad_scale, grad_shift)
         return grad_x, moments.sum(0), totals.sum(0), *film, None, None
