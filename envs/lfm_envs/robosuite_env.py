@@ -205,7 +205,7 @@ class RobosuiteEnvironment:
                 f"{self.task.environment}: expected a finite action of shape ({width * self.task.arms},), "
                 f"found shape {action.shape}: {action}"
             )
-        return np.split(action, self.task.arms)
+        return list(action.reshape(self.task.arms, width))
 
     def _checked(self, state: np.ndarray) -> np.ndarray:
         model = self.simulation.sim.model
