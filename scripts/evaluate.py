@@ -79,7 +79,7 @@ def main(settings: Settings) -> None:
         policy,
         functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
         range(settings.seed, settings.seed + settings.episodes),
-        settings.out or Path("outputs/evaluate") / settings.checkpoint.resolve().name,
+        settings.out or folder_of(settings.checkpoint),
         identity,
         options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
         link=Link(**settings.model_dump(include=set(Link.model_fields))),
@@ -87,6 +87,15 @@ def main(settings: Settings) -> None:
         videos=settings.videos,
         name=f"checkpoint {settings.checkpoint}",
     )
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """Where results go by default: a checkpoint's path below outputs/, or else its name, below outputs/evaluate."""
+    if not checkpoint.exists():  # the name of a student in data/pretrained
+        return Path("outputs/evaluate/pretrained") / checkpoint
+    path = checkpoint.resolve()
+    outputs = Path("outputs").resolve()
+    return Path("outputs/evaluate") / (path.relative_to(outputs) if path.is_relative_to(outputs) else path.name)
 
 
 def _options(simulation: Kind, environment: str) -> dict[str, str]:
