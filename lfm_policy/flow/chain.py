@@ -20,6 +20,22 @@ class Transport:
     nfe: int
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Mean square, per dimension, of offset + factor · network(x, t, cond): what a block is asked for in one batch."""
+
+    network: nn.Module
+    x: Tensor
+    t: Tensor
+    cond: Tensor | None
+    offset: Tensor
+    factor: Tensor
+
+    def __call__(self) -> Float[Tensor, ""]:
+        """Its value, with a gradient for the network's weights."""
+        return (self.offset + self.factor * self.network(self.x, self.t, self.cond)).square().mean()
+
+
 class FlowChain(nn.Module):
     """N velocity networks, the schedule they were made for, and the solver that integrates them.
 
@@ -73,6 +89,14 @@ class FlowChain(nn.Module):
         inner, skip, outer = self.preconditioning(n, column(t, x) if t.ndim else t)
         return skip * x + outer * self.blocks[n](inner * x, times, cond)
 
+    def regression(
+        self, n: int, x: Batch, t: Times, cond: Cond, target: Batch, scale: Float[Tensor, "..."] | None = None
+    ) -> Loss:
+        """Mean squared error, per dimension, of block n's velocity at x and t, times `scale`, against `target`."""
+        scale, one = x.new_ones(()) if scale is None else scale, x.new_ones(())
+        inner, skip, outer = self.preconditioning(n, column(t, x)) if self.precondition else (one, 0 * one, one)
+        return Loss(self.blocks[n], inner * x, t, cond, scale * skip * x - target, scale * outer)
+
     def preconditioning(self, n: int, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Factors (inner, skip, outer), shaped like t, of v(x, t) = skip x + outer F(inner x, t), F being the network.
 
@@ -83,19 +107,18 @@ class FlowChain(nn.Module):
         inner = torch.rsqrt(mean**2 + std**2)
         return inner, inner**2 * (mean * mean_rate + std * std_rate), inner * (mean * std_rate - std * mean_rate)
 
-    def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Float[Tensor, ""]:
+    def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Loss:
         """E || v(I_t, t) - dI_t/dt ||² of block n between samples of p_n and their OU steps (eq. 8), per dimension."""
         x, rate = interpolate(self.interpolant, left, right, t)
-        return (self.velocity(n, x, t, cond) - rate).square().mean()
+        return self.regression(n, x, t, cond, rate)
 
-    def marginal_loss(self, n: int, data: Batch, noise: Batch, t: Times, cond: Cond = None) -> Float[Tensor, ""]:
+    def marginal_loss(self, n: int, data: Batch, noise: Batch, t: Times, cond: Cond = None) -> Loss:
         """The same with p_n the OU marginal of `data`, and E[dI_t/dt | I_t, data] in the place of dI_t/dt.
 
         That leaves the minimum where it is and takes variance from the target (Rao and Blackwell).
         """
         mean, std, mean_rate, std_rate = gaussian_path(self.interpolant, self.schedule, n, column(t, data))
-        x, rate = mean * data + std * noise, mean_rate * data + std_rate * noise
-        return (self.velocity(n, x, t, cond) - rate).square().mean()
+        return self.regression(n, mean * data + std * noise, t, cond, mean_rate * data + std_rate * noise)
 
     def trajectory(self, x: Batch, cond: Cond = None, *, pieces: int = 1, solver: Solver | None = None) -> list[Batch]:
         """From noise to data: x, then the state after each of `pieces` equal parts of each block's time, N first."""

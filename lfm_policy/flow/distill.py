@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lfm_policy.flow.chain import FlowChain
-from lfm_policy.flow.fit import Loss, Optimise, Phase
+from lfm_policy.flow.chain import FlowChain, Loss
+from lfm_policy.flow.fit import Optimise, Phase
+from lfm_policy.flow.interpolant import column
 from lfm_policy.flow.ode import Solver
 
 ONE_STEP = Solver("euler", 1)
@@ -79,15 +80,8 @@ def distil(
             if target == "consistency":  # of one half: the student will only ever start at t = 1
                 place[::2] = torch.randint_like(place[::2], 1, pieces + 1, generator=generator)
             source = starts[n * pieces + place, torch.arange(len(place))]
-            yield partial(step_loss, student, n, source, place / pieces, ends[n], drawn.cond)
+            t = place / pieces  # one Euler step from there to 0, source - t v, is to end at ends[n]
+            yield student.regression(n, source, t, drawn.cond, source - ends[n], column(t, source))
 
     for number, phase in enumerate(phases):
         optimise(number, phase, partial(losses, phase))
-
-
-def step_loss(
-    student: FlowChain, n: int, source: Tensor, t: Tensor, target: Tensor, cond: Tensor | None
-) -> Float[Tensor, ""]:
-    """Mean squared error per dimension of block n's one Euler step from `source` at times t (B,) to `target` at 0."""
-    step = t.view(-1, *[1] * (source.ndim - 1)) * student.velocity(n, source, t, cond)
-    return (source - step - target).square().mean()

@@ -6,7 +6,6 @@ the blocks before it (the paper's Algorithm 1) or straight from the OU marginal 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from scipy.special import betaincinv
 from torch import Tensor
 
-from lfm_policy.flow.chain import FlowChain
+from lfm_policy.flow.chain import FlowChain, Loss
 
 Mode = Literal["sequential", "simulation_free", "combined"]
 Source = Literal["marginal", "pushforward"]
@@ -104,9 +103,6 @@ def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Pha
             return (start, *(Phase((n,), "pushforward", pass_steps) for n in all_blocks))
 
 
-Loss = Callable[[], Tensor]
-"""A scalar loss that is still to be computed, on a batch that has been drawn."""
-
 Losses = Callable[[torch.Generator], Iterator[Loss]]
 """Draws one batch a block, as the generator decides; the losses may then be computed side by side."""
 
@@ -184,12 +180,12 @@ def draw_loss(
     data, cond = sample.x, None if sample.cond is None else sample.cond[rows]
     if source == "marginal" and partner is None:
         noise, t = _normal_like(data, generator), time_law.sample(len(data), generator)
-        return partial(chain.marginal_loss, n, data[rows], noise[rows], t[rows], cond)
+        return chain.marginal_loss(n, data[rows], noise[rows], t[rows], cond)
     left = _left_end(chain, n, data, source, generator)
     start = left if partner is None else _left_end(chain, n, partner.x, source, generator)
     right = chain.schedule.target(n, start, _normal_like(left, generator))
     t = time_law.sample(len(left), generator)
-    return partial(chain.loss, n, left[rows], right[rows], t[rows], cond)
+    return chain.loss(n, left[rows], right[rows], t[rows], cond)
 
 
 @torch.no_grad()

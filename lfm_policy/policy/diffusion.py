@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lfm_policy.flow import FlowChain, Schedule, Solver
-from lfm_policy.flow.chain import Transport
+from lfm_policy.flow.chain import Loss, Transport
 
 Sampler = Literal["ddpm", "ddim"]
 
@@ -47,13 +47,13 @@ class DiffusionChain(FlowChain):
         right: Float[Tensor, "b *event"],
         t: Float[Tensor, " b"],
         cond: Float[Tensor, "b c"] | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Loss:
         """Mean squared error of the noise `right` predicted from `left` diffused to level floor(K t) (DDPM, eq. 14)."""
         k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
         noisy = _levels(self.sampler, Solver(), self.clip).add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
-        return (self._noise(noisy, k, cond) - right).square().mean()
+        return self.regression(n, noisy, k.to(noisy.dtype) / NOISE_LEVELS, cond, right)
 
-    def marginal_loss(self, n: int, data: Tensor, noise: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    def marginal_loss(self, n: int, data: Tensor, noise: Tensor, t: Tensor, cond: Tensor | None = None) -> Loss:
         """The same loss: the left end is the data."""
         return self.loss(n, data, noise, t, cond)
 

@@ -7,21 +7,20 @@ function of s: a run that was interrupted continues bit for bit from its last ch
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
-from lfm_policy.flow.fit import Loss, Losses
+from lfm_policy.flow.fit import Losses
 from lfm_policy.training.distributed import Ranks
 from lfm_policy.training.ema import Ema
+from lfm_policy.training.gradients import Compiled, Gradients, OneByOne
 from lfm_policy.training.memory import keep_freed_memory
 
 
@@ -50,6 +49,8 @@ class OptimiserSettings(Frozen):
     ema_max_decay: float = 0.9999
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs that have it, fp32 elsewhere."""
+    compiled: bool = False
+    """All blocks of an update in one compiled call, on GPUs a CUDA graph: more memory, other rounding."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Trainer:
         self._device = next(chain.parameters()).device
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._map = map if parallel == 1 else ThreadPoolExecutor(parallel).map
+        self._one_by_one = OneByOne(parallel)
 
     def optimise(self, k: int, phase: Phase, losses: Losses) -> None:
         """`flow.fit.Optimise`: the updates of phase k that are still to be done."""
@@ -122,13 +123,14 @@ class Trainer:
             return
         if self.step == 0:
             self._begin(phase)
+        gradients = self._gradients(phase)
         optimiser = self.optimiser or self.new_optimiser(phase)
         for step in range(self.step, phase.steps):
             started = time.perf_counter()
             rate = learning_rate(step, phase.steps, self.settings)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            values = self._backward(k, step, phase, losses)
+            values = self._backward(k, step, phase, losses, gradients)
             self._clip(phase)
             optimiser.step()
             optimiser.zero_grad()
@@ -173,13 +175,17 @@ class Trainer:
             self.chain.blocks[n].load_state_dict(source.state_dict())
         self.ema.restart(self.chain, phase.blocks)
 
-    def _backward(self, k: int, step: int, phase: Phase, losses: Losses) -> dict[int, float]:
+    def _gradients(self, phase: Phase) -> Gradients:
+        """How the phase's gradients are computed."""
+        return Compiled([self.chain.blocks[n] for n in phase.blocks]) if self.settings.compiled else self._one_by_one
+
+    def _backward(self, k: int, step: int, phase: Phase, losses: Losses, gradients: Gradients) -> dict[int, float]:
         """Accumulate the gradients of one update; returns each block's mean loss."""
         parts = self.settings.accumulate
         totals = torch.zeros(len(phase.blocks), device=self._device)
         for part in range(parts):
             generator = torch.Generator(self._device).manual_seed(_seed(self.seed, k, step, part))
-            totals += torch.stack(list(self._map(self._gradient, losses(generator))))
+            totals += gradients(losses(generator), 1 / parts, self._autocast())
         self._ranks.average([totals, *(p.grad for p in self._parameters(phase) if p.grad is not None)])
         values = dict(zip(phase.blocks, totals.tolist(), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
@@ -188,13 +194,6 @@ class Trainer:
                 "(the last checkpoint is intact)"
             )
         return values
-
-    def _gradient(self, loss: Loss) -> Tensor:
-        """Add one batch's gradient of one block; blocks share no weight, so they do not meet."""
-        with self._autocast():
-            value = loss() / self.settings.accumulate
-        value.backward()
-        return value.detach()
 
     def _clip(self, phase: Phase) -> None:
         if self.settings.gradient_clip is not None:

@@ -1,129 +1,101 @@
-"""The training loop on a GPU: windows resident, bf16, all blocks in one batched call, captured as a CUDA graph.
+"""The trainer on a GPU, windows resident and all blocks in one compiled call, against Diffusion Policy's loop.
 
-It is compared with Diffusion Policy's way: its network, eager and in fp32, batches from a DataLoader.
+Theirs is its network, eager and in fp32, with batches from a DataLoader. Every figure is the median of a run's later
+updates: batch, losses, gradients, AdamW, moving average.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from _benchmarks import Ratio, Settings, alternate
+from _benchmarks import Ratio, Settings
 from _benchmarks.plain_unet1d import PlainUnet1d
+from lfm_policy.flow import FlowChain, Phase, Schedule, TensorPool, fit
 from lfm_policy.networks import ConditionalUnet1d
+from lfm_policy.training.loop import OptimiserSettings, StepReport, Trainer
 
-BATCH, STEPS, ACTION, COND, BLOCKS, WINDOWS = 256, 16, 10, 38, 4, 65536
-OURS, THEIRS = (128, 256, 512), (256, 512, 1024)
-"""Dims of one of four blocks of the paper's Lift model, and of Diffusion Policy's network, with as many parameters."""
+STEPS, ACTION, COND, BLOCKS = 16, 10, 38, 4
+UPDATES = 40
+"""Of each run, for each of the suite's repeats; compilation and capture fall into the first half."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """By default those of the paper's Lift model and of Diffusion Policy's network, with as many parameters."""
+
+    ours: tuple[int, ...] = (128, 256, 512)
+    """Dims of one of four blocks."""
+    theirs: tuple[int, ...] = (256, 512, 1024)
+    batch: int = 256
+    windows: int = 65536
 
 
 def measure(settings: Settings) -> Iterator[Ratio]:
     """The suite's ratios on the first CUDA device."""
-    at_once, in_turn, theirs = (1 / s for s in alternate(_sides(), settings.repeats, settings.seconds))
+    yield from compare(torch.device("cuda"), Sizes(), UPDATES * settings.repeats)
+
+
+def compare(device: torch.device, sizes: Sizes, updates: int) -> Iterator[Ratio]:
+    """The ratios from runs of so many updates."""
+    data = TensorDataset(torch.randn(sizes.windows, STEPS, ACTION), torch.randn(sizes.windows, COND))
+    pool = TensorPool(*(part.to(device) for part in data.tensors))
+    together, alone = [tuple(range(BLOCKS))], [(n,) for n in range(BLOCKS)]
+    at_once = 1 / _seconds(pool, sizes, together, updates, compiled=True)
     peak = torch.cuda.max_memory_allocated() / 2**20
-    note = f"updates of all blocks against eager fp32 updates of {list(THEIRS)} from a DataLoader; peak {peak:.0f} MB"
-    best = max(at_once, in_turn)
-    yield Ratio("training.gpu_vs_diffusion_policy", best / theirs, 5.0, best * BATCH, theirs * BATCH, "windows/s", note)
-    note = f"{BLOCKS} blocks in one vmapped call; theirs one after the other, each compiled; both as CUDA graphs"
+    in_turn = 1 / _seconds(pool, sizes, alone, updates, compiled=True)
+    eager = 1 / _seconds(pool, sizes, together, updates, compiled=False)
+    theirs = 1 / _diffusion_policy(data, sizes, updates, device)
+    note = f"updates of all blocks against eager fp32 updates of {list(sizes.theirs)} from a DataLoader; "
+    ours, unit, note = at_once * sizes.batch, "windows/s", f"{note}peak {peak:.0f} MB"
+    yield Ratio("training.gpu_vs_diffusion_policy", at_once / theirs, 5.0, ours, theirs * sizes.batch, unit, note)
+    note = f"{BLOCKS} blocks in one call; theirs one after the other; both compiled, as CUDA graphs"
     yield Ratio("training.gpu_blocks_at_once", at_once / in_turn, 2.0, at_once, in_turn, "updates/s", note)
+    note = "the same; theirs with optimiser.compiled=false"
+    yield Ratio("training.gpu_compiled_vs_eager", at_once / eager, None, at_once, eager, "updates/s", note)
 
 
-def losses(
-    network: nn.Module, weights: Mapping[str, Tensor], x: Tensor, t: Tensor, cond: Tensor, target: Tensor
-) -> Tensor:
-    """Each block's mean squared error (N,) in one call.
+def _seconds(
+    pool: TensorPool, sizes: Sizes, groups: Sequence[tuple[int, ...]], updates: int, *, compiled: bool
+) -> float:
+    """Of one update of every block by the trainer, those of a group together."""
+    blocks: list[nn.Module] = [ConditionalUnet1d(ACTION, COND, sizes.ours) for _ in range(BLOCKS)]
+    chain = FlowChain(blocks, Schedule.geometric(BLOCKS, 0.15, 1.25)).to(pool.x.device)
+    phases = tuple(Phase(group, "marginal", updates) for group in groups)
+    seconds: list[list[float]] = [[] for _ in phases]
 
-    Args:
-        network: computes one block; its own weights are not used.
-        weights: of all blocks, stacked: (N, ...).
-        x: points of the paths (N, B, T, A).
-        t: times (N, B).
-        cond: conditions (B, C), the same for all blocks.
-        target: velocities (N, B, T, A).
-    """
+    def hear(report: StepReport) -> None:
+        seconds[report.phase].append(report.seconds)
 
-    def one(weights: Mapping[str, Tensor], x: Tensor, t: Tensor, target: Tensor) -> Tensor:
-        return (functional_call(network, dict(weights), (x, t, cond)) - target).square().mean()
-
-    return vmap(one)(dict(weights), x, t, target)
+    trainer = Trainer(chain, phases, OptimiserSettings(compiled=compiled), 0, hear, lambda trainer, *, force: None)
+    fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=sizes.batch)
+    return sum(median(times[updates // 2 :]) for times in seconds)
 
 
-def _sides() -> list[Callable[[], object]]:
-    device = torch.device("cuda")
-    actions = torch.randn(WINDOWS, STEPS, ACTION)
-    conditions = torch.randn(WINDOWS, COND)
-    resident = actions.to(device), conditions.to(device)
-    blocks = [ConditionalUnet1d(ACTION, COND, OURS).to(device) for _ in range(BLOCKS)]
-    stacked = {name: p.detach().clone().requires_grad_() for name, p in stack_module_state(blocks)[0].items()}
-
-    def at_once(x: Tensor, t: Tensor, cond: Tensor, target: Tensor) -> Tensor:
-        return losses(blocks[0], stacked, x, t, cond, target).sum()
-
-    compiled = [torch.compile(block) for block in blocks]
-
-    def in_turn(x: Tensor, t: Tensor, cond: Tensor, target: Tensor) -> Tensor:
-        parts = [(b(x[n], t[n], cond) - target[n]).square().mean() for n, b in enumerate(compiled)]
-        return torch.stack(parts).sum()
-
-    return [
-        _graphed(torch.compile(at_once), list(stacked.values()), *resident),
-        _graphed(in_turn, [p for block in blocks for p in block.parameters()], *resident),
-        _diffusion_policy(TensorDataset(actions, conditions), device),
-    ]
-
-
-def _graphed(
-    loss: Callable[..., Tensor], weights: list[Tensor], actions: Tensor, conditions: Tensor
-) -> Callable[[], None]:
-    """One update as a CUDA graph: draw, losses, gradients and AdamW."""
-    optimiser = torch.optim.AdamW(weights, lr=1e-4, fused=True, capturable=True)
-    shape = (BLOCKS, BATCH, STEPS, ACTION)
-
-    def update() -> None:
-        index = torch.randint(len(actions), (BATCH,), device=actions.device)
-        left, right = actions[index].expand(shape), torch.randn(shape, device=actions.device)
-        t = torch.rand(BLOCKS, BATCH, device=actions.device)
-        with torch.autocast("cuda", torch.bfloat16):
-            value = loss(torch.lerp(left, right, t[..., None, None]), t, conditions[index], right - left)
-        value.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # compilation and the optimiser's state come before the capture
-            update()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        update()
-
-    def replay() -> None:
-        graph.replay()
-        torch.cuda.synchronize()
-
-    return replay
-
-
-def _diffusion_policy(data: TensorDataset, device: torch.device) -> Callable[[], None]:
-    network = PlainUnet1d(ACTION, COND, THEIRS, time_dim=256).to(device)
+def _diffusion_policy(data: TensorDataset, sizes: Sizes, updates: int, device: torch.device) -> float:
+    """Seconds of one update."""
+    network = PlainUnet1d(ACTION, COND, sizes.theirs, time_dim=256).to(device)
+    average = [p.detach().clone() for p in network.parameters()]
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
-
-    def batches() -> Iterator[list[Tensor]]:
-        while True:
-            yield from DataLoader(data, BATCH, shuffle=True, num_workers=4, pin_memory=True, drop_last=True)
-
-    source = batches()
-
-    def update() -> None:
-        x, cond = (part.to(device, non_blocking=True) for part in next(source))
-        noise, t = torch.randn_like(x), torch.rand(len(x), device=device)
-        loss = (network(torch.lerp(x, noise, t[:, None, None]), t, cond) - noise).square().mean()
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        torch.cuda.synchronize()
-
-    return update
+    gpu, seconds = device.type == "cuda", []
+    workers = {"num_workers": 4, "pin_memory": True, "persistent_workers": True} if gpu else {}
+    loader = DataLoader(data, sizes.batch, shuffle=True, drop_last=True, **workers)
+    while len(seconds) < updates:
+        started = time.perf_counter()
+        for batch in loader:
+            x, cond = (part.to(device, non_blocking=True) for part in batch)
+            noise, t = torch.randn_like(x), torch.rand(len(x), device=device)
+            loss = (network(torch.lerp(x, noise, t[:, None, None]), t, cond) - noise).square().mean()
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            for mean, p in zip(average, network.parameters(), strict=True):
+                mean.lerp_(p.detach(), 0.001)
+            loss.item()  # waits for the device, as a loop does that logs its loss
+            seconds.append(time.perf_counter() - started)
+            started = time.perf_counter()
+    return median(seconds[updates // 2 :])

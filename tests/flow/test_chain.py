@@ -68,8 +68,8 @@ def test_both_losses_are_least_at_the_exact_field_and_the_marginal_one_has_less_
     left = SCHEDULE.marginal(n, data, first) if n else data
     right = SCHEDULE.target(n, left, second)
     t = TimeLaw().sample(400_000, torch.Generator().manual_seed(2)).double()
-    by_ends = [of.loss(n, left, right, t).item() for of in (chain, shifted)]
-    by_data = [of.marginal_loss(n, data, first, t).item() for of in (chain, shifted)]
+    by_ends = [of.loss(n, left, right, t)().item() for of in (chain, shifted)]
+    by_data = [of.marginal_loss(n, data, first, t)().item() for of in (chain, shifted)]
     assert by_ends[1] - by_ends[0] == pytest.approx(0.09, abs=0.005)
     assert by_data[1] - by_data[0] == pytest.approx(0.09, abs=0.005)
     if n == 0:
@@ -82,7 +82,7 @@ def test_the_loss_is_the_mean_squared_error_by_hand() -> None:
     left, right = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
     still = Shifted(nn.Identity(), 0.0)
     still.field.forward = lambda x, t: torch.zeros_like(x)  # pyright: ignore[reportAttributeAccessIssue]
-    loss = FlowChain([still], Schedule(())).loss(0, left, right, torch.tensor([0.3]))
+    loss = FlowChain([still], Schedule(())).loss(0, left, right, torch.tensor([0.3]))()
     assert loss.item() == pytest.approx((1 + 4) / 2)
 
 

@@ -43,11 +43,11 @@ def test_the_loss_is_least_at_the_best_prediction() -> None:
     left = cond.view(-1, 1, 1) + STD * torch.randn(5000, 2, 1)
     right, t = torch.randn_like(left), torch.rand(5000)
     chain = _chain("ddim", 20)
-    best = chain.loss(0, left, right, t, cond)
+    best = chain.loss(0, left, right, t, cond)()
     kept = _levels("ddpm", Solver(steps=NOISE_LEVELS), True).alphas_cumprod.double()
     expected = (kept * STD**2 / (kept * STD**2 + 1 - kept)).mean()
     assert best.item() == pytest.approx(expected.item(), rel=0.05)
-    shifted = chain.loss(0, left, right, t, cond + 0.1)
+    shifted = chain.loss(0, left, right, t, cond + 0.1)()
     assert shifted > best
 
 

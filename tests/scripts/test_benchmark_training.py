@@ -1,25 +1,23 @@
-"""The benchmark's batched update computes what the blocks compute one by one."""
+"""The GPU's comparison, on this processor with small networks."""
 
+import jaxtyping
+import pytest
 import torch
-from torch.func import stack_module_state
 
-from lfm_policy.networks import ConditionalUnet1d
 from tests.training.runs import scripts
 
 (GPU,) = scripts("_benchmarks.training_gpu")
 
 
-def test_all_blocks_at_once_have_the_losses_and_gradients_of_each() -> None:
-    torch.manual_seed(0)
-    blocks = [ConditionalUnet1d(3, 4, dims=(8, 16), time_dim=8).double() for _ in range(2)]
-    x, target = torch.randn(2, 2, 5, 8, 3, dtype=torch.float64)
-    t, cond = torch.rand(2, 5, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-    weights = {name: p.detach().clone().requires_grad_() for name, p in stack_module_state(blocks)[0].items()}
-    found = GPU.losses(blocks[0], weights, x, t, cond, target)
-    expected = torch.stack([(b(x[n], t[n], cond) - target[n]).square().mean() for n, b in enumerate(blocks)])
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
-    found.sum().backward()
-    expected.sum().backward()
-    for n, block in enumerate(blocks):
-        for name, p in block.named_parameters():
-            torch.testing.assert_close(weights[name].grad[n], p.grad, atol=1e-10, rtol=1e-10)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own compiler
+def test_the_comparison_of_training_loops_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # cannot be compiled
+    traced = torch.compile  # without the C compiler, which takes minutes
+    monkeypatch.setattr(torch, "compile", lambda f, mode, dynamic: traced(f, backend="aot_eager", dynamic=dynamic))
+    ratios = list(GPU.compare(torch.device("cpu"), GPU.Sizes((8,), (8, 16), batch=16, windows=64), updates=4))
+    assert [ratio.name for ratio in ratios] == [
+        "training.gpu_vs_diffusion_policy",
+        "training.gpu_blocks_at_once",
+        "training.gpu_compiled_vs_eager",
+    ]
+    assert all(0 < ratio.value < float("inf") for ratio in ratios)
