@@ -65,6 +65,22 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_content_that_cannot_be_brought_to_disk_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    _write(path, "old")
+
+    def full(handle: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        _write(path, "new")
+    assert (path / "content").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_whoever_may_enter_the_directory_may_read_its_files(tmp_path: Path) -> None:
     with atomic_directory(tmp_path / "bundle") as directory:
         for name, mode in (("private", 0o600), ("public", 0o644)):
