@@ -189,7 +189,7 @@ def replay_some(
     with progress(console) as bar:
         for row, (file, index) in enumerate(bar.track(chosen, description="replaying")):
             demo = file.read(index)
-            model = loadable_model(env, file.recording.suite_version, demo.model_xml)
+            model = loadable_model(env, file.recording.suite_version, file.model_xml(index))
             actions = store.episode(row).action
             results[f"{file.path.stem}/{demo.name}"] = replay(env, recorded_states(demo), actions, model)
     console.print(replay_table(results))

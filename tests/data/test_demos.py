@@ -97,6 +97,35 @@ def test_source_names_the_file_and_its_checksum(tmp_path):
     json.dumps(source)
 
 
+@pytest.mark.parametrize("stored", ["<f4", ">f8", ">f4", "<i2", ">i8", "u1"])
+@pytest.mark.parametrize("layout", [{}, {"chunks": (2, 3), "compression": "gzip"}])
+def test_numbers_of_any_type_and_layout_are_read_as_they_are(tmp_path, stored, layout):
+    path = write(tmp_path / "d.hdf5")
+    values = np.random.default_rng(1).uniform(0, 1.5, (9, 7)).astype(stored)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_1/actions"]
+        file["data/demo_1"].create_dataset("actions", data=values, **layout)
+    with open_demos(path, CONTRACTS) as file:
+        array = file.array(1, "actions")
+        assert array.dtype == np.float64
+        assert np.array_equal(array, values)
+        assert np.array_equal(file.read(1).actions, np.clip(values.astype(np.float64), -1, 1))
+
+
+def test_arrays_and_models_that_are_not_there(tmp_path):
+    path = write(tmp_path / "d.hdf5", "native")
+    with h5py.File(path, "a") as file:
+        del file["data/demo_1/states"]
+        del file["data/demo_1"].attrs["model_file"]
+    with open_demos(path, CONTRACTS) as file:
+        assert file.read(1).states is None
+        assert file.array(1, "states") is None
+        assert file.array(1, "obs/nothing") is None
+        assert file.array(1, "nothing/object") is None
+        assert file.model_xml(1) is None
+        assert file.model_xml(0) == "<mujoco/>"
+
+
 def put(key, change):
     """Replace a data set of demo_1 with a changed copy."""
 
@@ -107,6 +136,10 @@ def put(key, change):
         demo[key] = value
 
     return edit
+
+
+def as_bools(array):
+    return array > 0
 
 
 def drop(*keys):
@@ -155,6 +188,8 @@ BAD = {
     "wrong observation width": (put("obs/object", lambda a: a[:, 1:]), "expected obs/object of width 10, found 9"),
     "not a matrix": (put("actions", lambda a: a[:, 0]), "expected numbers of shape"),
     "text": (put("actions", lambda a: np.full(a.shape, b"x")), "expected numbers"),
+    "bools": (put("actions", as_bools), "expected numbers.*found bool"),
+    "no data space": (put("actions", lambda a: h5py.Empty("f8")), "expected numbers"),
     "far out of range": (put("actions", lambda a: 40 * a), r"within \[-1, 1\].*absolute poses"),
     "mask of others": (lambda f: f.create_dataset("mask/train", data=[b"demo_7"]), "demo_7.*not in the file"),
 }
@@ -211,6 +246,18 @@ def test_not_found(tmp_path):
     for path in (tmp_path / "none.hdf5", tmp_path):
         with pytest.raises(DataError, match="no demonstration file at"):
             read_all(path)
+
+
+@pytest.mark.parametrize("key", ["actions", "states", "obs/object"])
+def test_damaged_header_is_named(tmp_path, key):
+    path = write(tmp_path / "d.hdf5")
+    with h5py.File(path) as file:
+        at = h5py.h5o.get_info(file[f"data/demo_1/{key}"].id).addr
+    content = bytearray(path.read_bytes())
+    content[at : at + 16] = b"\xff" * 16
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        read_all(path)
 
 
 def test_damage_inside_is_named(tmp_path):

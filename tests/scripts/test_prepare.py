@@ -112,20 +112,20 @@ def test_replaying_what_was_executed_retraces_the_path(collected):
     env = lfm_envs.make("robosuite/lift")
     env.reset(0)
     with open_demos(collected, {"Lift": env.contract}) as file:
-        demo = file.read(0)
+        demo, model = file.read(0), file.model_xml(0)
         executed = file.data["demo_0/actions_executed"][()]
     demo = replace(demo, actions=executed)
     action = convert(env, demo, file.recording.controllers).episode.action
-    good = replay(env, demo.states, action, demo.model_xml)
+    good = replay(env, demo.states, action, model)
     assert good.success
     assert good.position_error.mean() < 1e-3
     assert np.degrees(good.rotation_error).mean() < 0.5
     assert 0 < good.position_error.max() < 5e-3
     # and an error of the size of a wrong frame or convention is seen
     shifted = action + np.array([0.02, *[0] * 9], dtype=np.float32)
-    assert replay(env, demo.states, shifted, demo.model_xml).position_error.mean() > 0.01
+    assert replay(env, demo.states, shifted, model).position_error.mean() > 0.01
     columns = action[:, [0, 1, 2, 3, 6, 4, 7, 5, 8, 9]]
-    assert np.degrees(replay(env, demo.states, columns, demo.model_xml).rotation_error).max() > 5
+    assert np.degrees(replay(env, demo.states, columns, model).rotation_error).max() > 5
     env.close()
 
 

@@ -62,7 +62,7 @@ def read_episode(env: RobosuiteEnvironment, file: DemoFile, index: int) -> Recor
                 f"{where}: expected {key} with {DELTA_WIDTH} or {ARM_WIDTH} numbers an arm for {len(env.arms)} arm(s), "
                 f"found {array.shape[1]}"
             )
-    model = loadable_model(env, file.recording.suite_version, file.data[name].attrs.get("model_file"))
+    model = loadable_model(env, file.recording.suite_version, file.model_xml(index))
     observation = {key.name: file.array(index, f"obs/{key.name}") for key in env.contract.observations}
     simulated, arms = _visit(env, states, model)
     return Recorded(
