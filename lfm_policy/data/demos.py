@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,12 @@ class DemoFile:
     data: Any
     """The HDF5 group "data"."""
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -96,9 +103,8 @@ class DemoFile:
 
     def source(self) -> dict[str, Any]:
         """Provenance as JSON: file name, checksum, kind and how it was recorded."""
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
         recorded = self.recording.model_dump(mode="json")
-        return {"file": self.path.name, "sha256": digest, "kind": self.kind, "recorded": recorded}
+        return {"file": self.path.name, "sha256": self.sha256, "kind": self.kind, "recorded": recorded}
 
 
 @contextmanager
@@ -190,14 +196,16 @@ def _split(path: Path, file: Any, names: list[str]) -> dict[Split, tuple[int, ..
         valid = tuple(range(HOLD_OUT - 1, len(names), HOLD_OUT))
         return {"train": tuple(i for i in range(len(names)) if i not in valid), "valid": valid}
     split: dict[Split, tuple[int, ...]] = {}
+    index = {name: i for i, name in enumerate(names)}
     for name in ("train", "valid"):
-        chosen = [entry.decode() if isinstance(entry, bytes) else entry for entry in masks.get(name, [])]
+        entries = masks[name][()] if name in masks else ()
+        chosen = [entry.decode() if isinstance(entry, bytes) else entry for entry in entries]
         unknown = sorted(set(chosen) - set(names))
         if unknown:
             raise DataError(
                 f"{path}: mask/{name} names {unknown[:3]}, which are not in the file ({len(names)} episodes)"
             )
-        split[name] = tuple(sorted(names.index(entry) for entry in chosen))
+        split[name] = tuple(sorted(index[entry] for entry in chosen))
     return split
 
 
