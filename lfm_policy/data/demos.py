@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from h5py import h5d, h5s, h5t
 from pydantic import ValidationError
 
 from lfm_policy.data.contract import Contract
+from lfm_policy.data.hdf5 import dataset_names, find_dataset, open_hdf5, read_numbers, readable
 from lfm_policy.data.recording import Recording, parse_recording
 from lfm_policy.data.store import Split
 from lfm_policy.errors import DataError, nearest
@@ -82,7 +82,7 @@ class DemoFile:
         Raises:
             DataError: a key is missing, a value is not finite or out of range, a width or length is wrong.
         """
-        with _readable(self.path):
+        with readable(self.path):
             return _read_demo(self, self.names[index])
 
     def array(self, index: int, key: str) -> np.ndarray | None:
@@ -92,13 +92,13 @@ class DemoFile:
             DataError: not numbers of that shape.
         """
         name = self.names[index]
-        with _readable(self.path):
-            dataset = _dataset(self.data[name], key)
-            return None if dataset is None else _numbers(dataset, f"{self.path}: {name}/{key}")
+        with readable(self.path):
+            dataset = find_dataset(self.data[name], key)
+            return None if dataset is None else read_numbers(dataset, f"{self.path}: {name}/{key}")
 
     def model_xml(self, index: int) -> str | None:
         """The simulator's model of a demonstration; None if it is not there."""
-        with _readable(self.path):
+        with readable(self.path):
             return self.data[self.names[index]].attrs.get("model_file")
 
     def source(self) -> dict[str, Any]:
@@ -120,35 +120,13 @@ def open_demos(path: str | Path, contracts: Mapping[str, Contract], strict: bool
         DataError: not found, truncated, not HDF5, not a demonstration file, an unknown environment, another controller.
     """
     path = Path(path)
-    with _open_hdf5(path) as file:
-        with _readable(path):
+    with open_hdf5(path) as file:
+        with readable(path):
             demos = _describe(path, file, contracts)
         if strict:
             demos.recording.require_deltas(str(path))
             demos.recording.require_controllers(demos.contract, str(path))
         yield demos
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """h5py answers damage inside a file with OSError, RuntimeError, KeyError or ValueError."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged and cannot be read ({error}): download or collect it again") from error
-
-
-def _open_hdf5(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise DataError(f"no demonstration file at {path}: check source=, or collect one with scripts/collect.py")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "truncated" in str(error):
-            raise DataError(
-                f"{path} is truncated ({path.stat().st_size} bytes): download or collect it again"
-            ) from error
-        raise DataError(f"{path} is not an HDF5 file ({error}): expected robomimic's demonstration format") from error
 
 
 def _describe(path: Path, file: Any, contracts: Mapping[str, Contract]) -> DemoFile:
@@ -239,11 +217,11 @@ def _read_arrays(group: h5py.Group, kind: Kind, contract: Contract, where: str) 
     required = ["actions", "actions_abs" if kind == "native" else "states"]
     if kind != "raw":
         required += [f"obs/{key.name}" for key in contract.observations]
-    found = {key: _dataset(group, key) for key in dict.fromkeys([*required, "states"])}
+    found = {key: find_dataset(group, key) for key in dict.fromkeys([*required, "states"])}
     missing = [key for key in required if found[key] is None]
     if missing:
-        raise DataError(f"{where}: missing {missing}; found {_keys(group)}")
-    return {key: _numbers(dataset, f"{where}/{key}") for key, dataset in found.items() if dataset is not None}
+        raise DataError(f"{where}: missing {missing}; found {dataset_names(group)}")
+    return {key: read_numbers(dataset, f"{where}/{key}") for key, dataset in found.items() if dataset is not None}
 
 
 def _observation(arrays: Mapping[str, np.ndarray], contract: Contract, length: int, where: str) -> np.ndarray:
@@ -251,30 +229,6 @@ def _observation(arrays: Mapping[str, np.ndarray], contract: Contract, length: i
     for key in contract.observations:
         _require_shape(parts[key.name], (length, key.dim), f"obs/{key.name}", where)
     return contract.flatten(parts)
-
-
-def _dataset(group: h5py.Group, key: str) -> h5d.DatasetID | None:
-    """The data set at h5py's low level, which takes a third of the time of group[key][()]; None if it is not there."""
-    try:
-        return h5d.open(group.id, key.encode())
-    except KeyError:
-        if key in group:  # there, but damaged
-            raise
-        return None
-
-
-def _numbers(dataset: h5d.DatasetID, where: str) -> np.ndarray:
-    """All of a data set, finite, as float64 (L, width)."""
-    shape = dataset.shape or ()
-    kind = "f" if dataset.get_type().equal(h5t.NATIVE_DOUBLE) else dataset.dtype.kind
-    if len(shape) != 2 or kind not in "fiu":
-        raise DataError(f"{where}: expected numbers of shape (L, width), found {dataset.dtype} {shape}")
-    array = np.empty(shape)
-    dataset.read(h5s.ALL, h5s.ALL, array, h5t.NATIVE_DOUBLE)
-    if not np.isfinite(array).all():
-        bad = ~np.isfinite(array).all(axis=1)
-        raise DataError(f"{where} has NaN or infinity in {bad.sum()} row(s), first in row {int(bad.argmax())}")
-    return array
 
 
 def _require_shape(array: np.ndarray, shape: tuple[int, int], key: str, where: str) -> None:
@@ -292,9 +246,3 @@ def _require_range(deltas: np.ndarray, kind: Kind, where: str) -> None:
             f"{where}: expected delta actions within [-1, 1], found one of magnitude {largest:.3g}: "
             "are these absolute poses, or actions in physical units?"
         )
-
-
-def _keys(group: Any) -> list[str]:
-    keys: list[str] = []
-    group.visititems(lambda name, entry: keys.append(name) if isinstance(entry, h5py.Dataset) else None)
-    return keys
