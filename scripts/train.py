@@ -25,6 +25,7 @@ from lfm_policy.training.distributed import Ranks, joined
 from lfm_policy.training.experiment import Experiment, evaluation_loss
 from lfm_policy.training.images import image_experiment
 from lfm_policy.training.loop import Trainer
+from lfm_policy.training.memory import peak_memory
 from lfm_policy.training.robot import robot_experiment
 from lfm_policy.training.settings import DensityData, ImageData, TabularData, TrainSettings, WindowData
 from lfm_policy.training.tabular import tabular_experiment
@@ -125,6 +126,7 @@ def new_experiment(settings: TrainSettings, device: torch.device) -> Experiment[
 
 def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Trainer) -> dict[str, Any]:
     """What was trained, from which data, at what cost; losses on fixed noise, and the experiment's own report."""
+    peak = peak_memory(device_of(experiment))
     trained, samples = experiment.load(Path(settings.out)), len(experiment.pool)
     batch = settings.batch * settings.optimiser.accumulate
     return {
@@ -142,6 +144,7 @@ def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Train
         "seconds": trainer.seconds,
         "device": str(next(trained.chain.parameters()).device),
         "threads": torch.get_num_threads(),
+        "peak_memory_mb": round(peak),
         "loss": evaluation_loss(trained.chain, experiment.pool),
         "digest": trained.digest(),
         **experiment.report(trained),

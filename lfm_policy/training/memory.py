@@ -1,7 +1,10 @@
-"""How the C library treats the memory of tensors."""
+"""How the C library treats the memory of tensors, and how much of it was taken."""
 
 import ctypes
+import resource
 import sys
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -17,3 +20,11 @@ def keep_freed_memory() -> None:
     library.mallopt(_ARENA_MAX, 1)  # threads share what is kept; they allocate tensors, not small objects
     library.mallopt(_MMAP_THRESHOLD, 1 << 25)  # the largest value allowed
     library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory taken so far [MB]: by tensors on a GPU, by the whole process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    per_mb = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mb

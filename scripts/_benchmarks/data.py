@@ -6,6 +6,7 @@ The data are synthetic, in the files' real formats, as large as Lift's 200 demon
 
 import contextlib
 import io
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -67,7 +68,10 @@ def _robomimic(folder: Path, settings: Settings) -> Iterator[Ratio]:
     sides = [lambda: _pass(windows(store)), load_theirs]
     yield _ratio("loading", sides, len(held), settings, note + "from the file to the end of the first pass")
 
+    fresh = (folder / f"{number}.zarr" for number in itertools.count())
+
     def prepare_and_load() -> None:
+        store = next(fresh)
         prepare_store(file, store)
         _pass(windows(store))
 

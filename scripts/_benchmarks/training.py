@@ -4,7 +4,6 @@ On a machine with CUDA also the whole loop against Diffusion Policy's, and all b
 """
 
 import os
-import resource
 from collections.abc import Callable, Iterator
 
 import torch
@@ -15,7 +14,7 @@ from _benchmarks.plain_unet1d import PlainUnet1d
 from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.training.loop import OptimiserSettings, Trainer
-from lfm_policy.training.memory import keep_freed_memory
+from lfm_policy.training.memory import keep_freed_memory, peak_memory
 
 BATCH, STEPS, ACTION, COND, BLOCKS = 256, 16, 10, 38, 4
 DIMS = (64, 128, 256)
@@ -51,7 +50,7 @@ def _updates(settings: Settings) -> Iterator[Ratio]:
         _step(plain, inputs, bf16=True),
     ]
     fast, slow, fast_bf16, slow_bf16 = (BATCH / s for s in alternate(sides, settings.repeats, settings.seconds))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory(torch.device("cpu"))
     note = f"forward and backward, batch {BATCH}, dims {list(DIMS)}; peak memory of the process {peak:.0f} MB"
     yield Ratio("training.cpu_vs_plain", fast / slow, 1.5, fast, slow, "windows/s", note)
     yield Ratio("training.cpu_bf16_vs_plain", fast_bf16 / slow, None, fast_bf16, slow, "windows/s", "theirs in fp32")

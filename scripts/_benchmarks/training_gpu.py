@@ -18,6 +18,7 @@ from _benchmarks.plain_unet1d import PlainUnet1d
 from lfm_policy.flow import FlowChain, Phase, Schedule, TensorPool, fit
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.training.loop import OptimiserSettings, StepReport, Trainer
+from lfm_policy.training.memory import peak_memory
 
 STEPS, ACTION, COND, BLOCKS = 16, 10, 38, 4
 UPDATES = 40
@@ -46,7 +47,7 @@ def compare(device: torch.device, sizes: Sizes, updates: int) -> Iterator[Ratio]
     pool = TensorPool(*(part.to(device) for part in data.tensors))
     together, alone = [tuple(range(BLOCKS))], [(n,) for n in range(BLOCKS)]
     at_once = 1 / _seconds(pool, sizes, together, updates, compiled=True)
-    peak = torch.cuda.max_memory_allocated() / 2**20
+    peak = peak_memory(device)
     in_turn = 1 / _seconds(pool, sizes, alone, updates, compiled=True)
     eager = 1 / _seconds(pool, sizes, together, updates, compiled=False)
     theirs = 1 / _diffusion_policy(data, sizes, updates, device)
