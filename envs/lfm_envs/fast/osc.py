@@ -7,8 +7,9 @@ Khatib 1987), with its own compiled functions where it has them, so that the tor
 from typing import NamedTuple
 
 import numpy as np
-from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
+from robosuite.utils.control_utils import nullspace_torques, orientation_error
 
+from lfm_envs.fast.inverse import pinv
 from lfm_envs.fast.native import mj_forward, mj_jac_site, mj_step, mj_step1, mj_step2, product
 from lfm_policy.compiled import compiled
 
@@ -97,13 +98,13 @@ def control_step(simulation, arms, servo, steps, lite):
 def _torques(simulation, arms, servo, arm):
     """Joint torques (n,) [N m] of one arm now, before clipping."""
     site, dofs, kp, kd = arms.sites[arm], arms.dofs[arm], servo.kp[arm], servo.kd[arm]
-    linear, angular, jacobian, jacobian_pos, jacobian_ori = _velocity(simulation, site, dofs)
+    linear, angular, jacobian = _velocity(simulation, site, dofs)
     inertia = _inertia(simulation.mass, arms.inertia[arm])
     position_error = servo.goal_pos[arm] - simulation.site_pos[site]
     force = position_error * kp[:3] + -linear * kd[:3]
     rotation_error = orientation_error(servo.goal_mat[arm], simulation.site_mat[site].reshape(3, 3))
     torque = rotation_error * kp[3:] + -angular * kd[3:]
-    both, position, rotation, nullspace = opspace_matrices(inertia, jacobian, jacobian_pos, jacobian_ori)
+    both, position, rotation, nullspace = _opspace_matrices(inertia, jacobian)
     wrench = np.empty(6)
     if servo.uncoupled[arm]:
         product(position, force, wrench[:3])
@@ -119,7 +120,7 @@ def _torques(simulation, arms, servo, arm):
 
 @compiled
 def _velocity(simulation, site, dofs):
-    """Linear and angular velocity of a site, each (3,); its Jacobian for the joints (6, n) and that one's halves."""
+    """Linear and angular velocity of a site, each (3,), and its Jacobian for the joints (6, n)."""
     width = len(simulation.qvel)
     whole_pos, whole_ori = np.zeros((3, width)), np.zeros((3, width))
     mj_jac_site(simulation.model, simulation.data, whole_pos.ctypes.data, whole_ori.ctypes.data, site)
@@ -131,7 +132,22 @@ def _velocity(simulation, site, dofs):
         for row in range(3):
             jacobian[row, column] = whole_pos[row, dof]
             jacobian[3 + row, column] = whole_ori[row, dof]
-    return linear, angular, jacobian, jacobian[:3].copy(), jacobian[3:].copy()
+    return linear, angular, jacobian
+
+
+@compiled
+def _opspace_matrices(inertia, jacobian):
+    """robosuite's function of this name, without multiplying again for the halves of the Jacobian.
+
+    Returns:
+        The inertia that the hand shows (6, 6), to forces alone (3, 3) and to torques alone (3, 3); what a joint
+        acceleration leaves of itself where the hand does not feel it (n, n).
+    """
+    mobility = np.linalg.inv(inertia)
+    inverse = np.dot(np.dot(jacobian, mobility), jacobian.T)
+    both, position, rotation = pinv(inverse), pinv(inverse[:3, :3]), pinv(inverse[3:, 3:])
+    spread = np.dot(np.dot(mobility, jacobian.T), both)
+    return both, position, rotation, np.eye(len(inertia)) - np.dot(spread, jacobian)
 
 
 @compiled
