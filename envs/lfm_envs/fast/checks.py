@@ -73,6 +73,39 @@ class Checks:
         return touching(self.sim, geoms_1, geoms_2)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class NutChecks(Checks):
+    """Where the hand is matters only once a nut is around its peg."""
+
+    nuts: list[Any]
+    objects_on_pegs: np.ndarray
+    on_peg: Callable[[np.ndarray, int], bool]
+
+    def _check_success(self) -> bool:
+        if any(self.on_peg(place, index) for index, place in enumerate(_places(self, self.nuts))):
+            return super()._check_success()  # pyright: ignore[reportAttributeAccessIssue]
+        self.objects_on_pegs[:] = 0
+        return False
+
+
+class CanChecks(Checks):
+    """Where the hand is matters only once an object is in its bin."""
+
+    objects: list[Any]
+    objects_in_bins: np.ndarray
+    not_in_bin: Callable[[np.ndarray, int], bool]
+
+    def _check_success(self) -> bool:
+        if not all(self.not_in_bin(place, index) for index, place in enumerate(_places(self, self.objects))):
+            return super()._check_success()  # pyright: ignore[reportAttributeAccessIssue]
+        self.objects_in_bins[:] = 0
+        return False
+
+
+def _places(environment: Any, things: list[Any]) -> np.ndarray:
+    """Where objects are now [m] (things, 3)."""
+    return environment.sim.data._data.xpos[[environment.obj_body_id[thing.name] for thing in things]]
+
+
 class ToolHangChecks(Checks):
     _look_at_tool = _with_names(ToolHang._check_tool_on_frame, check_contact=touching, np=_Numpy())
     _look_at_frame = _with_names(ToolHang._check_frame_assembled, np=_Numpy())
@@ -102,5 +135,10 @@ class _TransportGroup(TransportGroup):
     trash_in_trash_bin = property(_with_names(TransportGroup.trash_in_trash_bin.fget, SU=_Contacts))
 
 
-CHECKS = {"ToolHang": ToolHangChecks, "TwoArmTransport": TransportChecks}
+CHECKS = {
+    "NutAssemblySquare": NutChecks,
+    "PickPlaceCan": CanChecks,
+    "ToolHang": ToolHangChecks,
+    "TwoArmTransport": TransportChecks,
+}
 """By robosuite's name of the environment; the others need `Checks` only."""
