@@ -27,6 +27,7 @@ class RobosuiteEnvironment:
         self.task = task
         self.contract: Contract = task.contract
         self.horizon = task.horizon
+        self._names = [key.name for key in task.observations]
         self._model_xml = ""
         self._renderer: Any = None
         kwargs = copy.deepcopy(task.env_kwargs()) | {"horizon": task.horizon, "renderer": "mujoco", "seed": 0}
@@ -54,8 +55,7 @@ class RobosuiteEnvironment:
         Raises:
             RolloutError: the action has another shape or is not finite.
         """
-        action = np.concatenate(self._split(action, ARM_WIDTH))
-        return self._step(to_axis_angle(action, self.task.arms), "absolute")
+        return self._step(to_axis_angle(self._checked_action(action, ARM_WIDTH), self.task.arms), "absolute")
 
     def step_delta(self, action: np.ndarray) -> StepResult:
         """Servo towards a pose relative to the current one, for one control period.
@@ -67,16 +67,15 @@ class RobosuiteEnvironment:
         Raises:
             RolloutError: the action has another shape or is not finite.
         """
-        return self._step(np.concatenate(self._split(action, DELTA_WIDTH)), "delta")
+        return self._step(self._checked_action(action, DELTA_WIDTH), "delta")
 
     def goal_of(self, action: np.ndarray) -> np.ndarray:
         """The absolute action (10 * arms,) whose goal poses are those `step_delta(action)` would set in this state."""
         from robosuite.utils import transform_utils as T
 
         goals = []
-        for arm, delta, (position, matrix) in zip(
-            self.arms, self._split(action, DELTA_WIDTH), self.grip_poses(), strict=True
-        ):
+        deltas = self._checked_action(action, DELTA_WIDTH).reshape(-1, DELTA_WIDTH)
+        for arm, delta, (position, matrix) in zip(self.arms, deltas, self.grip_poses(), strict=True):
             scaled = arm.scale_action(delta[:6])
             turned = T.quat2mat(T.axisangle2quat(scaled[3:])) @ matrix
             goals.append(encode_absolute(position + scaled[:3], turned, delta[6:]))
@@ -197,15 +196,15 @@ class RobosuiteEnvironment:
         success = info["success"] if "success" in info else self.success()
         return StepResult(self._observation(observation), float(reward), success)
 
-    def _split(self, action: np.ndarray, width: int) -> list[np.ndarray]:
-        """One vector an arm."""
+    def _checked_action(self, action: np.ndarray, width: int) -> np.ndarray:
+        """The action as float64 (width * arms,)."""
         action = np.asarray(action, dtype=np.float64)
-        if action.shape != (width * self.task.arms,) or not np.all(np.isfinite(action)):
+        if action.shape != (width * self.task.arms,) or not np.isfinite(action).all():
             raise RolloutError(
                 f"{self.task.environment}: expected a finite action of shape ({width * self.task.arms},), "
                 f"found shape {action.shape}: {action}"
             )
-        return list(action.reshape(self.task.arms, width))
+        return action
 
     def _checked(self, state: np.ndarray) -> np.ndarray:
         model = self.simulation.sim.model
@@ -244,11 +243,9 @@ class RobosuiteEnvironment:
         self._model_xml = xml
         return xml
 
-    @staticmethod
-    def _observation(raw: dict[str, Any]) -> Observation:
-        """robomimic's names: `object` and each robot's own entries."""
-        robots = {key: value for key, value in raw.items() if key.startswith("robot") and "proprio" not in key}
-        return {"object": raw["object-state"], **robots}
+    def _observation(self, raw: dict[str, Any]) -> Observation:
+        """The contract's entries, in robomimic's names: `object` is robosuite's `object-state`."""
+        return {name: raw["object-state" if name == "object" else name] for name in self._names}
 
     def _close_renderer(self) -> None:
         if self._renderer is not None:

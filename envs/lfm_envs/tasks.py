@@ -12,7 +12,8 @@ CONTROL_HZ = 20
 DELTA_WIDTH = 7
 """Numbers per arm in a delta action: position 3, rotation 3, gripper 1, all in [-1, 1]."""
 
-_PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
+PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
+"""What a policy sees of each robot, in robosuite's names and in this order, with widths."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Task:
     @property
     def observations(self) -> tuple[ObservationKey, ...]:
         """The policy's observation: object first, then each arm's pose and fingers, in robomimic's names."""
-        arms = [(f"robot{arm}_{name}", dim) for arm in range(self.arms) for name, dim in _PROPRIOCEPTION]
+        arms = [(f"robot{arm}_{name}", dim) for arm in range(self.arms) for name, dim in PROPRIOCEPTION]
         return tuple(ObservationKey(name=name, dim=dim) for name, dim in [("object", self.object_dim), *arms])
 
     @property

@@ -9,10 +9,11 @@ from robosuite.models.robots.robot_model import RobotModel
 from lfm_envs.fast.checks import Checks
 from lfm_envs.fast.resets import Reuse
 from lfm_envs.fast.stepper import Stepper
+from lfm_envs.tasks import PROPRIOCEPTION
 
 
 class Compiled(Checks, Reuse):
-    """For a robosuite environment: steps in compiled code, reads each sensor once, keeps no books on sampling times."""
+    """For a robosuite environment: compiled steps; each sensor that a policy sees is read once a step, without books."""
 
     timestep: int
     cur_time: float
@@ -24,6 +25,10 @@ class Compiled(Checks, Reuse):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._stepper = Stepper(self)
+        seen = tuple(name for name, _ in PROPRIOCEPTION)
+        for name, observable in self._observables.items():
+            if observable.modality.endswith("proprio") and not name.endswith(seen):
+                observable.set_enabled(False)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
         if self._stepper.sim is not self.sim:
@@ -52,7 +57,7 @@ class Compiled(Checks, Reuse):
         return observations | {"object-state": np.concatenate(objects)}
 
     def _update_observables(self, force: bool = False) -> None:
-        """Read every sensor; robosuite's bookkeeping of sampling times comes to the same."""
+        """Read every enabled sensor; robosuite's bookkeeping of sampling times comes to the same."""
         for name, observable in self._observables.items():
             if observable._enabled:
                 value = np.array(observable._sensor(self._obs_cache))
