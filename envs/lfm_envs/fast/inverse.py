@@ -1,7 +1,7 @@
 """numba's pseudo-inverse for small matrices, the same bits in less time: LAPACK's steps without its search for them.
 
-For a square matrix LAPACK's `dgesdd` asks itself for block sizes, scales what is tiny or huge, and ends up in the four
-routines called here. On another LAPACK than the reference one (MKL) it is the same up to rounding.
+For a small square matrix that is neither tiny nor huge, LAPACK's `dgesdd` ends up in the four routines called here,
+after it has asked itself for block sizes. Where scipy has another LAPACK (MKL) this is the same up to rounding.
 """
 
 import llvmlite.binding
@@ -73,7 +73,12 @@ def pinv(matrix):
 
 
 # What follows gets its arrays from the caller, who keeps them: numba frees one after the last use that it sees, and
-# an address is none.
+# what is done at an address is none.
+
+
+@compiled
+def _part(numbers, size, index):
+    return numbers.ctypes.data + 8 * size * index
 
 
 @compiled
@@ -93,7 +98,7 @@ def _decompose(matrix, left, values, right, room, info):
     size = len(values)
     n, rest, none = _integer(size), _integer(size - 1), _integer(0)
     a, u, s, v = matrix.ctypes.data, left.ctypes.data, values.ctypes.data, right.ctypes.data
-    above, tau_u, tau_v, work = [room.ctypes.data + 8 * size * part for part in range(4)]
+    above, tau_u, tau_v, work = _part(room, size, 0), _part(room, size, 1), _part(room, size, 2), _part(room, size, 3)
     failed, ignored = info.ctypes.data, info[1:].ctypes.data
     _bidiagonalise(n, n, a, n, s, above, tau_u, tau_v, work, ignored)
     _diagonalise(_letter("U"), n, n, n, none, s, above, v, n, u, n, u, n, work, failed)
