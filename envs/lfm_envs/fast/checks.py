@@ -107,6 +107,8 @@ def _places(environment: Any, things: list[Any]) -> np.ndarray:
 
 
 class ToolHangChecks(Checks):
+    tool_args: dict[str, Any]
+
     _look_at_tool = _with_names(ToolHang._check_tool_on_frame, check_contact=touching, np=_Numpy())
     _look_at_frame = _with_names(ToolHang._check_frame_assembled, np=_Numpy())
 
@@ -114,7 +116,12 @@ class ToolHangChecks(Checks):
         return self._once("frame", self._look_at_frame)
 
     def _check_tool_on_frame(self) -> bool:
-        return self._once("tool", self._look_at_tool)
+        return self._once("tool", lambda: self._tool_touches_hook() and self._look_at_tool())
+
+    def _tool_touches_hook(self) -> bool:
+        """Without which the rest of `_look_at_tool`, which asks that too, does not matter."""
+        hole = [f"tool_hole1_hc_{index}" for index in range(self.tool_args["ngeoms"])]
+        return touching(self.sim, hole, "frame_horizontal_frame")  # pyright: ignore[reportAttributeAccessIssue]
 
     def _once(self, question: str, look: Callable[[], bool]) -> bool:
         if self._step_answers is None:
