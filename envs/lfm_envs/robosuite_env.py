@@ -71,14 +71,12 @@ class RobosuiteEnvironment:
 
     def goal_of(self, action: np.ndarray) -> np.ndarray:
         """The absolute action (10 * arms,) whose goal poses are those `step_delta(action)` would set in this state."""
-        from robosuite.utils import transform_utils as T
+        from lfm_envs.fast.stepper import moved
 
         goals = []
         deltas = self._checked_action(action, DELTA_WIDTH).reshape(-1, DELTA_WIDTH)
         for arm, delta, (position, matrix) in zip(self.arms, deltas, self.grip_poses(), strict=True):
-            scaled = arm.scale_action(delta[:6])
-            turned = T.quat2mat(T.axisangle2quat(scaled[3:])) @ matrix
-            goals.append(encode_absolute(position + scaled[:3], turned, delta[6:]))
+            goals.append(encode_absolute(*moved(arm, delta[:6], position, matrix), delta[6:]))
         return np.concatenate(goals)
 
     def grip_poses(self) -> list[tuple[np.ndarray, np.ndarray]]:

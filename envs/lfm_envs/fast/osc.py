@@ -13,6 +13,9 @@ from lfm_envs.fast.inverse import pinv
 from lfm_envs.fast.native import mj_forward, mj_jac_site, mj_step, mj_step1, mj_step2, product
 from lfm_policy.compiled import compiled
 
+FINGER_PACE = 0.2
+"""Part of half their range that the fingers' command moves in one control step."""
+
 
 class Simulation(NamedTuple):
     """MuJoCo's model and data by address, and views of the data's arrays."""
@@ -47,6 +50,14 @@ class Arms(NamedTuple):
     """Lowest and highest torque [N m] (arms, 2, n)."""
     finger_motors: np.ndarray
     """Actuators of the fingers (arms, 2)."""
+    finger_range: np.ndarray
+    """Their lowest and highest command (arms, 2, 2)."""
+    kp: np.ndarray
+    """Stiffness: three for position, three for rotation (arms, 6)."""
+    kd: np.ndarray
+    """Damping (arms, 6)."""
+    uncoupled: np.ndarray
+    """Whether position and rotation are controlled apart (arms,)."""
 
 
 class Servo(NamedTuple):
@@ -56,16 +67,12 @@ class Servo(NamedTuple):
     """In the world [m] (arms, 3)."""
     goal_mat: np.ndarray
     """(arms, 3, 3)."""
-    kp: np.ndarray
-    """Stiffness: three for position, three for rotation (arms, 6)."""
-    kd: np.ndarray
-    """Damping (arms, 6)."""
     posture: np.ndarray
     """Joint positions that the null space holds [rad] (arms, n)."""
-    uncoupled: np.ndarray
-    """Whether position and rotation are controlled apart (arms,)."""
+    gripper: np.ndarray
+    """Below zero opens, above closes (arms,)."""
     fingers: np.ndarray
-    """Commands of the fingers' actuators (arms, 2)."""
+    """How far the fingers' command has come, from -1 to 1 (arms, 2): a control step moves it on."""
 
 
 @compiled
@@ -74,6 +81,8 @@ def control_step(simulation, arms, servo, steps, lite):
 
     The first call of `mj_step1` (of `mj_forward` if not `lite`) must already have been made.
     """
+    for arm in range(len(arms.sites)):
+        _move_fingers(arms, servo, arm)
     for step in range(steps):
         if lite and step > 0:
             mj_step1(simulation.model, simulation.data)
@@ -87,7 +96,9 @@ def control_step(simulation, arms, servo, steps, lite):
                 low, high = arms.torque_range[arm, 0, joint], arms.torque_range[arm, 1, joint]
                 simulation.ctrl[motor] = min(max(torques[joint], low), high)
             for finger, motor in enumerate(arms.finger_motors[arm]):
-                simulation.ctrl[motor] = servo.fingers[arm, finger]
+                low, high = arms.finger_range[arm, 0, finger], arms.finger_range[arm, 1, finger]
+                command = 0.5 * (high + low) + 0.5 * (high - low) * servo.fingers[arm, finger]
+                simulation.ctrl[motor] = min(max(command, low), high)
         if lite:
             mj_step2(simulation.model, simulation.data)
         else:
@@ -95,9 +106,17 @@ def control_step(simulation, arms, servo, steps, lite):
 
 
 @compiled
+def _move_fingers(arms, servo, arm):
+    """Towards open or closed, as far as robosuite's `PandaGripper` goes in one control step."""
+    pace = FINGER_PACE * np.sign(servo.gripper[arm])
+    for finger, direction in enumerate((-1.0, 1.0)):
+        servo.fingers[arm, finger] = min(max(servo.fingers[arm, finger] + direction * pace, -1.0), 1.0)
+
+
+@compiled
 def _torques(simulation, arms, servo, arm):
     """Joint torques (n,) [N m] of one arm now, before clipping."""
-    site, dofs, kp, kd = arms.sites[arm], arms.dofs[arm], servo.kp[arm], servo.kd[arm]
+    site, dofs, kp, kd = arms.sites[arm], arms.dofs[arm], arms.kp[arm], arms.kd[arm]
     linear, angular, jacobian = _velocity(simulation, site, dofs)
     inertia = _inertia(simulation.mass, arms.inertia[arm])
     position_error = servo.goal_pos[arm] - simulation.site_pos[site]
@@ -106,7 +125,7 @@ def _torques(simulation, arms, servo, arm):
     torque = rotation_error * kp[3:] + -angular * kd[3:]
     both, position, rotation, nullspace = _opspace_matrices(inertia, jacobian)
     wrench = np.empty(6)
-    if servo.uncoupled[arm]:
+    if arms.uncoupled[arm]:
         product(position, force, wrench[:3])
         product(rotation, torque, wrench[3:])
     else:

@@ -4,6 +4,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from robosuite.utils import transform_utils as T
 
 from lfm_envs.fast.osc import Arms, Servo, Simulation, control_step
 from lfm_policy.errors import ConfigError
@@ -31,10 +32,6 @@ class Stepper:
         self._arms = _arms(self.sim, self._robots)
         self._simulation = _simulation(self.sim)
         self._servo = _servo(len(self._robots))
-        ranges = self.sim.model.actuator_ctrlrange[self._arms.finger_motors]
-        self._fingers_low, self._fingers_high = ranges[..., 0], ranges[..., 1]
-        self._fingers_middle = 0.5 * (self._fingers_high + self._fingers_low)
-        self._fingers_half = 0.5 * (self._fingers_high - self._fingers_low)
         control_step(self._simulation, self._arms, self._servo, 0, self._lite)  # compile now, not at the first step
 
     def step(self, action: np.ndarray) -> None:
@@ -45,26 +42,39 @@ class Stepper:
         for index, robot in enumerate(self._robots):
             self._aim(index, robot, action[index * width : (index + 1) * width])
         control_step(self._simulation, self._arms, self._servo, self._steps, self._lite)
+        for fingers, robot in zip(self._servo.fingers, self._robots, strict=True):
+            goal = fingers.copy()
+            robot.gripper["right"].current_action = robot.part_controllers["right_gripper"].goal_qvel = goal
 
     def _aim(self, index: int, robot: Any, action: np.ndarray) -> None:
-        """Set the goals of a robot's arm and gripper, with robosuite's own code for what they mean."""
-        arm, gripper = robot.part_controllers["right"], robot.part_controllers["right_gripper"]
-        servo, site = self._servo, self._arms.sites[index]
-        arm.ref_pos[:] = self._simulation.site_pos[site]
-        arm.ref_ori_mat[:, :] = self._simulation.site_mat[site].reshape(3, 3)
-        arm.new_update = gripper.new_update = False
-        arm.set_goal(action[:-1])
-        gripper.set_goal(robot.gripper["right"].format_action(action[-1:]))
-        arm.new_update = gripper.new_update = True
+        """Set the goals of a robot's arm and gripper."""
+        arm, servo, site = robot.part_controllers["right"], self._servo, self._arms.sites[index]
+        position, matrix = self._simulation.site_pos[site], self._simulation.site_mat[site].reshape(3, 3)
+        if arm.input_type == "delta" and arm.input_ref_frame == "world":
+            arm.goal_pos, arm.goal_ori = moved(arm, action[:-1], position, matrix)
+        else:
+            _set_goal(arm, action[:-1], position, matrix)
         position, matrix = arm.goal_pos, arm.goal_ori
         if arm.input_ref_frame == "base":
             position = arm.origin_pos + np.dot(arm.origin_ori, position)
             matrix = np.dot(arm.origin_ori, matrix)
-        servo.goal_pos[index], servo.goal_mat[index] = position, matrix
-        servo.kp[index], servo.kd[index], servo.posture[index] = arm.kp, arm.kd, arm.initial_joint
-        servo.uncoupled[index] = arm.uncoupling
-        fingers = self._fingers_middle[index] + self._fingers_half[index] * gripper.goal_qvel
-        servo.fingers[index] = np.minimum(np.maximum(fingers, self._fingers_low[index]), self._fingers_high[index])
+        servo.goal_pos[index], servo.goal_mat[index], servo.posture[index] = position, matrix, arm.initial_joint
+        servo.gripper[index], servo.fingers[index] = action[-1], robot.gripper["right"].current_action
+
+
+def moved(arm: Any, delta: np.ndarray, position: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The goal that an arm's controller sets for a delta (6,) from a pose in the world: (3,) [m] and (3, 3)."""
+    scaled = arm.scale_action(delta)
+    turn = T.quat2mat(T.axisangle2quat(scaled[3:]))
+    return position + scaled[:3], np.dot(turn, matrix)
+
+
+def _set_goal(arm: Any, action: np.ndarray, position: np.ndarray, matrix: np.ndarray) -> None:
+    """robosuite's own, for a hand at a pose in the world."""
+    arm.ref_pos[:], arm.ref_ori_mat[:, :] = position, matrix
+    arm.new_update = False
+    arm.set_goal(action)
+    arm.new_update = True
 
 
 def _check(robot: Any) -> None:
@@ -73,10 +83,12 @@ def _check(robot: Any) -> None:
         "controller": (arm.name, "OSC_POSE"),
         "impedance_mode": (arm.impedance_mode, "fixed"),
         "interpolation": (arm.interpolator_pos, None),
+        "gripper": (type(robot.gripper["right"]).__name__, "PandaGripper"),
         "gripper interpolation": (gripper.interpolator, None),
         "gripper scaling": (gripper.use_action_scaling, True),
         "joints": (arm.joint_dim, JOINTS),
         "fingers": (gripper.control_dim, FINGERS),
+        "gripper limits": ({*gripper.input_max, *gripper.output_max, *-gripper.input_min, *-gripper.output_min}, {1}),
     }
     for name, (found, expected) in wanted.items():
         if found != expected:
@@ -91,10 +103,8 @@ def _servo(arms: int) -> Servo:
     return Servo(
         goal_pos=np.zeros((arms, 3)),
         goal_mat=np.zeros((arms, 3, 3)),
-        kp=np.zeros((arms, 6)),
-        kd=np.zeros((arms, 6)),
         posture=np.zeros((arms, JOINTS)),
-        uncoupled=np.zeros(arms, dtype=np.bool_),
+        gripper=np.zeros(arms),
         fingers=np.zeros((arms, FINGERS)),
     )
 
@@ -109,15 +119,20 @@ def _arms(sim: Any, robots: list[Any]) -> Arms:
     arms = [robot.part_controllers["right"] for robot in robots]
     motors = np.array([robot._ref_actuators_indexes_dict["right"] for robot in robots])
     dofs = np.array([arm.qvel_index for arm in arms])
-    places = _places(sim)
+    finger_motors = np.array([robot._ref_actuators_indexes_dict["right_gripper"] for robot in robots])
+    places, ranges = _places(sim), sim.model.actuator_ctrlrange
     return Arms(
         sites=np.array([sim.model.site_name2id(arm.ref_name) for arm in arms]),
         qpos=np.array([arm.qpos_index for arm in arms]),
         dofs=dofs,
         inertia=np.stack([places[np.ix_(row, row)] for row in dofs]),
         motors=motors,
-        torque_range=np.stack([sim.model.actuator_ctrlrange[row].T for row in motors]),
-        finger_motors=np.array([robot._ref_actuators_indexes_dict["right_gripper"] for robot in robots]),
+        torque_range=np.stack([ranges[row].T for row in motors]),
+        finger_motors=finger_motors,
+        finger_range=np.stack([ranges[row].T for row in finger_motors]),
+        kp=np.array([arm.kp for arm in arms]),
+        kd=np.array([arm.kd for arm in arms]),
+        uncoupled=np.array([arm.uncoupling for arm in arms]),
     )
 
 
