@@ -8,12 +8,13 @@ from robosuite.models.robots.robot_model import RobotModel
 
 from lfm_envs.fast.checks import Checks
 from lfm_envs.fast.resets import Reuse
+from lfm_envs.fast.sensors import Sensors
 from lfm_envs.fast.stepper import Stepper
 from lfm_envs.tasks import PROPRIOCEPTION
 
 
-class Compiled(Checks, Reuse):
-    """For a robosuite environment: compiled steps; each sensor that a policy sees is read once a step, without books."""
+class Compiled(Sensors, Checks, Reuse):
+    """For a robosuite environment: steps in compiled code, reads each sensor that is needed once, without its books."""
 
     timestep: int
     cur_time: float
@@ -53,8 +54,8 @@ class Compiled(Checks, Reuse):
             self._update_observables(force=True)
         shown = {n: o for n, o in self._observables.items() if o._enabled and o._active}
         observations = {name: observable._current_observed_value for name, observable in shown.items()}
-        objects = [np.atleast_1d(observations[name]) for name, o in shown.items() if o.modality == "object"]
-        return observations | {"object-state": np.concatenate(objects)}
+        objects = [observations[name] for name, observable in shown.items() if observable.modality == "object"]
+        return observations | {"object-state": np.concatenate(objects, axis=None)}
 
     def _update_observables(self, force: bool = False) -> None:
         """Read every enabled sensor; robosuite's bookkeeping of sampling times comes to the same."""
