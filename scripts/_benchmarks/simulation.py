@@ -4,6 +4,7 @@ import functools
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     for name in TASKS:
         yield _steps(name, settings)
     if settings.checkpoint is None:
-        yield Skipped("simulation.rollouts_lift", "no checkpoint given: checkpoint=DIR")
+        yield Skipped("simulation.rollouts_lift", "no checkpoint given: checkpoint=DIR or checkpoint=lift")
     else:
         yield _rollouts(settings.checkpoint, settings)
 
@@ -67,10 +68,11 @@ def _seconds_per_step(env: "RobosuiteEnvironment", actions: np.ndarray) -> float
 
 
 def _rollouts(checkpoint: str, settings: Settings) -> Ratio:
-    from lfm_policy.policy import LFMPolicy
+    from _policies import load_policy
+
     from lfm_policy.rollout.runner import Runner, RunnerOptions
 
-    policy, workers = LFMPolicy.from_pretrained(checkpoint), os.cpu_count() or 1
+    policy, workers = load_policy(Path(checkpoint)), os.cpu_count() or 1
     factory = functools.partial(lfm_envs.make, "robosuite/lift")
     factory().close()  # compiles what the workers then load
     seeds = range(SEED, SEED + settings.rollouts)
