@@ -39,7 +39,7 @@ class Pretrained(nn.Module):
         """Write the files of `save_pretrained` into an existing directory."""
         spec = self.spec.model_dump(mode="json") | {"solver": asdict(self.spec.solver)}
         (directory / "config.json").write_text(json.dumps(spec, indent=2) + "\n")
-        save_file(self.state_dict(), directory / "model.safetensors")
+        save_tensors(self.state_dict(), directory / "model.safetensors")
 
     @classmethod
     def from_pretrained(
@@ -100,6 +100,11 @@ def load_weights(module: nn.Module, directory: Path, weights: Weights) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {directory} do not fit its config.json: {error}") from None
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, whatever their order in memory."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def digest(description: str, module: nn.Module) -> str:

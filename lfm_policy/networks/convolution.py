@@ -1,8 +1,8 @@
 """Convolutions over a few steps of time, on features (T, B, C) with time first, in the form that is fastest there.
 
 - "torch": torch's own operators on a (B, C, T) view: on GPUs, in exported graphs, under functorch's transforms.
-- "rows": one product of the weights, as they lie in memory, with the unfolded input. With few samples, reading the
-  weights is the cost.
+- "rows": one product of the unfolded input with the weights, as they lie in memory. With few samples, reading the
+  weights is the cost; without gradients, `activation.block` also does without the unfolding.
 - "bilinear": y = A [(G w) ⊙ (B x)], with small constant matrices A, G, B over time and one product of
   channels for each row of B (Winograd, Arithmetic Complexity of Computations, 1980). The matrices are those of a real
   discrete Fourier transform of T + kernel // 2 steps whose complex products take three real ones: two to three times
@@ -37,10 +37,19 @@ def form(x: Float[Tensor, "t b c"], training: bool) -> Form:
 
 
 class Convolution(nn.Conv1d):
-    """`Conv1d` on features with time first."""
+    """`Conv1d` on features with time first; its weights (O, I, k) lie in memory as (k, I, O), ready for products."""
 
     bias: nn.Parameter
     padding: tuple[int, ...]
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding)
+        self.weight.data = self.taps.contiguous().permute(2, 1, 0)
+
+    @property
+    def taps(self) -> Float[Tensor, "k i o"]:
+        """A matrix for each place of the kernel."""
+        return self.weight.detach().permute(2, 1, 0)
 
     def forward(self, x: Float[Tensor, "t b i"]) -> Float[Tensor, "s b o"]:
         (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding
@@ -50,9 +59,10 @@ class Convolution(nn.Conv1d):
             case _ if kernel == 1:
                 return functional.linear(x, self.weight[:, :, 0], self.bias)
             case "rows":
-                windows = functional.pad(x, (0, 0, 0, 0, padding, padding)).unfold(0, kernel, stride)
+                windows = functional.pad(x, (0, 0, 0, 0, padding, padding)).unfold(0, kernel, stride).mT
                 # copied into rows first: half the time of a product with the view
-                return functional.linear(windows.flatten(2), self.weight.flatten(1), self.bias)
+                rows, columns = windows.flatten(2), self.weight.permute(2, 1, 0).flatten(0, 1)
+                return torch.addmm(self.bias, rows.flatten(0, 1), columns).view(*rows.shape[:2], -1)
             case "bilinear" if stride == 1 and kernel == 2 * padding + 1:
                 return _Product.apply(x, self.weight, self.bias, fourier(len(x), kernel, x.dtype))
             case "bilinear":
@@ -144,8 +154,9 @@ class _Product(torch.autograd.Function):
         narrow = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         with torch.autocast("cpu", enabled=False):
             parts = (matrices.input @ x.reshape(steps, -1)).view(-1, batch, inputs).to(narrow)
-            factors = (matrices.weight @ w.reshape(-1, kernel).mT).view(-1, outputs, inputs).to(narrow)
-            products = torch.bmm(parts, factors.mT).view(len(parts), -1).to(x.dtype)
+            taps = w.permute(2, 1, 0).reshape(kernel, -1)
+            factors = (matrices.weight @ taps).view(-1, inputs, outputs).to(narrow)
+            products = torch.bmm(parts, factors).view(len(parts), -1).to(x.dtype)
             y = torch.addmm(bias.repeat(batch), matrices.output, products)
         ctx.save_for_backward(parts, factors)
         ctx.matrices = matrices
@@ -156,13 +167,12 @@ class _Product(torch.autograd.Function):
     def backward(ctx, grad):
         parts, factors = ctx.saved_tensors
         matrices: Bilinear = ctx.matrices
-        (steps, batch, outputs), inputs = grad.shape, factors.shape[2]
+        (steps, batch, outputs), inputs = grad.shape, factors.shape[1]
         products = (matrices.output.mT @ grad.reshape(steps, -1)).view(-1, batch, outputs).to(parts.dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            back = torch.bmm(products, factors).view(len(parts), -1).to(grad.dtype)
+            back = torch.bmm(products, factors.mT).view(len(parts), -1).to(grad.dtype)
             grad_x = (matrices.input.mT @ back).view(-1, batch, inputs)
-        back = torch.bmm(products.mT, parts).view(len(parts), -1).to(grad.dtype)
-        # transposed by a copy, which is faster than a product with so few columns
-        grad_w = (matrices.weight.mT @ back).mT.contiguous().view(outputs, inputs, -1)
+        back = torch.bmm(parts.mT, products).view(len(parts), -1).to(grad.dtype)
+        grad_w = (matrices.weight.mT @ back).view(-1, inputs, outputs).permute(2, 1, 0)
         return grad_x, grad_w, grad.sum(0).sum(0), None

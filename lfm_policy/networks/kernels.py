@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from lfm_policy.compiled import compiled
+from lfm_policy.networks.blas import add_product, add_product_turned
 
 _f32, _i32 = np.float32, np.int32
 _ZERO, _HALF, _ONE, _TWO, _FOUR = _f32(0), _f32(0.5), _f32(1), _f32(2), _f32(4)
@@ -98,6 +99,54 @@ def forward(x, weight, bias, scale, shift, eps, y, mean, rstd):
                 e = _exp(z)
                 n = e * (e + _TWO)
                 y[t, i, c] = a[c] * (z * n / (n + _TWO)) + b[c]
+
+
+@_fast
+def _convolve(x, taps, bias, y, sizes):
+    """y (T, B, O) = bias + the convolution of x (T, B, I) that keeps its length; taps (k, I, O), k odd."""
+    steps, batch, inputs = x.shape
+    y[:] = bias
+    for k in range(len(taps)):
+        ahead = k - len(taps) // 2
+        first, end = max(0, -ahead), min(steps, steps - ahead)
+        if first < end:
+            rows = (end - first) * batch
+            source, target = x[first + ahead : end + ahead], y[first:end]
+            add_product(source.reshape(rows, inputs), taps[k], target.reshape(rows, y.shape[2]), sizes)
+
+
+@_fast
+def residual(x, condition, first, film, second, skip, groups, eps, room, y):
+    """Two convolutions with normalisation and Mish, FiLM between them, and x, or its convolution, on top.
+
+    Args:
+        x: features (T, B, I).
+        condition: (B, C).
+        first: (taps (k, I, O), bias (O), weight of the normalisation (O), its bias (O)).
+        film: (weight (2 O, C), bias (2 O)) of scale and shift.
+        second: as first, with O inputs.
+        skip: (taps (1, I, O), bias (O)), or none, (0, ...), where I = O.
+        groups: of both normalisations.
+        eps: added to their variances.
+        room: memory to work in (2 T B O + 2 B O).
+        y: result (T, B, O).
+    """
+    steps, batch, channels = y.shape
+    size = steps * batch * channels
+    features, hidden = room[:size].reshape(y.shape), room[size : 2 * size].reshape(y.shape)
+    both = room[2 * size : 2 * size + 2 * batch * channels].reshape(batch, 2 * channels)
+    mean, rstd, sizes = np.empty((batch, groups), _f32), np.empty((batch, groups), _f32), np.empty(3, np.int32)
+    both[:] = film[1]
+    add_product_turned(condition, film[0], both, sizes)
+    _convolve(x, first[0], first[1], features, sizes)
+    forward(features, first[2], first[3], both[:, :channels], both[:, channels:], eps, hidden, mean, rstd)
+    _convolve(hidden, second[0], second[1], features, sizes)
+    forward(features, second[2], second[3], both[:0, :0], both[:0, :0], eps, y, mean, rstd)
+    if len(skip[0]):
+        _convolve(x, skip[0], skip[1], features, sizes)
+        y += features
+    else:
+        y += x.reshape(y.shape)
 
 
 @_fast

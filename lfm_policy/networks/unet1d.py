@@ -11,6 +11,7 @@ from torch.nn import functional
 from lfm_policy.networks.activation import Film, activate
 from lfm_policy.networks.convolution import Convolution, Growth
 from lfm_policy.networks.embeddings import SinusoidalEmbedding
+from lfm_policy.networks.fused import Fused, applies
 
 
 class ConvBlock(nn.Sequential):
@@ -34,9 +35,12 @@ class ResidualBlock(nn.Module):
         self.film = nn.Sequential(nn.Identity(), nn.Linear(condition, 2 * outputs))
         self.second = ConvBlock(outputs, outputs, kernel, groups)
         self.skip = Convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self._fused = Fused(self.first, self.film[1], self.second, self.skip)
 
     def forward(self, x: Float[Tensor, "t b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "t b o"]:
         """`condition` has been through Mish, once for all blocks."""
+        if applies(x, self.training):
+            return self._fused(x, condition)
         scale, shift = self.film(condition).chunk(2, dim=1)
         return self.second(self.first(x, (scale, shift))) + self.skip(x)
 

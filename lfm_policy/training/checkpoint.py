@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, empty_like
 from torch.optim import AdamW
 
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json, recover
+from lfm_policy.pretrained import save_tensors
 from lfm_policy.training.experiment import Model
 from lfm_policy.training.loop import Saver, Trainer
 
@@ -38,8 +39,8 @@ class Checkpointer:
             return
         with atomic_directory(self.directory) as temporary:
             self.model.write(temporary)
-            save_file(ema_state(trainer), temporary / "ema.safetensors")
-            save_file(_optimiser_state(trainer), temporary / "trainer.safetensors")
+            save_tensors(ema_state(trainer), temporary / "ema.safetensors")
+            save_tensors(_optimiser_state(trainer), temporary / "trainer.safetensors")
             record = {
                 "phase": trainer.phase,
                 "step": trainer.step,
@@ -111,12 +112,12 @@ class Snapshots:
             return
         with atomic_directory(self.directory / f"step_{trainer.done:07d}") as temporary:
             self.model.write(temporary)
-            save_file(dict(self.model.state_dict()) | ema_state(trainer), temporary / "model.safetensors")
+            save_tensors(dict(self.model.state_dict()) | ema_state(trainer), temporary / "model.safetensors")
 
 
 def ema_state(trainer: Trainer) -> dict[str, Tensor]:
     """The averaged weights, named as in the model's state."""
-    return {f"chain.{name}": value.contiguous() for name, value in trainer.ema.chain.state_dict().items()}
+    return {f"chain.{name}": value for name, value in trainer.ema.chain.state_dict().items()}
 
 
 def _optimiser_state(trainer: Trainer) -> dict[str, Tensor]:
@@ -130,10 +131,13 @@ def _restored_optimiser(trainer: Trainer, tensors: Mapping[str, Tensor]) -> Adam
     if not tensors:
         return None
     optimiser = trainer.new_optimiser(trainer.phases[trainer.phase])
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        if value.ndim:  # fused AdamW goes through memory: moments must lie there as their parameters do
+            value = empty_like(parameters[int(index)]).copy_(value)
+        state.setdefault(int(index), {})[key] = value.detach()
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return optimiser
 

@@ -58,8 +58,9 @@ class Compiled:
         if len(set(weights)) < len(weights):
             raise ConfigError("optimiser.compiled=true needs blocks with weights of their own: leave flow.share=false")
         self._network = copy.deepcopy(blocks[0]).to("meta")
-        stacked, self._buffers = stack_module_state(list(blocks))
-        self._names, self._weights = list(stacked), list(stacked.values())
+        _, self._buffers = stack_module_state(list(blocks))
+        self._names = [name for name, _ in blocks[0].named_parameters()]
+        self._weights = [_stacked(parts) for parts in zip(*(block.parameters() for block in blocks), strict=True)]
         self._sums = [torch.zeros_like(weight) for weight in self._weights]
         self._views = []
         for n, block in enumerate(blocks):
@@ -98,3 +99,10 @@ class Compiled:
 
         every = (0, 0, 0, 0, None if cond is None else 0, 0, 0)
         return vmap(one, in_dims=every, randomness="different")(weights, self._buffers, x, t, cond, offset, factor)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Parameters with their number first, each lying in memory as it did before."""
+    first = parts[0]
+    memory = torch.stack([part.detach().as_strided((part.numel(),), (1,)) for part in parts])
+    return memory.as_strided((len(parts), *first.shape), (first.numel(), *first.stride())).requires_grad_()
