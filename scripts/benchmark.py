@@ -8,6 +8,9 @@ prints one `name: value` of each ratio last.
 """
 
 import importlib
+import os
+import platform
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +71,8 @@ def page(folder: Path) -> str:
         if not (folder / f"{suite}.json").exists():
             continue
         found = read_json(folder / f"{suite}.json")
-        parts.append(f"\n## {suite}\n\n`{found['command']}`, commit {found['commit']}\n")
+        made = f"`{found['command']}`, commit {found['commit']}, on {found['processor']}"
+        parts.append(f"\n## {suite}\n\n{made}\n")
         parts.append("\n| ratio | value | target | ours | theirs | what |\n|" + "---|" * 6)
         for r in found["ratios"]:
             target = "" if r["target"] is None else f"{r['target']:g}, {'met' if r['met'] else 'missed'}"
@@ -83,11 +87,22 @@ def _line(result: Ratio | Skipped) -> str:
     return f"{result.name}: {f'{result.value:.3f}' if isinstance(result, Ratio) else 'skipped, ' + result.reason}"
 
 
+def _processor() -> str:
+    """What the ratios were measured on: on another processor they may differ."""
+    import torch
+
+    facts = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", facts.read_text(), re.MULTILINE) if facts.exists() else []
+    name = (names or [platform.processor() or platform.machine()])[0]
+    return f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def _record(suite: str, results: list[Ratio | Skipped]) -> dict[str, object]:
     return {
         "suite": suite,
         "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),
         "commit": commit(),
+        "processor": _processor(),
         "ratios": [asdict(r) | {"met": r.met} for r in results if isinstance(r, Ratio)],
         "skipped": [asdict(r) for r in results if isinstance(r, Skipped)],
     }
