@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from lfm_policy.data.contract import Contract
@@ -99,7 +100,14 @@ def _model(settings: ServeSettings) -> Served:
         policy = OnnxPolicy(settings.policy, settings.precision, threads=settings.threads)
     else:
         policy = _torch(settings)
+    warm_up(policy)
     return Served(policy, Path(settings.policy).resolve().name, policy.digest())
+
+
+def warm_up(policy: ChunkPolicy) -> None:
+    """Ask for a chunk before a robot waits for one: the first call after an installation compiles."""
+    history = np.zeros((1, policy.observation_steps, policy.contract.observation_dim), np.float32)
+    policy.predict(history, np.zeros((1, *policy.noise_shape), np.float32))
 
 
 def _torch(settings: ServeSettings) -> Any:

@@ -8,13 +8,16 @@ from websockets.exceptions import ConnectionClosed
 
 from lfm_policy.deploy import wire
 from lfm_policy.deploy.load import load
+from lfm_policy.deploy.serving import warm_up
 from lfm_policy.errors import ServingError
 from tests.deploy.policies import policy
 from tests.deploy.served import OBSERVATION, ask, connected, served
 
 
 def test_thirty_two_robots_get_their_chunks() -> None:
-    with served(policy("lift", blocks=1)) as server:
+    made = policy("lift", blocks=1)
+    warm_up(made)
+    with served(made) as server:
         found = load(f"ws://127.0.0.1:{server.port}", clients=32, seconds=3.0)
         chunks = server.metrics.registry.get_sample_value("lfm_chunks_total")
     summary = found.summary(3.0)
