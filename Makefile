@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
-	@$(BIN)/python scripts/demo.py task=$(TASK) compare=$(COMPARE)
+	@$(BIN)/lfm demo task=$(TASK) compare=$(COMPARE)
 
 test: .venv/installed
 	@$(BIN)/ruff check -q .

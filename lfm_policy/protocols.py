@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lfm_policy.data.contract import Contract
+from lfm_policy.contract import Contract
 
 Observation = Mapping[str, np.ndarray]
 """Named raw observations; `Contract.flatten` turns one into a vector."""

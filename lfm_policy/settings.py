@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import ConfigError, nearest
 
-__all__ = ["Frozen", "parse"]
-
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """An immutable record that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def parse(model: type[Model], values: Mapping[str, Any], where: str = "configuration") -> Model:

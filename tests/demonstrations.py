@@ -1,4 +1,4 @@
-"""Small files of real demonstrations, recorded in this process as scripts/collect.py does it."""
+"""Small files of real demonstrations, recorded in this process as lfm collect does it."""
 
 from pathlib import Path
 

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from lfm_envs.tasks import TASKS, task_of_environment
-from lfm_policy.data.contract import Contract
+from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.protocols import Environment
 

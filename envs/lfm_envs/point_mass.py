@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lfm_policy.data.contract import Contract, ObservationKey
+from lfm_policy.contract import Contract, ObservationKey
 from lfm_policy.errors import ContractError
 from lfm_policy.protocols import Observation, StepResult
 

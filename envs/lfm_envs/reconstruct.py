@@ -13,8 +13,8 @@ from lfm_envs.episodes import Episode, record
 from lfm_envs.experts.base import CLOSED, OPEN, Command, Hand, Pose, Skill, hold
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import CONTROL_HZ, DELTA_WIDTH
+from lfm_policy.actions.poses import matrix_to_rotvec
 from lfm_policy.errors import DataError
-from lfm_policy.policy.actions import matrix_to_rotvec
 from lfm_policy.protocols import Observation
 
 NAME = "reconstructed from human Can motion"

@@ -7,12 +7,12 @@ import numpy as np
 
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.data.contract import ArmController
-from lfm_policy.data.demos import Demo
-from lfm_policy.data.recording import Form
-from lfm_policy.data.store import Episode
+from lfm_policy.actions.poses import encode_absolute, rotation_distance, rotvec_to_matrix
+from lfm_policy.contract import ArmController
+from lfm_policy.data.demos.file import Demo
+from lfm_policy.data.demos.recording import Form
+from lfm_policy.data.windows.store import Episode
 from lfm_policy.errors import DataError
-from lfm_policy.policy.actions import encode_absolute, rotation_distance, rotvec_to_matrix
 
 Path = list[list[tuple[np.ndarray, np.ndarray]]]
 """At each step, each arm's position and rotation matrix."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from lfm_policy.data.contract import ArmController, Contract, ObservationKey
+from lfm_policy.actions.poses import ARM_WIDTH
+from lfm_policy.contract import ArmController, Contract, ObservationKey
 from lfm_policy.errors import ConfigError, nearest
-from lfm_policy.policy.actions import ARM_WIDTH
 
 CONTROL_HZ = 20
 DELTA_WIDTH = 7

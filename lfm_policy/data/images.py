@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from lfm_policy.data.normalize import AffineNormalizer
+from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import DataError
 from lfm_policy.flow import Sample
 

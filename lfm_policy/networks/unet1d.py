@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lfm_policy.networks.activation import Film, activate
-from lfm_policy.networks.convolution import Convolution, Growth
+from lfm_policy.networks.cpu.activation import Film, activate
+from lfm_policy.networks.cpu.convolution import Convolution, Growth
+from lfm_policy.networks.cpu.fused import Fused, applies
 from lfm_policy.networks.embeddings import SinusoidalEmbedding
-from lfm_policy.networks.fused import Fused, applies
 
 
 class ConvBlock(nn.Sequential):

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lfm_policy.chunks.delayed import Link
 from lfm_policy.errors import ConfigError, LFMError, RolloutError
 from lfm_policy.protocols import ChunkPolicy
-from lfm_policy.rollout.link import Link
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.rollout.subscriber import Subscriber

@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lfm_policy.chunks.delayed import Link
 from lfm_policy.files import write_json
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.rollout.cluster import ClusterRunner
-from lfm_policy.rollout.link import Link
+from lfm_policy.rollout.episode_log import EpisodeLog
 from lfm_policy.rollout.plot import plot
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.report import Report, rows, summarize, write_markdown
 from lfm_policy.rollout.runner import Runner, RunnerOptions
-from lfm_policy.rollout.store import EpisodeLog
 from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.rollout.video import VideoWriter, choose, file_name, record
 from lfm_policy.rollout.workers import Factory

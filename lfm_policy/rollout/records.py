@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lfm_policy.data.contract import Contract, Frozen
+from lfm_policy.contract import Contract
+from lfm_policy.settings import Frozen
 
 
 @dataclass(frozen=True)

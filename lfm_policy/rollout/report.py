@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import RolloutError
 from lfm_policy.files import atomic_file
 from lfm_policy.rollout.records import EpisodeResult
+from lfm_policy.settings import Frozen
 
 _Z = statistics.NormalDist().inv_cdf(0.975)
 

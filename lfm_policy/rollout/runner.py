@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from lfm_policy.data.contract import Contract, Frozen
+from lfm_policy.actions.motion import seam_jerk
+from lfm_policy.chunks.delayed import Link, require_seam
+from lfm_policy.chunks.horizon import RecedingHorizon
+from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError, RolloutError
-from lfm_policy.policy.horizon import RecedingHorizon
-from lfm_policy.policy.motion import seam_jerk
 from lfm_policy.protocols import ChunkBatch, ChunkPolicy, WarmChunkPolicy
-from lfm_policy.rollout.link import Link, require_seam
 from lfm_policy.rollout.records import EpisodeResult, Failure, Ready, Segment
 from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.rollout.workers import Factory, FrameSize, Worker, poll
+from lfm_policy.settings import Frozen
 
 
 class RunnerOptions(Frozen):

@@ -13,8 +13,8 @@ from torch.optim import AdamW
 
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json, recover
-from lfm_policy.pretrained import save_tensors
-from lfm_policy.training.experiment import Model
+from lfm_policy.models.pretrained import save_tensors
+from lfm_policy.training.experiments.experiment import Model
 from lfm_policy.training.loop import Saver, Trainer
 
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.settings import Frozen
 
 
 class LogSettings(Frozen):

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lfm_policy.data.contract import Frozen
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
 from lfm_policy.flow.fit import Losses
+from lfm_policy.settings import Frozen
 from lfm_policy.training.distributed import Ranks
 from lfm_policy.training.ema import Ema
 from lfm_policy.training.gradients import Compiled, Gradients, OneByOne

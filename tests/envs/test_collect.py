@@ -12,9 +12,9 @@ import pytest
 import lfm_envs
 from lfm_envs.collect import Recipe, collect
 from lfm_envs.simulator import load_robosuite
-from lfm_policy.data.contract import Contract
+from lfm_policy.actions.poses import rotvec_to_matrix
+from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
-from lfm_policy.policy.actions import rotvec_to_matrix
 
 pytestmark = [
     pytest.mark.sim,
@@ -150,7 +150,7 @@ def test_the_number_of_workers_does_not_matter(collection, tmp_path):
 
 
 def test_a_killed_collection_continues(collection, tmp_path):
-    command = [sys.executable, "scripts/collect.py", "task=lift", "episodes=4", "seed=5", "workers=1"]
+    command = [sys.executable, "-m", "lfm_cli", "collect", "task=lift", "episodes=4", "seed=5", "workers=1"]
     process = subprocess.Popen(
         [*command, f"out={tmp_path}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -195,7 +195,7 @@ def test_another_recipe_is_not_mixed_in(collection):
 )
 def test_bad_settings_are_one_clear_error(setting, message, tmp_path):
     done = subprocess.run(
-        [sys.executable, "scripts/collect.py", f"out={tmp_path / 'out'}", setting],
+        [sys.executable, "-m", "lfm_cli", "collect", f"out={tmp_path / 'out'}", setting],
         cwd=ROOT,
         capture_output=True,
         text=True,

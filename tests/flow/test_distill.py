@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lfm_policy.flow import FlowChain, Phase, Schedule, Solver, plan
 from lfm_policy.flow.distill import ONE_STEP, Target, Trajectories, distil, trajectory
 from lfm_policy.flow.fit import Losses
-from lfm_policy.training.distillation import merged
+from lfm_policy.training.distillation.students import merged
 from tests.flow.gaussian import Gaussian, exact_chain
 
 DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(4, 0.25, 1.25)

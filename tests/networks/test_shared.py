@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lfm_policy.flow import FlowChain, Schedule, Solver
-from lfm_policy.model import FlowModel, FlowSpec
+from lfm_policy.models.density import FlowModel, FlowSpec
 from lfm_policy.networks import SharedBlocks, VelocityMlp, build_blocks
 from lfm_policy.training.ema import Ema
 from tests.training.runs import run_until, settings

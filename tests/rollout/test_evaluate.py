@@ -13,16 +13,15 @@ from rich.console import Console
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation
+from lfm_policy.rollout.episode_log import EpisodeLog, read_episodes
 from lfm_policy.rollout.evaluate import evaluate
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import RunnerOptions
-from lfm_policy.rollout.store import EpisodeLog, read_episodes
 from tests.rollout.scripted import Breaking, Straight
 
 SEEDS = range(100, 110)
 IDENTITY = {"environment": "point_mass", "checkpoint": "abc", "solver": "euler", "steps": 1}
 TIMING = {"chunk_ms", "policy_seconds", "wall_seconds", "workers", "attempts"}
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 
 
 def run(out, seeds=SEEDS, factory=PointMass, identity=IDENTITY, **options):
@@ -180,8 +179,8 @@ def checkpoint(folder) -> Path:
     """A small policy with random weights for the point mass."""
     import torch
 
-    from lfm_policy.data.normalize import AffineNormalizer
-    from lfm_policy.policy import LFMPolicy, PolicySpec
+    from lfm_policy.data.normalizers.affine import AffineNormalizer
+    from lfm_policy.models.policy import LFMPolicy, PolicySpec
 
     torch.manual_seed(0)
     network = {"_target_": "lfm_policy.networks.unet1d.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
@@ -194,7 +193,7 @@ def checkpoint(folder) -> Path:
 
 
 def script(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), "videos=0", "episodes=3", *arguments]
+    command = [sys.executable, "-m", "lfm_cli", "evaluate", "videos=0", "episodes=3", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 

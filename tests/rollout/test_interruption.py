@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lfm_envs.point_mass import PointMass
+from lfm_policy.rollout.episode_log import read_episodes
 from lfm_policy.rollout.evaluate import evaluate
 from lfm_policy.rollout.runner import RunnerOptions
-from lfm_policy.rollout.store import read_episodes
 from tests.rollout.scripted import Straight
 
 SEEDS = range(100, 200)

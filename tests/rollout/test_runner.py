@@ -7,8 +7,8 @@ import pytest
 
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_envs.tasks import TASKS
+from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
-from lfm_policy.policy.horizon import RecedingHorizon
 from lfm_policy.protocols import ChunkBatch
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions, require_row_independence

@@ -1,21 +1,18 @@
 """Small training runs on the point mass, through the real script."""
 
-import importlib
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lfm_cli import command_line as cli
+from lfm_cli import train
 from lfm_envs.point_mass import CONTRACT, demonstrations
-from lfm_policy.data.contract import Contract
-from lfm_policy.data.store import Episode, write_store
+from lfm_policy.contract import Contract
+from lfm_policy.data.windows.store import Episode, write_store
+from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.loop import StepReport
-from lfm_policy.training.settings import TrainSettings
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 TINY = [
     "experiment=robot/lift",
@@ -35,18 +32,8 @@ TINY = [
 """Overrides that make any robot run fit a test."""
 
 
-def scripts(*names: str) -> list[ModuleType]:
-    """Import modules of scripts/."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return [importlib.import_module(name) for name in names]
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
 def settings(*overrides: str) -> TrainSettings:
     """Training settings as the command line would give them."""
-    (cli,) = scripts("_cli")
     return cli.load("train", TrainSettings, list(overrides))
 
 
@@ -56,7 +43,6 @@ class Killed(Exception):
 
 def run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: str) -> None:
     """Train; give up after `stop` updates."""
-    (train,) = scripts("train")
 
     class Reporter(train.Reporter):
         def __call__(self, report: StepReport) -> None:

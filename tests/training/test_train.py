@@ -14,17 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lfm_cli import train
 from lfm_envs.tasks import TASKS
-from lfm_policy.data.normalize import pose_columns
-from lfm_policy.data.store import Episode, open_store, write_store
-from lfm_policy.data.windows import Windows
+from lfm_policy.data.normalizers.affine import pose_columns
+from lfm_policy.data.windows.memory import Windows
+from lfm_policy.data.windows.store import Episode, open_store, write_store
 from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.networks import build_blocks
-from lfm_policy.policy import LFMPolicy
-from lfm_policy.training.robot import robot_experiment
-from tests.training.runs import SCRIPTS, TINY, Killed, point_mass_store, random_store, run_until, scripts, settings
-
-_, train = scripts("_cli", "train")
+from lfm_policy.training.experiments.robot import robot_experiment
+from tests.training.runs import TINY, Killed, point_mass_store, random_store, run_until, settings
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 def _command(store: Path, out: Path, steps: int) -> list[str]:
     overrides = [*TINY, f"data.path={store}", f"out={out}", f"steps={steps}", "checkpoint_seconds=0.2"]
-    return [sys.executable, str(SCRIPTS / "train.py"), *overrides]
+    return [sys.executable, "-m", "lfm_cli", "train", *overrides]
 
 
 def _train_and_kill(command: list[str], checkpoint: Path, seconds: float) -> None:

@@ -23,11 +23,11 @@ from lfm_envs.doctor.checks import (
     found_readings,
     observation_gap,
 )
+from lfm_envs.doctor.findings import Finding
 from lfm_envs.doctor.proofs import Proof, as_absolute, as_deltas, check_replays, prove, summarize
 from lfm_envs.doctor.recorded import Recorded, read_episode
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_policy.data.demos import DemoFile
-from lfm_policy.doctor import Finding
+from lfm_policy.data.demos.file import DemoFile
 
 __all__ = ["Diagnosis", "Proof", "Recorded", "diagnose", "prove", "read_episode", "summarize", "verdict", "versions"]
 

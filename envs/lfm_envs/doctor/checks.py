@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from lfm_envs.doctor.findings import Finding, Trap, compare_contracts
 from lfm_envs.doctor.readings import Reading, measure
 from lfm_envs.doctor.recorded import Recorded
-from lfm_policy.data.contract import Contract
-from lfm_policy.data.demos import DemoFile
-from lfm_policy.doctor import Finding, Trap, compare_contracts
+from lfm_policy.contract import Contract
+from lfm_policy.data.demos.file import DemoFile
 
 VISIBLE_GAP = 0.01
 """Median difference of an observation [m] or [1] that reading it a physics step (2 ms) late does not explain."""
@@ -138,10 +138,10 @@ def _fix(trap: Trap, key: str, found: Reading) -> str:
     if trap == "rotation":
         return (
             f"transpose the rotation matrices of {key} (the first two rows are ours, not columns), or leave {key} out "
-            "and let scripts/prepare.py make it from the deltas"
+            "and let lfm prepare make it from the deltas"
         )
     if key == "actions_abs":
-        return "write world-frame poses, or leave actions_abs out and let scripts/prepare.py make it from the deltas"
+        return "write world-frame poses, or leave actions_abs out and let lfm prepare make it from the deltas"
     settings = f"input_type='{found.form}' and input_ref_frame='{found.frame}'"
     return f"say {settings} on this arm in env_args, as its actions are; robosuite 1.5's default frame is the base"
 
@@ -178,7 +178,7 @@ def _keys_finding(what: str) -> Finding:
     return Finding(
         "observation keys",
         what,
-        "collect again, or delete obs and contract from the file and let scripts/prepare.py read the observations off "
+        "collect again, or delete obs and contract from the file and let lfm prepare read the observations off "
         "the simulator at the recorded states",
     )
 

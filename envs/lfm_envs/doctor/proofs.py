@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfm_envs.doctor.checks import arm_of
+from lfm_envs.doctor.findings import Finding
 from lfm_envs.doctor.readings import Reading
 from lfm_envs.doctor.recorded import Recorded
 from lfm_envs.replay import Replay, replay
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_policy.data.recording import Form
-from lfm_policy.doctor import Finding
-from lfm_policy.policy.actions import encode_absolute
+from lfm_policy.actions.poses import encode_absolute
+from lfm_policy.data.demos.recording import Form
 
 SUCCESS = 0.95
 POSITION_MM, ROTATION_DEG = 2.0, 0.5

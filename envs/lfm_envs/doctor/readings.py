@@ -7,14 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.data.contract import ArmController
-from lfm_policy.data.recording import Form
-from lfm_policy.policy.actions import (
-    ARM_WIDTH,
-    matrix_to_rotvec,
-    rot6d_to_matrix,
-    rotvec_to_matrix,
-)
+from lfm_policy.actions.poses import ARM_WIDTH, matrix_to_rotvec, rot6d_to_matrix, rotvec_to_matrix
+from lfm_policy.contract import ArmController
+from lfm_policy.data.demos.recording import Form
 
 Frame = Literal["world", "base"]
 Rotation = Literal["axis_angle", "axis_angle_transposed", "rot6d_rows", "rot6d_columns"]

@@ -9,9 +9,9 @@ from lfm_envs.doctor.readings import ArmPath, Poses
 from lfm_envs.replay import loadable_model
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.data.demos import DemoFile
+from lfm_policy.actions.poses import ARM_WIDTH
+from lfm_policy.data.demos.file import DemoFile
 from lfm_policy.errors import DataError
-from lfm_policy.policy.actions import ARM_WIDTH
 
 ACTIONS = ("actions", "actions_abs", "actions_executed")
 EXECUTED = "actions_executed"

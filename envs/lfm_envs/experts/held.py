@@ -6,7 +6,7 @@ import numpy as np
 
 from lfm_envs.experts.base import CLOSED, FREE, Command, Hand, Pose, body_pose
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_policy.policy.actions import matrix_to_rotvec, rotvec_to_matrix
+from lfm_policy.actions.poses import matrix_to_rotvec, rotvec_to_matrix
 
 SHIFT_M, TURN_RAD = 0.06, 0.4
 """How far ahead of the object its next pose may lie: the hand's arc about the pivot stays a nearly straight chord."""

@@ -1,0 +1,1 @@
+"""What the numbers of an action mean: columns, rotations, motion. Needs numpy only."""

@@ -1,0 +1,91 @@
+"""Absolute end-effector actions: position [m] 3, rotation 6 (the first two rows of the matrix), gripper 1.
+
+Plain numpy, float64 inside: the simulator's workers and the deployment side use it without torch. An
+axis-angle ("rotvec") is the rotation axis times the angle [rad].
+"""
+
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from lfm_policy.contract import Contract
+from lfm_policy.errors import ContractError
+
+Array = NDArray[np.floating]
+
+ARM_WIDTH = 10
+"""Numbers per arm in an absolute action."""
+
+
+def hand_columns(contract: Contract) -> list[tuple[int, int]]:
+    """Where the hands' positions are: pairs of (observation column, action column), three for each arm.
+
+    Raises:
+        ContractError: the actions are no absolute poses, or an arm's position is not observed.
+    """
+    names = [key.name for key in contract.observations]
+    firsts = dict(zip(names, accumulate((key.dim for key in contract.observations), initial=0), strict=False))
+    arms = range(len(contract.robots))
+    wanted = [f"robot{arm}_eef_pos" for arm in arms]
+    if contract.action_form != "absolute" or contract.rotation == "none" or not set(wanted) <= set(names):
+        raise ContractError(
+            f"anchored chunks need absolute poses and the observations {wanted}, found {contract.action_form} actions "
+            f"with rotation '{contract.rotation}' and {names}: use data.anchored=false"
+        )
+    return [(firsts[wanted[arm]] + axis, arm * ARM_WIDTH + axis) for arm in arms for axis in range(3)]
+
+
+def matrix_to_rot6d(matrix: ArrayLike) -> Array:
+    """First two rows of a rotation matrix: (..., 3, 3) -> (..., 6)."""
+    matrix = np.asarray(matrix)
+    return matrix[..., :2, :].reshape(*matrix.shape[:-2], 6)
+
+
+def rot6d_to_matrix(rot6d: ArrayLike) -> Array:
+    """The rotation nearest in Gram-Schmidt's sense to two row vectors: (..., 6) -> (..., 3, 3)."""
+    rows = np.asarray(rot6d, dtype=np.float64)
+    first = _unit(rows[..., :3])
+    second = rows[..., 3:]
+    second = _unit(second - np.sum(first * second, axis=-1, keepdims=True) * first)
+    return np.stack([first, second, np.cross(first, second)], axis=-2)
+
+
+def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
+    """Axis-angle (..., 3) [rad] to rotation matrix (..., 3, 3)."""
+    rotvec = np.asarray(rotvec, dtype=np.float64)
+    return Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(*rotvec.shape, 3)
+
+
+def matrix_to_rotvec(matrix: ArrayLike) -> Array:
+    """Rotation matrix (..., 3, 3) to axis-angle (..., 3) [rad], the angle in [0, π]."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(matrix.shape[:-1])
+
+
+def encode_absolute(position: ArrayLike, matrix: ArrayLike, gripper: ArrayLike) -> Array:
+    """One arm's action from position (..., 3) [m], rotation matrix (..., 3, 3) and gripper (..., 1): (..., 10)."""
+    return np.concatenate([np.asarray(position), matrix_to_rot6d(matrix), np.asarray(gripper)], axis=-1)
+
+
+def decode_absolute(action: ArrayLike) -> tuple[Array, Array, Array]:
+    """Inverse of `encode_absolute`; predicted rotations are orthonormalised.
+
+    Raises:
+        ValueError: the last axis is not ARM_WIDTH wide.
+    """
+    action = np.asarray(action)
+    if action.shape[-1] != ARM_WIDTH:
+        raise ValueError(f"one arm's absolute action has {ARM_WIDTH} numbers, found shape {action.shape}")
+    return action[..., :3], rot6d_to_matrix(action[..., 3:9]), action[..., 9:]
+
+
+def rotation_distance(a: ArrayLike, b: ArrayLike) -> Array:
+    """Angle between rotations a and b, (..., 3, 3) each: (...,) [rad]."""
+    relative = np.swapaxes(np.asarray(a), -1, -2) @ np.asarray(b)
+    return np.asarray(np.linalg.norm(matrix_to_rotvec(relative), axis=-1))
+
+
+def _unit(vector: Array) -> Array:
+    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,242 @@
+"""A bundle: one directory that holds all a deployment needs of a policy, checked file by file when it is read.
+
+    config.json             horizons, solver, network, network evaluations, number format of the weights
+    contract.json           what observations and actions mean
+    normalizer.json         scale and offset of observations and actions
+    model.safetensors       the weights of all blocks: float32, float16 or bfloat16
+    sampler.PRECISION.onnx  the whole sampler as one graph, for `runner.OnnxPolicy` (none, one or several)
+    checksums.json          SHA-256 of each of them
+    README.md               the card: what it is, what was measured, how to use it
+
+Reading needs neither torch nor Hydra, and nothing in a bundle is code or a pickle.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+from pydantic import Field, model_validator
+
+import lfm_pretrained
+from lfm_policy.contract import Contract
+from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.files import read_json
+from lfm_policy.settings import Frozen, parse
+
+if TYPE_CHECKING:
+    from lfm_policy.models.policy import LFMPolicy
+
+CONFIG, CONTRACT, NORMALIZER, WEIGHTS = "config.json", "contract.json", "normalizer.json", "model.safetensors"
+CHECKSUMS, CARD = "checksums.json", "README.md"
+PARTS = (CONFIG, CONTRACT, NORMALIZER, WEIGHTS)
+"""Files that every bundle has beside its checksums."""
+
+PRETRAINED = lfm_pretrained.FOLDER
+"""Bundles that are installed with the package; `read("lift")` finds them by name."""
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32"]
+"""What a graph computes in; its weights are those of model.safetensors, in their number format."""
+
+Model = TypeVar("Model", bound=Frozen)
+
+
+class BundleConfig(Frozen):
+    """The content of config.json."""
+
+    format: Literal["lfm-bundle/1"] = "lfm-bundle/1"
+    dtype: Dtype
+    """Number format of the weights in model.safetensors."""
+    horizon: int = Field(ge=1)
+    """T: actions in a chunk."""
+    observation_steps: int = Field(ge=1)
+    """To: observations that a chunk is conditioned on."""
+    action_steps: int = Field(ge=1)
+    """Ta: actions executed of a chunk."""
+    nfe: int = Field(ge=1)
+    """Network evaluations spent on a chunk by the graphs, and by the torch policy unless its solver is adaptive."""
+    chain: dict[str, Any]
+    """Schedule, solver and network: what `PolicySpec` holds beside the horizons."""
+
+
+class Affine(Frozen):
+    """x_normalised = x * scale + offset per dimension, or per step and dimension, one step after the other."""
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Affine":
+        if len(self.scale) != len(self.offset):
+            raise ValueError(f"{len(self.scale)} scales and {len(self.offset)} offsets")
+        if not all(map(math.isfinite, (*self.scale, *self.offset))) or 0 in self.scale:
+            raise ValueError("scales must be finite and not 0, offsets finite")
+        return self
+
+
+class Normalizer(Frozen):
+    """The content of normalizer.json."""
+
+    observation: Affine
+    action: Affine
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and found whole; the weights stay on disk."""
+
+    directory: Path
+    config: BundleConfig
+    contract: Contract
+    normalizer: Normalizer
+    checksums: dict[str, str]
+
+    def graph(self, precision: str) -> Path:
+        """The file of one of the graphs.
+
+        Raises:
+            CheckpointError: the bundle has no such graph.
+        """
+        name = graph_name(precision)
+        if name not in self.checksums:
+            raise CheckpointError(
+                f"{self.directory} holds no {name}, found {self.graphs or 'no graph at all'}: "
+                f"export it with lfm export onnx=[{precision}]"
+            )
+        return self.directory / name
+
+    @property
+    def graphs(self) -> list[str]:
+        """Precisions of the graphs it holds, the most exact first."""
+        return [precision for precision in get_args(Precision) if graph_name(precision) in self.checksums]
+
+    def digest(self, *forms: str) -> str:
+        """Hash of all that decides what the policy does, and of the form it runs in."""
+        return hashlib.sha256(json.dumps([self.checksums, forms], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def graph_name(precision: str) -> str:
+    """File name of the graph of a precision."""
+    return f"sampler.{precision}.onnx"
+
+
+def is_bundle(directory: str | Path) -> bool:
+    """Whether a directory, or the pretrained bundle of that name, claims to be a bundle."""
+    return any((candidate / CHECKSUMS).exists() for candidate in _candidates(directory))
+
+
+def read(bundle: str | Path, expected: Contract | None = None) -> Bundle:
+    """Read a bundle and check every file in it.
+
+    Args:
+        bundle: its directory, or the name of one in lfm_pretrained.
+        expected: the contract of the environment or robot it is meant for.
+
+    Raises:
+        CheckpointError: something is missing, damaged, unknown, or does not fit the rest.
+        ContractError: it was trained under another contract than `expected`.
+    """
+    directory = _locate(bundle)
+    checksums = _verify(directory)
+    found = Bundle(
+        directory,
+        _parse(BundleConfig, directory / CONFIG),
+        _parse(Contract, directory / CONTRACT),
+        _parse(Normalizer, directory / NORMALIZER),
+        checksums,
+    )
+    _require_consistent(found)
+    if expected is not None:
+        found.contract.require_match(expected, f"bundle {directory}", "the robot")
+    return found
+
+
+def load(bundle: str | Path, expected: Contract | None = None, device: str = "cpu") -> "LFMPolicy":
+    """The bundle's torch policy, in evaluation mode and float32 whatever the weights are stored in.
+
+    Raises:
+        CheckpointError, ContractError: as `read`.
+    """
+    from lfm_policy.bundles.weights import restore  # torch
+
+    return restore(read(bundle, expected), device)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _candidates(bundle: str | Path) -> list[Path]:
+    named = [PRETRAINED / bundle] if Path(bundle).name == str(bundle) else []
+    return [Path(bundle), *named]
+
+
+def _locate(bundle: str | Path) -> Path:
+    for candidate in _candidates(bundle):
+        if (candidate / CHECKSUMS).exists():
+            return candidate
+    known = sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CHECKSUMS}"))
+    raise CheckpointError(
+        f"no bundle in {bundle}: expected a directory with {CHECKSUMS}; make one with lfm export"
+        + (f", or name one of {known}" if known else "")
+    )
+
+
+def _verify(directory: Path) -> dict[str, str]:
+    checksums = _json(directory / CHECKSUMS)
+    if not isinstance(checksums, dict) or not all(isinstance(value, str) for value in checksums.values()):
+        raise CheckpointError(f"{directory / CHECKSUMS} is damaged: expected file names and their SHA-256")
+    strangers = sorted(name for name in checksums if Path(name).name != name)
+    if strangers:
+        raise CheckpointError(f"{directory / CHECKSUMS} lists {strangers}: expected names of files beside it")
+    for name in (*PARTS, *checksums):
+        path = directory / name
+        if name not in checksums or not path.is_file():
+            where = "in the directory" if name in checksums else f"in {CHECKSUMS}"
+            raise CheckpointError(f"{directory} is incomplete: {name} is missing {where}; copy or export it again")
+        if sha256(path) != checksums[name]:
+            raise CheckpointError(
+                f"{path} is damaged or was changed: expected SHA-256 {checksums[name][:12]}…, "
+                f"found {sha256(path)[:12]}…; copy or export the bundle again"
+            )
+    return checksums
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from None
+
+
+def _parse(model: type[Model], path: Path) -> Model:
+    values = _json(path)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object, found {type(values).__name__}")
+    try:
+        return parse(model, values, str(path))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _require_consistent(found: Bundle) -> None:
+    config, contract = found.config, found.contract
+    steps = config.horizon if config.chain.get("anchored") else 1
+    for name, affine, width in (
+        ("observation", found.normalizer.observation, contract.observation_dim),
+        ("action", found.normalizer.action, steps * contract.action_dim),
+    ):
+        if len(affine.scale) != width:
+            raise CheckpointError(
+                f"{found.directory}: the {name} normaliser has width {len(affine.scale)}, the contract's {name} {width}"
+            )
+    if config.observation_steps - 1 + config.action_steps > config.horizon:
+        raise CheckpointError(
+            f"{found.directory / CONFIG}: {config.action_steps} actions from index {config.observation_steps - 1} on "
+            f"do not fit a chunk of {config.horizon}"
+        )

@@ -1,0 +1,113 @@
+"""From a torch policy to a bundle: files, graphs, the proof that they agree, checksums and card."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lfm_policy.bundles import bundle as layout
+from lfm_policy.bundles.bundle import Bundle, Dtype, Precision, graph_name, sha256
+from lfm_policy.bundles.card import card
+from lfm_policy.bundles.graph import example, write_graph
+from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.weights import config_of, normalizer_of, restore, rounded, store
+from lfm_policy.errors import ConfigError
+from lfm_policy.files import atomic_directory
+from lfm_policy.models.policy import LFMPolicy
+
+TOLERANCE = 1e-4
+"""Largest difference allowed between a graph that computes in float32 and torch [normalised units]."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made."""
+
+    bundle: Bundle
+    sizes: dict[str, int]
+    """Bytes of each file."""
+    parity: dict[str, float]
+    """Of each graph, the largest difference between its actions and the bundle's torch policy [normalised units]."""
+
+
+def export(
+    policy: LFMPolicy,
+    out: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    graphs: Sequence[Precision] = ("float32",),
+    results: Mapping[str, Any] | None = None,
+    samples: int = 64,
+) -> Exported:
+    """Write the bundle of a policy, with the solver that it has now; an earlier bundle in `out` is replaced at the end.
+
+    Args:
+        policy: on the CPU.
+        out: directory of the bundle.
+        dtype: number format of the stored weights; the graphs hold the same rounded values.
+        graphs: precisions of the ONNX graphs to write.
+        results: summary.json of an evaluation of this policy, for the card.
+        samples: random observations on which graphs and torch are compared.
+
+    Raises:
+        ConfigError: the policy cannot be written like that, or a graph differs from torch.
+        ContractError: a normaliser was never fitted.
+    """
+    out, normalizer = Path(out), normalizer_of(policy)
+    with atomic_directory(out) as directory:
+        config = config_of(policy, dtype, _evaluations(policy))
+        _write_json(directory / layout.CONFIG, config.model_dump(mode="json"))
+        _write_json(directory / layout.CONTRACT, policy.contract.model_dump(mode="json"))
+        _write_json(directory / layout.NORMALIZER, normalizer.model_dump(mode="json"))
+        store(rounded(policy, dtype), directory / layout.WEIGHTS)
+        _write_checksums(directory)
+        stored = restore(layout.read(directory))
+        for precision in graphs:
+            write_graph(stored, directory / graph_name(precision))
+        _write_checksums(directory)
+        parity = {precision: difference(stored, OnnxPolicy(directory, precision), samples) for precision in graphs}
+        _require_parity(parity)
+        sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
+        text = card(out.name, config, policy.contract, sizes, parity, results)
+        (directory / layout.CARD).write_text(text)
+    return Exported(layout.read(out), sizes, parity)
+
+
+def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: int = 0) -> float:
+    """Largest difference between the chunks of two forms of a policy over random observations [normalised units]."""
+    generator = np.random.default_rng(seed)
+    normalised = generator.standard_normal((samples, policy.observation_steps, policy.contract.observation_dim))
+    histories = policy.observation_normalizer.denormalize(torch.from_numpy(normalised.astype(np.float32))).numpy()
+    noise = generator.standard_normal((samples, *policy.noise_shape)).astype(np.float32)
+    ours, theirs = (torch.from_numpy(form.predict(histories, noise).actions) for form in (policy, other))
+    gap = policy.action_normalizer.normalize(ours) - policy.action_normalizer.normalize(theirs)
+    return float(gap.abs().max())
+
+
+def _evaluations(policy: LFMPolicy) -> int:
+    """Network evaluations that the chain and its solver spend on a chunk."""
+    observations, noise = example(policy, batch=1)
+    return policy.predict(observations.numpy(), noise.numpy()).nfe
+
+
+def _require_parity(parity: Mapping[str, float]) -> None:
+    for precision, gap in parity.items():
+        if precision == "float32" and not gap <= TOLERANCE:
+            raise ConfigError(
+                f"the {precision} graph's actions differ from torch's by up to {gap:.1e} (normalised), "
+                f"more than {TOLERANCE:.0e}: the network computes something that ONNX renders otherwise"
+            )
+
+
+def _write_checksums(directory: Path) -> None:
+    """Of all files that decide what the policy does."""
+    files = [path for path in sorted(directory.iterdir()) if path.name not in (layout.CHECKSUMS, layout.CARD)]
+    _write_json(directory / layout.CHECKSUMS, {path.name: sha256(path) for path in files})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")

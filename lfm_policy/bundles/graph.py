@@ -1,0 +1,311 @@
+"""The whole sampler as one ONNX graph: normalise, all blocks and steps, denormalise. Noise is an input.
+
+A block's network is translated once, into a function whose weights are arguments; each evaluation is a call of it. The
+graph holds no weights of its own: it refers to those in the bundle's model.safetensors, and computes in float32.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from jaxtyping import Float
+from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lfm_policy.bundles.bundle import WEIGHTS, sha256
+from lfm_policy.bundles.onnx_policy import ACTIONS, NOISE, OBSERVATIONS, WEIGHTS_KEY
+from lfm_policy.data.normalizers.affine import AffineNormalizer
+from lfm_policy.errors import ConfigError
+from lfm_policy.flow import FlowChain
+from lfm_policy.flow.ode import TABLEAUX
+from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.models.rotations import RotationRows
+
+OPSET = 20
+DOMAIN = "lfm"
+"""Of the function that is a block's network."""
+
+_TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
+"""Number formats as safetensors and as ONNX name them."""
+
+BATCH = Dim("batch", min=1, max=4096)
+
+
+class Sampler(nn.Module):
+    """A policy's chunks as a pure function of observations and noise.
+
+    Raises:
+        ConfigError: the number of steps is not fixed, or the sampler draws more noise on its way.
+    """
+
+    def __init__(self, policy: LFMPolicy) -> None:
+        super().__init__()
+        require_fixed(policy)
+        self.policy = policy
+
+    def forward(self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
+        passage = self.policy.chain.to_data(self.policy.latent(noise), self.policy.condition(observations))
+        return self.policy.decode(passage.x, observations)
+
+
+def require_fixed(policy: LFMPolicy) -> None:
+    """Refuse a policy whose sampler is no fixed sequence of network evaluations.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if policy.chain.solver.method == "dopri5":
+        raise ConfigError(
+            "dopri5 chooses its steps while it runs, which a graph cannot: "
+            "export with solver=euler (or midpoint, heun, rk4) and steps=K, or without graphs: onnx=[]"
+        )
+    if policy.spec.diffusion is not None:
+        raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")
+
+
+def example(policy: LFMPolicy, batch: int = 2) -> tuple[Tensor, Tensor]:
+    """Random observations and noise of the policy's shapes."""
+    generator = torch.Generator().manual_seed(0)
+    history = (batch, policy.observation_steps, policy.contract.observation_dim)
+    return torch.randn(history, generator=generator), torch.randn((batch, *policy.noise_shape), generator=generator)
+
+
+def program(policy: LFMPolicy) -> ExportedProgram:
+    """torch.export's program of the sampler, for any batch.
+
+    It is not stored: a .pt2 archive keeps its example inputs as a pickle, and torch.export.load falls back to
+    unrestricted unpickling.
+    """
+    shapes = {OBSERVATIONS: {0: BATCH}, NOISE: {0: BATCH}}
+    with torch.no_grad():
+        return torch.export.export(Sampler(policy).eval(), example(policy), dynamic_shapes=shapes)
+
+
+def write_graph(policy: LFMPolicy, path: Path) -> None:
+    """Write the sampler of a bundle's own policy beside its model.safetensors."""
+    require_fixed(policy)
+    graph = _Graph(path.with_name(WEIGHTS))
+    history = [policy.observation_steps, policy.contract.observation_dim]
+    seen = graph.affine(OBSERVATIONS, policy.observation_normalizer)
+    if policy.rotations is not None:
+        seen = graph.rotations(seen, policy.rotations)
+    width = policy.condition(example(policy)[0]).shape[1]
+    cond = graph.add("Reshape", seen, graph.constant(np.array([-1, width])))
+    x = graph.sample(policy, cond)
+    if policy.hands is None:
+        graph.inverse(x, policy.action_normalizer, ACTIONS)
+    else:
+        newest = graph.add("Gather", OBSERVATIONS, graph.constant(np.array([history[0] - 1])), axis=1)
+        anchor = graph.add("MatMul", newest, graph.constant(policy.hands.numpy()))
+        graph.add("Add", graph.inverse(x, policy.action_normalizer), anchor, output=ACTIONS)
+    model = graph.model(
+        [_value(OBSERVATIONS, history), _value(NOISE, list(policy.noise_shape))],
+        [_value(ACTIONS, list(policy.noise_shape))],
+    )
+    helper.set_model_props(model, {WEIGHTS_KEY: sha256(path.with_name(WEIGHTS))})
+    path.write_bytes(model.SerializeToString())
+
+
+class Velocity(NamedTuple):
+    """A network v(x, t, cond) as an ONNX function of x, t, cond and its weights."""
+
+    function: FunctionProto
+    weights: Sequence[str]
+    """Their names in the network's state, in the function's order."""
+
+
+def velocity(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Velocity:
+    """Translate a network; its weights become arguments, so that one function serves all blocks."""
+    weights = dict(network.state_dict())
+    shapes = ({0: BATCH}, None, {0: BATCH}, dict.fromkeys(weights))
+    with torch.no_grad(), _quiet():
+        exported = torch.export.export(
+            _Functional(network), (x, torch.tensor(0.5), cond, weights), dynamic_shapes=shapes
+        )
+        translated = torch.onnx.export(exported, dynamo=True, opset_version=OPSET, verbose=False)
+    assert translated is not None
+    graph = translated.model_proto.graph
+    for node in graph.node:  # stack traces of this machine
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    constants = [helper.make_node("Constant", [], [value.name], value=value) for value in graph.initializer]
+    function = helper.make_function(
+        DOMAIN,
+        name,
+        [value.name for value in graph.input],
+        [value.name for value in graph.output],
+        [*constants, *graph.node],
+        [helper.make_opsetid("", OPSET)],
+    )
+    return Velocity(function, list(weights))
+
+
+class _Functional(nn.Module):
+    """A network as a function of its weights, at one time for all samples."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = [network]  # in a list: no part of this module's state
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(self.network[0], weights, (x, t.expand(x.shape[0]), cond))
+
+
+class _Graph:
+    """Nodes, constants and references to stored weights, as they are added."""
+
+    def __init__(self, weights: Path) -> None:
+        self._stored = _Stored(weights)
+        self._nodes: list[NodeProto] = []
+        self._tensors: dict[str, TensorProto] = {}
+        self._functions: dict[str, FunctionProto] = {}
+
+    def add(self, kind: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
+        """A node; the name of its output."""
+        output = output or f"{kind}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
+        return output
+
+    def constant(self, value: np.ndarray | float) -> str:
+        """A tensor that is kept in the graph, float32 unless integer."""
+        array = np.asarray(value)
+        array = array if array.dtype == np.int64 else array.astype(np.float32)
+        name = f"constant_{len(self._tensors)}"
+        self._tensors[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def weight(self, name: str) -> str:
+        """A stored weight, as float32."""
+        if name not in self._tensors:
+            self._tensors[name] = self._stored.reference(name)
+            if self._tensors[name].data_type != TensorProto.FLOAT:
+                self.add("Cast", name, output=f"{name}.float32", to=TensorProto.FLOAT)
+        return name if self._tensors[name].data_type == TensorProto.FLOAT else f"{name}.float32"
+
+    def affine(self, x: str, normalizer: AffineNormalizer) -> str:
+        """x * scale + offset."""
+        scaled = self.add("Mul", x, self.constant(normalizer.scale.numpy()))
+        return self.add("Add", scaled, self.constant(normalizer.offset.numpy()))
+
+    def rotations(self, x: str, rows: RotationRows) -> str:
+        """`RotationRows.forward`."""
+        keep, left, right, mix, constant = (
+            self.constant(matrix.numpy()) for matrix in (rows.keep, rows.left, rows.right, rows.mix, rows.constant)
+        )
+        products = self.add("Mul", self.add("MatMul", x, left), self.add("MatMul", x, right))
+        kept = self.add("Add", self.add("MatMul", x, keep), constant)
+        return self.add("Add", kept, self.add("MatMul", products, mix))
+
+    def inverse(self, x: str, normalizer: AffineNormalizer, output: str = "") -> str:
+        """(x - offset) / scale."""
+        shifted = self.add("Sub", x, self.constant(normalizer.offset.numpy()))
+        return self.add("Div", shifted, self.constant(normalizer.scale.numpy()), output=output)
+
+    def sample(self, policy: LFMPolicy, cond: str) -> str:
+        """From noise to normalised actions: `FlowChain.to_data`."""
+        histories, noise = example(policy)
+        condition = policy.condition(histories)
+        keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
+        x, call = NOISE, None
+        if policy.spec.temperature != 1:
+            x = self.add("Mul", NOISE, self.constant(policy.spec.temperature))
+        for n in reversed(range(len(policy.chain.blocks))):
+            block = policy.chain.blocks[n]
+            if call is None or not _same(block, policy.chain.blocks[n + 1]):
+                call = velocity(block, f"Velocity{n}", noise, condition)
+                self._functions[call.function.name] = call.function
+            state = block.state_dict(keep_vars=True)
+            weights = [self.weight(keys[id(state[name])]) for name in call.weights]
+            x = self._solve(x, policy.chain, n, call.function.name, cond, weights)
+        return x
+
+    def _solve(self, x: str, chain: FlowChain, n: int, function: str, cond: str, weights: Sequence[str]) -> str:
+        """Block n from t = 1 to t = 0: `ode.integrate` of `FlowChain.velocity` with a fixed step."""
+        stages, gains = TABLEAUX[chain.solver.method]
+        step = -1 / chain.solver.steps
+        for k in range(chain.solver.steps):
+            slopes: list[str] = []
+            for offset, before in stages:
+                t = 1 + (k + offset) * step
+                point = self._advance(x, slopes, before, step)
+                if not chain.precondition:
+                    slopes.append(self.add(function, point, self.constant(t), cond, *weights, domain=DOMAIN))
+                    continue
+                factors = chain.preconditioning(n, torch.tensor(t))
+                inner, skip, outer = (self.constant(factor.item()) for factor in factors)
+                scaled = self.add("Mul", point, inner)
+                guess = self.add(function, scaled, self.constant(t), cond, *weights, domain=DOMAIN)
+                slopes.append(self.add("Add", self.add("Mul", point, skip), self.add("Mul", guess, outer)))
+            x = self._advance(x, slopes, gains, step)
+        return x
+
+    def _advance(self, x: str, slopes: Sequence[str], gains: Sequence[float], step: float) -> str:
+        for slope, gain in zip(slopes, gains, strict=True):
+            if gain:
+                x = self.add("Add", x, self.add("Mul", slope, self.constant(step * gain)))
+        return x
+
+    def model(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> onnx.ModelProto:
+        """The graph as a model, its functions included."""
+        graph = helper.make_graph(self._nodes, "sampler", inputs, outputs, list(self._tensors.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+        return helper.make_model(
+            graph,
+            functions=list(self._functions.values()),
+            opset_imports=opsets,
+            ir_version=10,
+            producer_name="lfm-policy",
+        )
+
+
+class _Stored:
+    """Where the tensors of a safetensors file lie."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            self._header: Mapping[str, Any] = json.loads(file.read(length))
+        self._first = 8 + length
+
+    def reference(self, name: str) -> TensorProto:
+        """A tensor whose data are in the file."""
+        entry = self._header[name]
+        begin, end = entry["data_offsets"]
+        tensor = TensorProto(name=name, data_type=_TYPES[entry["dtype"]], dims=entry["shape"], raw_data=b"")
+        set_external_data(tensor, self._name, offset=self._first + begin, length=end - begin)
+        tensor.ClearField("raw_data")
+        return tensor
+
+
+def _same(block: nn.Module, other: nn.Module) -> bool:
+    """Whether two blocks differ in nothing but their weights."""
+    return repr(block) == repr(other) and not any(isinstance(value, Tensor) for value in vars(block).values())
+
+
+def _value(name: str, shape: list[int]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of operators of libraries that are not installed, and of its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)

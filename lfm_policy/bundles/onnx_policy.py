@@ -1,0 +1,121 @@
+"""Run an exported sampler with numpy and onnxruntime; torch is not needed, nor imported."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from lfm_policy.bundles.bundle import WEIGHTS, Bundle, read
+from lfm_policy.contract import Contract
+from lfm_policy.errors import CheckpointError, ContractError
+from lfm_policy.protocols import ChunkBatch
+
+OBSERVATIONS, NOISE, ACTIONS = "observations", "noise", "actions"
+"""Names of the graph's inputs (B, To, observation_dim) and (B, T, action_dim), and of its output (B, T, action_dim)."""
+
+WEIGHTS_KEY = "weights_sha256"
+"""In the graph's metadata: the checksum of the file whose weights it refers to."""
+
+
+class OnnxPolicy:
+    """A `ChunkPolicy` whose sampler is one ONNX graph, from normalising to denormalising.
+
+    Args:
+        bundle: directory of a bundle, or the name of one in data/pretrained.
+        precision: which of its graphs to run; None: the most exact one.
+        threads: CPU threads of one call.
+        expected: the contract of the environment or robot it is meant for.
+
+    Raises:
+        CheckpointError: the bundle is damaged, or has no such graph.
+        ContractError: it was trained under another contract than `expected`.
+
+    Example:
+        horizon = RecedingHorizon(OnnxPolicy("outputs/bundles/lift"), seed=0)
+        action = horizon.act(contract.flatten(observation))
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        precision: str | None = None,
+        *,
+        threads: int = 1,
+        expected: Contract | None = None,
+    ) -> None:
+        self.bundle = read(bundle, expected)
+        if precision is None and not self.bundle.graphs:
+            raise CheckpointError(
+                f"{self.bundle.directory} holds no graph for onnxruntime: export it with onnx=[float32], "
+                "or load it with lfm_policy.bundles.bundle.load, which needs torch"
+            )
+        self.precision = precision or self.bundle.graphs[0]
+        self._session = _session(self.bundle.graph(self.precision), threads)
+        _require_signature(self._session, self.bundle)
+
+    @property
+    def contract(self) -> Contract:
+        """What its observations and actions mean."""
+        return self.bundle.contract
+
+    @property
+    def observation_steps(self) -> int:
+        """To."""
+        return self.bundle.config.observation_steps
+
+    @property
+    def action_steps(self) -> int:
+        """Ta."""
+        return self.bundle.config.action_steps
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(T, action_dim)."""
+        return (self.bundle.config.horizon, self.contract.action_dim)
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+        """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py.
+
+        Raises:
+            ContractError: an array has another shape.
+        """
+        for name, array, shape in (
+            ("histories", histories, (self.observation_steps, self.contract.observation_dim)),
+            ("noise", noise, self.noise_shape),
+        ):
+            if array.ndim != 3 or array.shape[1:] != shape or len(array) != len(noise):
+                raise ContractError(f"expected {name} (B, {shape[0]}, {shape[1]}), found {array.shape}")
+        feed = {OBSERVATIONS: histories.astype(np.float32), NOISE: noise.astype(np.float32)}
+        (actions,) = self._session.run([ACTIONS], feed)
+        return ChunkBatch(np.asarray(actions), self.bundle.config.nfe)
+
+    def digest(self) -> str:
+        """Hash of all that decides what the policy does."""
+        return self.bundle.digest("onnxruntime", self.precision)
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no other base class
+        raise CheckpointError(f"onnxruntime cannot run {path}: {error}") from None
+
+
+def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
+    """The graph belongs to the weights, and its inputs and output are those of the contract."""
+    config, contract = bundle.config, bundle.contract
+    if session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY) != bundle.checksums[WEIGHTS]:
+        raise CheckpointError(f"{bundle.directory}: its graph was made for other weights; export the bundle again")
+    chunk = [config.horizon, contract.action_dim]
+    expected = {
+        OBSERVATIONS: [config.observation_steps, contract.observation_dim],
+        NOISE: chunk,
+        ACTIONS: chunk,
+    }
+    found = {value.name: list(value.shape)[1:] for value in (*session.get_inputs(), *session.get_outputs())}
+    if found != expected:
+        raise CheckpointError(f"{bundle.directory}: its graph maps {found}, its contract asks for {expected}")

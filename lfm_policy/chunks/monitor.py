@@ -1,0 +1,180 @@
+"""How unusual a chunk is, given the observation: a running score that rises when robot and world leave the data.
+
+What is judged is the promise that the robot keeps: the rest of the running chunk, completed by the new one, under the
+newest observation. A policy's fresh samples are likely by construction; an old plan is likely only while the world
+goes on as it was expected to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfm_policy.contract import Contract
+from lfm_policy.errors import ConfigError
+from lfm_policy.flow import Hutchinson, log_prob
+from lfm_policy.flow.interpolant import interpolate
+from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.protocols import ChunkBatch
+from lfm_policy.settings import Frozen
+
+Score = Literal["density", "residual", "variance"]
+SCORES: tuple[Score, ...] = ("density", "residual", "variance")
+
+
+class Monitor:
+    """Scores chunks; the higher the score, the more unusual.
+
+    Args:
+        policy: whose conditional density is asked.
+        score: "density" is -log p(chunk | observation) [nats], by Hutchinson's estimator with `draws` probes.
+            "residual" is how far each block's velocity is from the one that its training would ask for at the chunk,
+            averaged over blocks and `draws` fixed times and noises: one evaluation a block and draw. "variance" looks
+            at the observation alone: that of `draws` samples of the policy.
+        draws: fixed draws, the same for every chunk, so that scores differ by what is judged only.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: too few draws.
+    """
+
+    def __init__(self, policy: LFMPolicy, score: Score = "residual", draws: int = 8, seed: int = 0) -> None:
+        if draws < (2 if score == "variance" else 1):
+            raise ConfigError(f"score '{score}': {draws} draw(s) are too few")
+        if policy.spec.diffusion is not None and score != "variance":
+            raise ConfigError(f"score '{score}' needs a flow, found {policy.spec.diffusion}: use score 'variance'")
+        self.policy, self.draws = policy, draws
+        self.score: Score = score
+        generator = torch.Generator().manual_seed(seed)
+        self._noise = torch.randn(draws, 2, *policy.noise_shape, generator=generator)
+        self._probes = _OneEach(signs=self._noise[:, 0].sign())
+        # stratified, so that few draws cover a block's time
+        self._times = (torch.arange(draws) + torch.rand(draws, generator=generator)) / draws
+
+    def scores(self, histories: np.ndarray, chunks: np.ndarray) -> np.ndarray:
+        """Scores (B,) of chunks (B, T, action_dim) under histories (B, To, observation_dim), raw units."""
+        with torch.no_grad():
+            device = self.policy.device
+            state, action = torch.from_numpy(histories).to(device), torch.from_numpy(chunks).to(device)
+            x, cond = self.policy.encode(action, state), self.policy.condition(state)
+            match self.score:
+                case "density":
+                    values = self._density(x, cond)
+                case "residual":
+                    values = self._residual(x, cond)
+                case "variance":
+                    values = self._variance(cond)
+        return values.double().cpu().numpy()
+
+    def _density(self, x: Tensor, cond: Tensor) -> Tensor:
+        """-log p, each probe with a copy of the chunk."""
+        copies = (rows.repeat_interleave(self.draws, 0) for rows in (x, cond))
+        found = log_prob(self.policy.chain, *copies, estimator=self._probes).log_prob
+        return -found.view(len(x), self.draws).mean(1)
+
+    def _residual(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Block n's matching loss between the chunk's marginal at t_n and its OU step, chunk by chunk."""
+        chain, draws = self.policy.chain, self.draws
+        repeated, times = cond.repeat_interleave(draws, 0), self._times.to(x).repeat(len(x))
+        first, second = (noise.to(x).repeat(len(x), 1, 1) for noise in self._noise.unbind(1))
+        data = x.repeat_interleave(draws, 0)
+        total = x.new_zeros(len(x))
+        for n in range(len(chain.blocks)):
+            left = chain.schedule.marginal(n, data, first)
+            right = chain.schedule.target(n, left, second)
+            point, rate = interpolate(chain.interpolant, left, right, times)
+            error = (chain.velocity(n, point, times, repeated) - rate).square().flatten(1).mean(1)
+            total += error.view(len(x), draws).mean(1) / len(chain.blocks)
+        return total
+
+    def _variance(self, cond: Tensor) -> Tensor:
+        draws = self.draws
+        noise = self._noise[:, 0].to(cond).repeat(len(cond), 1, 1)
+        x = self.policy.chain.to_data(noise, cond.repeat_interleave(draws, 0)).x
+        return x.view(len(cond), draws, -1).var(1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OneEach(Hutchinson):
+    """One probe a row: those given, again and again."""
+
+    signs: Tensor
+    probes: int = 1
+
+    def draw(self, x: Tensor) -> Tensor:
+        return self.signs.to(x).repeat(len(x) // len(self.signs), *[1] * (x.ndim - 1))[None]
+
+
+class Threshold(Frozen):
+    """A score's alarm level, from observations where all was well."""
+
+    score: Score
+    draws: int
+    quantile: float
+    """Share of the calibration's scores below it."""
+    value: float
+    calibration: int
+    """Scores that it was taken from."""
+
+    @classmethod
+    def calibrate(cls, monitor: Monitor, scores: Sequence[float] | np.ndarray, quantile: float) -> "Threshold":
+        """The quantile of held-out scores."""
+        value = float(np.quantile(scores, quantile))
+        return cls(score=monitor.score, draws=monitor.draws, quantile=quantile, value=value, calibration=len(scores))
+
+
+class BestOf:
+    """A `ChunkPolicy` that draws K chunks at each step and keeps the one with the highest density.
+
+    Args:
+        policy: where the chunks come from.
+        count: K.
+        probes: of Hutchinson's estimator.
+
+    Raises:
+        ConfigError: there is nothing to choose from.
+    """
+
+    def __init__(self, policy: LFMPolicy, count: int, probes: int = 2) -> None:
+        if count < 2:
+            raise ConfigError(f"the best of {count} chunks is no choice: expected at least 2")
+        self.policy, self.count = policy, count
+        self._monitor = Monitor(policy, "density", probes)
+        self.contract: Contract = policy.contract
+        self.observation_steps, self.action_steps = policy.observation_steps, policy.action_steps
+        self.noise_shape = (count, *policy.noise_shape)
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+        """`ChunkPolicy`; the network evaluations of the densities count, vector-Jacobian products do not."""
+        rows, repeated = len(histories), np.repeat(histories, self.count, axis=0)
+        batch = self.policy.predict(repeated, noise.reshape(-1, *self.policy.noise_shape))
+        scores = self._monitor.scores(repeated, batch.actions).reshape(rows, self.count)
+        best = np.arange(rows) * self.count + scores.argmin(axis=1)
+        return ChunkBatch(batch.actions[best], 2 * batch.nfe * self.count)
+
+    def digest(self) -> str:
+        """Hash of all that decides what the policy does."""
+        return f"{self.policy.digest()}-best{self.count}"
+
+
+def auroc(usual: Sequence[float] | np.ndarray, unusual: Sequence[float] | np.ndarray) -> float:
+    """Probability that an unusual score is above a usual one, ties counting half.
+
+    Raises:
+        ValueError: one side is empty.
+    """
+    if not len(usual) or not len(unusual):
+        raise ValueError(f"expected scores of both kinds, found {len(usual)} and {len(unusual)}")
+    differences = np.asarray(unusual)[:, None] - np.asarray(usual)[None]
+    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+
+
+def auroc_interval(usual: np.ndarray, unusual: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of `auroc` by the percentile bootstrap over episodes."""
+    generator = np.random.default_rng(seed)
+    values = [auroc(generator.choice(usual, len(usual)), generator.choice(unusual, len(unusual))) for _ in range(draws)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

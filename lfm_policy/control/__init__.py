@@ -1,0 +1,1 @@
+"""The closed loop on a robot: clock, inference beside the loop, safety gate."""

@@ -1,0 +1,76 @@
+"""Reading HDF5 files in robomimic's layout: arrays of numbers, at h5py's low level, and damage told as DataError."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lfm_policy.errors import DataError
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a demonstration file. Raises DataError: not found, truncated, not HDF5."""
+    if not path.is_file():
+        raise DataError(f"no demonstration file at {path}: check source=, or collect one with lfm collect")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "truncated" in str(error):
+            raise DataError(
+                f"{path} is truncated ({path.stat().st_size} bytes): download or collect it again"
+            ) from error
+        raise DataError(f"{path} is not an HDF5 file ({error}): expected robomimic's demonstration format") from error
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what h5py raises at damage inside a file (OSError, RuntimeError, KeyError, ValueError) into DataError."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is damaged and cannot be read ({error}): download or collect it again") from error
+
+
+def find_dataset(group: h5py.Group, key: str) -> h5py.h5d.DatasetID | None:
+    """The data set of this name, None if it is not there. Raises KeyError when damaged.
+
+    Its handle: opening and reading it takes a third of the time that group[key][()] does.
+    """
+    try:
+        return h5py.h5d.open(group.id, key.encode())
+    except KeyError:
+        if key in group:  # there, but damaged
+            raise
+        return None
+
+
+def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
+    """All of a data set as float64 (L, width).
+
+    Args:
+        dataset: of any type of numbers, in any layout.
+        where: names it in messages.
+
+    Raises:
+        DataError: no numbers, of another shape, or not finite.
+        OSError: damaged.
+    """
+    shape = dataset.shape or ()
+    kind = "f" if dataset.get_type().equal(h5py.h5t.NATIVE_DOUBLE) else dataset.dtype.kind
+    if len(shape) != 2 or kind not in "fiu":
+        raise DataError(f"{where}: expected numbers of shape (L, width), found {dataset.dtype} {shape}")
+    array = np.empty(shape)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array, h5py.h5t.NATIVE_DOUBLE)
+    if not np.isfinite(array).all():
+        bad = ~np.isfinite(array).all(axis=1)
+        raise DataError(f"{where} has NaN or infinity in {bad.sum()} row(s), first in row {int(bad.argmax())}")
+    return array
+
+
+def dataset_names(group: h5py.Group) -> list[str]:
+    """All data sets below a group."""
+    names: list[str] = []
+    group.visititems(lambda name, entry: names.append(name) if isinstance(entry, h5py.Dataset) else None)
+    return names

@@ -1,0 +1,264 @@
+"""The prepared data set: a zarr 3 group that holds the contract, the provenance and the flat arrays of all episodes."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from pydantic import ValidationError
+from zarr.codecs import ZstdCodec
+
+from lfm_policy.contract import Contract
+from lfm_policy.errors import DataError
+from lfm_policy.files import atomic_directory
+
+FORMAT = "lfm-data/1"
+CHUNK_ROWS = 2_048
+SHARD_ROWS = 64 * CHUNK_ROWS
+BLOCK_ROWS = 32 * CHUNK_ROWS
+"""Rows that are read at once."""
+
+Split = Literal["train", "valid"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration, in raw units: row t holds the observation before step t and the action of step t."""
+
+    observation: np.ndarray
+    """(L, D)"""
+    action: np.ndarray
+    """(L, A)"""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open prepared data set. The large arrays stay on disk until they are read."""
+
+    path: Path
+    contract: Contract
+    source: Mapping[str, Any]
+    """Where the data comes from: files with checksums, kind, what the conversion did."""
+    episode_end: np.ndarray
+    """int64 (E,): the row after each episode's last."""
+    train: np.ndarray
+    valid: np.ndarray
+    """int64: indices of the episodes of each split."""
+    observation: "zarr.Array[Any]"
+    """float32 (S, D), on disk."""
+    action: "zarr.Array[Any]"
+    """float32 (S, A), on disk."""
+
+    def __len__(self) -> int:
+        return len(self.episode_end)
+
+    @property
+    def steps(self) -> int:
+        """Rows of all episodes together."""
+        return int(self.episode_end[-1])
+
+    def episode(self, index: int) -> Episode:
+        """Read one episode. Raises DataError when its part of the store is damaged."""
+        rows = slice(int(self.episode_end[index - 1]) if index else 0, int(self.episode_end[index]))
+        return Episode(self._rows(self.observation, rows), self._rows(self.action, rows))
+
+    def read(self, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All rows of a split: observation float32 (S', D), action float32 (S', A), episode_end int64 (E',).
+
+        Raises:
+            DataError: part of the store is missing or damaged.
+        """
+        observation, action = zip(*self.blocks(split), strict=True)
+        return np.concatenate(observation), np.concatenate(action), self.ends(split)
+
+    def blocks(self, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The rows of a split in order, (observation, action) of up to BLOCK_ROWS at a time; some may have none.
+
+        Raises:
+            DataError: part of the store is missing or damaged.
+        """
+        rows = np.repeat(self._chosen(split), np.diff(self.episode_end, prepend=0))
+        for start in range(0, self.steps, BLOCK_ROWS):
+            part = slice(start, min(start + BLOCK_ROWS, self.steps))
+            yield self._rows(self.observation, part)[rows[part]], self._rows(self.action, part)[rows[part]]
+
+    def ends(self, split: Split) -> np.ndarray:
+        """int64 (E',): the row after each episode's last, among the rows of the split."""
+        return np.cumsum(np.diff(self.episode_end, prepend=0)[self._chosen(split)])
+
+    def _chosen(self, split: Split) -> np.ndarray:
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[self.train if split == "train" else self.valid] = True
+        return chosen
+
+    def _rows(self, array: "zarr.Array[Any]", rows: slice) -> np.ndarray:
+        try:
+            values = np.asarray(array[rows])
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise _damaged(self.path, f"'{array.basename}' cannot be read ({error})") from error
+        if not np.isfinite(values).all():  # a missing shard reads as NaN
+            raise _damaged(self.path, f"'{array.basename}' has missing rows")
+        return values
+
+
+def write_store(
+    path: str | Path,
+    episodes: Iterable[Episode],
+    contract: Contract,
+    split: Mapping[Split, Iterable[int]],
+    source: Mapping[str, Any],
+) -> None:
+    """Write a prepared data set, streaming: at most one shard is held in memory. `path` appears when all is written.
+
+    Args:
+        path: the directory to make, by convention NAME.zarr; an existing data set there is replaced.
+        episodes: the demonstrations in order.
+        contract: what their numbers mean.
+        split: episode indices of "train" and "valid".
+        source: provenance, as JSON.
+
+    Raises:
+        DataError: an episode is empty, not finite or not as wide as the contract says; an index is out of range.
+    """
+    path = Path(path)
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise DataError(f"{path} exists and is not a prepared data set: choose another output, or remove it")
+    with atomic_directory(path) as temporary:
+        group = zarr.open_group(temporary, mode="w", zarr_format=3)
+        writers = [
+            _RowWriter(group, "observation", contract.observation_dim),
+            _RowWriter(group, "action", contract.action_dim),
+        ]
+        lengths = []
+        for episode in episodes:
+            _check_episode(len(lengths), episode, contract)
+            writers[0].append(episode.observation)
+            writers[1].append(episode.action)
+            lengths.append(len(episode.action))
+        if not lengths:
+            raise DataError(f"no episode to write to {path}: the source has no demonstrations")
+        for writer in writers:
+            writer.close()
+        _write_indices(group, lengths, split)
+        # written last and as a whole: a directory without them is not a data set
+        group.attrs.update({"format": FORMAT, "contract": contract.model_dump(mode="json"), "source": dict(source)})
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a prepared data set; the arrays are read when asked for.
+
+    Raises:
+        DataError: nothing there, not a prepared data set, another format version, or damaged.
+    """
+    path = Path(path)
+    attributes = _attributes(path)
+    try:
+        contract = Contract.model_validate(attributes["contract"])
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        observation, action = _array(group, "observation"), _array(group, "action")
+        indices = {name: np.asarray(_array(group, name)[:]) for name in ("episode_end", "train", "valid")}
+    except (KeyError, ValidationError, OSError, ValueError, RuntimeError, TypeError) as error:
+        raise _damaged(path, str(error)) from error
+    source = attributes.get("source", {})
+    store = Store(path, contract, source, observation=observation, action=action, **indices)
+    _check_store(store)
+    return store
+
+
+class _RowWriter:
+    """Appends rows to a sharded array, a whole shard at a time."""
+
+    def __init__(self, group: zarr.Group, name: str, width: int) -> None:
+        self._array = group.create_array(
+            name,
+            shape=(0, width),
+            chunks=(CHUNK_ROWS, width),
+            shards=(SHARD_ROWS, width),
+            dtype="float32",
+            fill_value=np.nan,
+            compressors=ZstdCodec(level=3, checksum=True),
+        )
+        self._buffer = np.empty((SHARD_ROWS, width), dtype=np.float32)
+        self._held = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        while len(rows):
+            part = rows[: SHARD_ROWS - self._held]
+            self._buffer[self._held : self._held + len(part)] = part
+            self._held += len(part)
+            rows = rows[len(part) :]
+            if self._held == SHARD_ROWS:
+                self.close()
+
+    def close(self) -> None:
+        if self._held:
+            self._array.append(self._buffer[: self._held])
+            self._held = 0
+
+
+def _write_indices(group: zarr.Group, lengths: list[int], split: Mapping[Split, Iterable[int]]) -> None:
+    values = {"episode_end": np.cumsum(lengths, dtype=np.int64)}
+    for name in ("train", "valid"):
+        values[name] = np.array(sorted(split.get(name, ())), dtype=np.int64)
+        outside = [int(i) for i in values[name] if not 0 <= i < len(lengths)]
+        if outside:
+            raise DataError(f"split '{name}' names episodes {outside}, expected indices in 0 … {len(lengths) - 1}")
+    for name, array in values.items():
+        chunks = (max(len(array), 1),)
+        group.create_array(name, shape=array.shape, chunks=chunks, dtype="int64", fill_value=-1)[:] = array
+
+
+def _check_episode(index: int, episode: Episode, contract: Contract) -> None:
+    for name, array, width in (
+        ("observation", episode.observation, contract.observation_dim),
+        ("action", episode.action, contract.action_dim),
+    ):
+        expected = (len(episode.action), width)
+        if array.shape != expected or len(array) == 0:
+            raise DataError(f"episode {index}: expected {name} of shape (L > 0, {width}), found {array.shape}")
+        if not np.isfinite(array).all():
+            row = int(np.argmax(~np.isfinite(array).all(axis=1)))
+            raise DataError(f"episode {index}: {name} has NaN or infinity, first in row {row}")
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """The group's attributes, read without zarr so that each way of not being a data set gets its own message."""
+    if not path.exists():
+        raise DataError(f"no data set at {path}: make it with lfm prepare source=FILE out={path}")
+    metadata = path / "zarr.json"
+    if not metadata.is_file():
+        raise DataError(f"{path} is not a prepared data set (no zarr.json in it): make one with lfm prepare")
+    try:
+        attributes = json.loads(metadata.read_text()).get("attributes", {})
+    except (ValueError, AttributeError, OSError) as error:
+        raise _damaged(path, f"zarr.json cannot be read ({error})") from error
+    found = attributes.get("format")
+    if found != FORMAT:
+        raise DataError(f"{path}: expected format '{FORMAT}', found {found!r}: prepare it again with this version")
+    return attributes
+
+
+def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise KeyError(f"array '{name}' is missing")
+    return array
+
+
+def _check_store(store: Store) -> None:
+    ends, contract = store.episode_end, store.contract
+    if len(ends) == 0 or ends[0] <= 0 or (np.diff(ends) <= 0).any():
+        raise _damaged(store.path, "'episode_end' does not increase")
+    for array, width in ((store.observation, contract.observation_dim), (store.action, contract.action_dim)):
+        if array.shape != (ends[-1], width):
+            raise _damaged(store.path, f"'{array.basename}' has shape {array.shape}, expected ({ends[-1]}, {width})")
+    for name, indices in (("train", store.train), ("valid", store.valid)):
+        if ((indices < 0) | (indices >= len(ends))).any():
+            raise _damaged(store.path, f"split '{name}' names episodes outside 0 … {len(ends) - 1}")
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is damaged: {what}. Prepare it again with lfm prepare")

@@ -1,0 +1,1 @@
+"""Measurements of trained models: blocks, fidelity of students, Fréchet distances, latency."""

@@ -1,0 +1,1 @@
+"""Models: what a run trains and a directory holds; policies under observations, densities of vectors."""

@@ -1,0 +1,1 @@
+"""The policy server (openpi's websocket protocol), its client and its load test."""

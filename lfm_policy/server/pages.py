@@ -1,0 +1,68 @@
+"""The server's HTTP side: health, Prometheus metrics, and a status page that needs nothing from elsewhere."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from lfm_policy.server.metrics import Metrics
+
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Pages:
+    """Answers GET requests.
+
+    Args:
+        metadata: what the server tells every client.
+        metrics: what it counts.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], metrics: Metrics) -> None:
+        self._metadata, self._metrics = metadata, metrics
+        self._page = files("lfm_policy.server").joinpath("status.html").read_bytes()
+
+    def health(self, stopping: bool) -> Response:
+        """200 while the server takes requests, 503 when it stops."""
+        return refuse(503, "stopping\n") if stopping else _respond(200, "text/plain", b"OK\n")
+
+    def answer(self, method: str, path: str) -> Response:
+        """The page of a path."""
+        if method != "GET":
+            return refuse(405, f"expected GET, found {method:.20}\n")
+        match path:
+            case "/":
+                return _respond(200, "text/html", self._page)
+            case "/metrics":
+                return _respond(200, "text/plain; version=0.0.4", self._metrics.prometheus())
+            case "/status.json":
+                status = {"server": self._metadata, **self._metrics.snapshot()}
+                return _respond(200, "application/json", json.dumps(status).encode())
+            case _:
+                return refuse(404, "expected /, /status.json, /metrics, /healthz, or a websocket\n")
+
+
+def refuse(status: int, text: str) -> Response:
+    """An error in plain text."""
+    return _respond(status, "text/plain", text.encode())
+
+
+def _respond(status: int, kind: str, body: bytes) -> Response:
+    headers = Headers()
+    charset = "" if "json" in kind else "; charset=utf-8"
+    headers["Content-Type"] = kind + charset
+    headers["Content-Length"] = str(len(body))
+    headers["Connection"] = "close"
+    headers["Cache-Control"] = "no-store"
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Content-Security-Policy"] = _POLICY
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Basic realm="API key as the password"'
+    return Response(status, HTTPStatus(status).phrase, headers, body)

@@ -1,0 +1,122 @@
+"""What a server serves: a bundle, a checkpoint, or a stand-in that needs no model."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from lfm_policy.contract import Contract
+from lfm_policy.errors import ConfigError
+from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.server.limits import ServerOptions
+from lfm_policy.server.stand_ins import ReplayPolicy, ZeroPolicy, read_contract
+
+REPLAY, ZERO = "replay:", "zero"
+
+
+class ServeSettings(ServerOptions):
+    """Everything that `lfm-serve` and lfm serve ask for; the command line's help is made from it."""
+
+    policy: str = Field(description="directory of a bundle or checkpoint, replay:DATA.zarr, or zero")
+    precision: str | None = Field(default=None, description="graph of a bundle: float32; none: the most exact")
+    weights: Literal["ema", "raw"] = Field(default="ema", description="of a checkpoint: ema (moving average) or raw")
+    threads: int = Field(default=1, ge=1, description="CPU threads of one policy call")
+    contract: Path | None = Field(default=None, description="contract.json of the robot, or a directory that holds one")
+    episode: int = Field(default=0, ge=0, description="of replay: the episode to repeat")
+    horizon: int = Field(default=16, ge=1, description="of replay and zero: actions in a chunk")
+    observation_steps: int = Field(default=2, ge=1, description="of replay and zero: observations in the history")
+    action_steps: int = Field(default=8, ge=1, description="of replay and zero: actions executed of a chunk")
+    out: Path | None = Field(default=None, description="folder for summary.json, written when the server stops")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A policy ready to serve."""
+
+    policy: ChunkPolicy
+    name: str
+    """What clients and messages call it."""
+    digest: str
+    """Hash of all that decides its chunks; a client that reconnects asks for the same."""
+
+
+def load(settings: ServeSettings) -> Served:
+    """Load what is to be served.
+
+    Raises:
+        CheckpointError, DataError, ConfigError: it cannot be loaded, or the settings do not fit it.
+        ContractError: the policy's contract is not the one of `settings.contract`.
+    """
+    expected = read_contract(settings.contract) if settings.contract else None
+    served = _stand_in(settings, expected) or _model(settings)
+    if expected is not None:
+        served.policy.contract.require_match(expected, f"policy {served.name}", str(settings.contract))
+    return served
+
+
+def metadata(served: Served, options: ServerOptions) -> dict[str, Any]:
+    """The first frame that a client gets."""
+    policy = served.policy
+    return {
+        "server": "lfm-policy",
+        "version": version("lfm-policy"),
+        "policy": served.name,
+        "digest": served.digest,
+        "observation_steps": policy.observation_steps,
+        "action_steps": policy.action_steps,
+        "action_horizon": policy.noise_shape[0] - policy.observation_steps + 1,
+        "noise_shape": list(policy.noise_shape),
+        "limits": options.model_dump(include={"max_message_bytes", "max_batch", "rate_hz", "idle_s"}),
+        "contract": policy.contract.model_dump(mode="json"),
+    }
+
+
+def _stand_in(settings: ServeSettings, expected: Contract | None) -> Served | None:
+    chunk = settings.horizon, settings.observation_steps, settings.action_steps
+    if settings.policy == ZERO:
+        if expected is None:
+            raise ConfigError("zero needs a robot's contract: --contract=FILE, for example a bundle's contract.json")
+        return Served(ZeroPolicy(expected, *chunk), ZERO, ZERO)
+    if settings.policy.startswith(REPLAY):
+        replay = ReplayPolicy.open(settings.policy.removeprefix(REPLAY), settings.episode, *chunk)
+        return Served(replay, f"{settings.policy} episode {settings.episode}", replay.digest())
+    return None
+
+
+def _model(settings: ServeSettings) -> Served:
+    from lfm_policy.bundles import bundle
+
+    if not bundle.is_bundle(settings.policy) and not Path(settings.policy).is_dir():
+        raise ConfigError(
+            f"nothing to serve in '{settings.policy}': expected the directory of a bundle (lfm export) or of a "
+            f"checkpoint (lfm train), {REPLAY}DATA.zarr, or {ZERO}"
+        )
+    if bundle.is_bundle(settings.policy) and bundle.read(settings.policy).graphs:
+        from lfm_policy.bundles.onnx_policy import OnnxPolicy
+
+        policy = OnnxPolicy(settings.policy, settings.precision, threads=settings.threads)
+    else:
+        policy = _torch(settings)
+    warm_up(policy)
+    return Served(policy, Path(settings.policy).resolve().name, policy.digest())
+
+
+def warm_up(policy: ChunkPolicy) -> None:
+    """Ask for a chunk before a robot waits for one: the first call after an installation compiles."""
+    history = np.zeros((1, policy.observation_steps, policy.contract.observation_dim), np.float32)
+    policy.predict(history, np.zeros((1, *policy.noise_shape), np.float32))
+
+
+def _torch(settings: ServeSettings) -> Any:
+    import torch
+
+    from lfm_policy.bundles import bundle
+    from lfm_policy.models.policy import LFMPolicy
+
+    torch.set_num_threads(settings.threads)
+    if bundle.is_bundle(settings.policy):
+        return bundle.load(settings.policy)
+    return LFMPolicy.from_pretrained(settings.policy, weights=settings.weights)

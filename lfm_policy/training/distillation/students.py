@@ -1,0 +1,224 @@
+"""What a distillation trains: a student of the teacher's own class, with fewer blocks and one evaluation in each."""
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lfm_policy.data.windows.store import open_store
+from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.files import read_json
+from lfm_policy.flow import Pool, Schedule, TensorPool
+from lfm_policy.flow.distill import ONE_STEP, Target
+from lfm_policy.models.density import FORMAT as FLOW_FORMAT
+from lfm_policy.models.density import FlowModel
+from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.pretrained import Weights, checkpoint_in
+from lfm_policy.networks.grow import grown, inherit
+from lfm_policy.settings import Frozen
+from lfm_policy.training.experiments.robot import window_pool
+from lfm_policy.training.experiments.settings import WindowData
+from lfm_policy.training.log import LogSettings
+from lfm_policy.training.loop import OptimiserSettings
+
+AnyModel = LFMPolicy | FlowModel
+
+
+class DistillSettings(Frozen):
+    """One distillation; config/distill.yaml says what each setting means."""
+
+    checkpoint: Path
+    blocks: int = Field(ge=1)
+    out: Path
+    demonstrations: Path | None
+    set: Weights
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
+    steps: int | None = Field(ge=1)
+    temperature: float | None = Field(ge=0, allow_inf_nan=False)
+    target: Target
+    grow: bool
+    cached: int | None = Field(ge=1)
+    cache: Path | None
+    seed: int
+    device: str
+    threads: int | None = Field(ge=1)
+    parallel: int | None = Field(ge=1)
+    updates: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    optimiser: OptimiserSettings
+    checkpoint_seconds: float = Field(ge=0)
+    logging: LogSettings
+    conditions: int = Field(ge=1)
+    draws: int = Field(ge=2)
+    episodes: int = Field(ge=0)
+    episodes_seed: int = Field(ge=0)
+    workers: int = Field(ge=1)
+
+    @property
+    def name(self) -> str:
+        """The run's, for logs."""
+        return f"{self.blocks} blocks from {self.checkpoint.name}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides the student's weights, but for teacher and data."""
+        decides = {"blocks", "target", "grow", "cached", "seed", "updates", "batch", "optimiser"}
+        return self.model_dump(mode="json", include=decides)
+
+
+def load_model(directory: Path, *, weights: Weights = "ema", device: torch.device | str = "cpu") -> AnyModel:
+    """The policy or the flow model in a checkpoint, whichever it is.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    try:
+        kind = read_json(checkpoint_in(directory) / "config.json").get("format")
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{directory} holds no model that can be read: {error}") from None
+    model = FlowModel if kind == FLOW_FORMAT else LFMPolicy
+    return model.from_pretrained(directory, weights=weights, device=device)
+
+
+def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel:
+    """A student with N' = `blocks` blocks, each of which begins from the noise-side teacher block that it replaces.
+
+    Args:
+        teacher: policy or flow model with N blocks.
+        blocks: N', a divisor of N.
+        grow: k = N / N' times the teacher's parameters in each block; otherwise as many, and always as many where the
+            blocks share a network.
+
+    Raises:
+        ConfigError: N' does not divide N, or the network cannot grow.
+    """
+    chain = teacher.chain
+    if isinstance(teacher.spec, PolicySpec) and teacher.spec.diffusion is not None:
+        raise ConfigError("the checkpoint is a diffusion baseline: only flows can be distilled")
+    try:
+        schedule = merged(chain.schedule, blocks)
+    except ValueError as error:
+        raise ConfigError(f"blocks={blocks}: {error}") from None
+    k, network = len(chain.blocks) // blocks, teacher.spec.network
+    if grow and k > 1 and not teacher.spec.share:
+        network = grown(network, chain.blocks[0], k)
+    changes = {"gammas": schedule.gammas, "solver": ONE_STEP, "network": network}
+    match teacher:
+        case LFMPolicy(spec=spec, contract=contract):
+            student = LFMPolicy(spec.model_copy(update=changes), contract)
+        case FlowModel(spec=spec):
+            student = FlowModel(spec.model_copy(update=changes))
+    student = student.to(teacher.device)
+    for n, block in enumerate(student.chain.blocks):
+        inherit(chain.blocks[k * (n + 1) - 1], block)
+    normalisers = {name: value for name, value in teacher.state_dict().items() if not name.startswith("chain.")}
+    student.load_state_dict(normalisers, strict=False)
+    return student.eval()
+
+
+@runtime_checkable
+class Conditions(Protocol):
+    """What trajectories are generated under."""
+
+    source: Mapping[str, Any]
+    """Where the data come from: a run is only continued on the same."""
+    event: tuple[int, ...]
+    """Shape of a sample."""
+    scale: Tensor
+    """Normalised units per unit of the data, for each dimension of a sample."""
+    temperature: float
+    """Standard deviation of the noise that samples are made from."""
+
+    def pool(self) -> Pool:
+        """Normalised samples with their conditions, to train on."""
+        ...
+
+    def held_out(self, count: int) -> Tensor | None:
+        """At most `count` normalised conditions (count, C) to compare student and teacher under."""
+        ...
+
+
+class Observations:
+    """The observations of a prepared data set, for policies.
+
+    Args:
+        policy: decides horizons and normalisation.
+        data: the data set.
+
+    Raises:
+        ContractError: the data have another contract than the policy.
+        DataError: the data set is missing or damaged.
+    """
+
+    def __init__(self, policy: LFMPolicy, data: Path) -> None:
+        self._policy, self._store = policy, open_store(data)
+        policy.contract.require_match(self._store.contract, "the checkpoint", f"the data set {data}")
+        self.source = self._store.source
+        self.event, self.scale = policy.noise_shape, policy.action_normalizer.scale
+        self.temperature = policy.spec.temperature
+        spec = policy.spec
+        self._windows = WindowData(
+            path=str(data),
+            horizon=spec.horizon,
+            observation_steps=spec.observation_steps,
+            action_steps=spec.action_steps,
+        )
+
+    def pool(self) -> Pool:
+        """The training windows."""
+        return window_pool(self._windows, self._store, self._policy)
+
+    def held_out(self, count: int) -> Tensor:
+        """Of the validation episodes, if there are any."""
+        split = "valid" if len(self._store.valid) else "train"
+        pool = window_pool(self._windows, self._store, self._policy, split)
+        index = torch.linspace(0, len(pool) - 1, min(count, len(pool)), device=self._policy.device)
+        cond = pool.take(index.round().long()).cond
+        assert cond is not None
+        return cond
+
+
+class Unconditional:
+    """Nothing, for flow models."""
+
+    def __init__(self, model: FlowModel) -> None:
+        self.source: Mapping[str, Any] = {}
+        self.event, self.scale, self.temperature = (model.spec.dim,), model.normalizer.scale, 1.0
+
+    def pool(self) -> Pool:
+        """A row that says how wide samples are; the samples themselves are not used."""
+        return TensorPool(torch.zeros(1, *self.event, device=self.scale.device))
+
+    def held_out(self, count: int) -> None:
+        """None."""
+
+
+def conditions_of(teacher: AnyModel, data: Path | None) -> Conditions:
+    """The conditions for a teacher of either kind.
+
+    Raises:
+        ConfigError: a policy without data.
+        ContractError: the data have another contract than the policy.
+        DataError: the data set is missing or damaged.
+    """
+    if isinstance(teacher, FlowModel):
+        return Unconditional(teacher)
+    if data is None:
+        raise ConfigError("a policy is distilled under observations: name a prepared data set, demonstrations=DIR.zarr")
+    return Observations(teacher, data)
+
+
+def merged(schedule: Schedule, blocks: int) -> Schedule:
+    """The schedule of N' = `blocks` students, each in place of k = N / N' teacher blocks.
+
+    Raises:
+        ValueError: N' does not divide N.
+    """
+    if blocks < 1 or schedule.blocks % blocks:
+        raise ValueError(f"{schedule.blocks} teacher blocks cannot be shared out among {blocks} students equally")
+    ends = [schedule.time(schedule.blocks // blocks * n) for n in range(blocks)]
+    return Schedule(tuple(after - before for before, after in pairwise(ends)))

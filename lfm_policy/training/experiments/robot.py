@@ -1,0 +1,131 @@
+"""What a robot run trains: a policy and the pool of its windows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread, pose_columns, position_columns
+from lfm_policy.data.windows.disk import StreamedWindows
+from lfm_policy.data.windows.memory import Windows
+from lfm_policy.data.windows.store import Split, Store, open_store
+from lfm_policy.errors import ConfigError
+from lfm_policy.flow import Pool, Sample
+from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.rotations import other_columns, quaternion_columns
+from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
+from lfm_policy.training.experiments.settings import TrainSettings, WindowData
+
+RESIDENT_BYTES = 2 << 30
+"""Larger data are read from disk as they are asked for, unless the settings decide."""
+
+
+@dataclass(frozen=True)
+class WindowPool:
+    """`flow.Pool` over windows, in memory or on disk: x is the encoded chunk, cond the normalised history."""
+
+    windows: Windows | StreamedWindows
+    policy: LFMPolicy
+    """Encodes, on its device."""
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def take(self, index: Tensor) -> Sample:
+        """The windows at `index` (B,): x (B, T, A), cond (B, To * D)."""
+        device = self.policy.device
+        batch = self.windows.gather(index.cpu() if isinstance(self.windows, StreamedWindows) else index)
+        return self.policy.sample_of(batch.observation.to(device), batch.action.to(device))
+
+
+def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.device) -> Experiment[LFMPolicy]:
+    """A policy with fresh weights, on the windows of a prepared data set.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+    """
+    store = open_store(Path(data.path))
+    policy = new_policy(settings, data, store).to(device)
+
+    def report(trained: LFMPolicy) -> dict[str, Any]:
+        if not len(store.valid):
+            return {}
+        return {"valid_loss": evaluation_loss(trained.chain, window_pool(data, store, trained, "valid"))}
+
+    load = partial(LFMPolicy.from_pretrained, device=device, trust_code=True)
+    return Experiment(policy, window_pool(data, store, policy), load, report, dict(store.source))
+
+
+def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPolicy:
+    """A policy with fresh weights for the data in `store`, its normalisers fitted on the training split."""
+    torch.manual_seed(settings.seed)
+    flow = settings.flow
+    quaternions = quaternion_columns(block[0] for block in store.blocks("train")) if data.rotation_rows else ()
+    spec = PolicySpec(
+        horizon=data.horizon,
+        observation_steps=data.observation_steps,
+        action_steps=data.action_steps,
+        gammas=flow.schedule().gammas,
+        interpolant=flow.interpolant,
+        solver=flow.solver,
+        network=settings.block_network,
+        share=flow.share,
+        precondition=flow.precondition and flow.diffusion is None,
+        initial_diffusion=flow.initial_diffusion,
+        diffusion=flow.diffusion,
+        anchored=data.anchored,
+        quaternions=quaternions,
+    )
+    policy = LFMPolicy(spec, store.contract)
+    observation = Spread.of(block[0] for block in store.blocks("train"))
+    fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
+    policy.observation_normalizer = fit(observation, other_columns(store.contract.observation_dim, quaternions))
+    policy.action_normalizer = shrunk(_action_normalizer(data, store, policy), flow.initial_diffusion)
+    return policy
+
+
+def _action_normalizer(data: WindowData, store: Store, policy: LFMPolicy) -> AffineNormalizer:
+    """Diffusion Policy's: positions to [-1, 1]; where chunks are anchored, poses to unit variance at each step."""
+    width = store.contract.action_dim
+    if data.anchored:
+        columns = [step * width + column for step in range(data.horizon) for column in pose_columns(width)]
+        spread = Spread.of(_anchored_chunks(data, store, policy))
+        return AffineNormalizer.standard(spread, columns).unflatten(data.horizon, width)
+    columns = None if store.contract.rotation == "none" else position_columns(width)
+    return AffineNormalizer.min_max(Spread.of(block[1] for block in store.blocks("train")), columns)
+
+
+def _anchored_chunks(data: WindowData, store: Store, policy: LFMPolicy) -> Iterator[Tensor]:
+    """The training windows' chunks (B, T * A), their positions from the newest observation's hand on."""
+    windows = StreamedWindows.from_store(store, "train", data.horizon, data.observation_steps, data.action_steps)
+    for index in torch.arange(len(windows)).split(4096):
+        batch = windows.gather(index)
+        yield (batch.action - policy.anchor(batch.observation)).flatten(1)
+
+
+def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
+    """The windows of one split, normalised and diffused as `policy` wants them, on its device.
+
+    Raises:
+        ConfigError: data that stay on disk are to be diffused.
+    """
+    cut = (split, data.horizon, data.observation_steps, data.action_steps)
+    diffusion = policy.spec.initial_diffusion
+    if data.resident is False and diffusion:
+        raise ConfigError(
+            f"flow.initial_diffusion={diffusion} draws its noise once for all windows, which must then be in memory: "
+            "use data.resident=true, or flow.initial_diffusion=0"
+        )
+    if not (resident(data, store) or diffusion):
+        return WindowPool(StreamedWindows.from_store(store, *cut), policy)
+    return with_diffusion(WindowPool(Windows.from_store(store, *cut).to(policy.device), policy), diffusion, seed=0)
+
+
+def resident(data: WindowData, store: Store) -> bool:
+    """Whether the windows are held in memory: as the settings say, or where they take at most RESIDENT_BYTES."""
+    row = 4 * (store.contract.observation_dim + store.contract.action_dim) + 8 * data.horizon
+    return store.steps * row <= RESIDENT_BYTES if data.resident is None else data.resident

@@ -1,0 +1,1 @@
+"""The commands of `lfm VERB key=value`: each module is one verb."""

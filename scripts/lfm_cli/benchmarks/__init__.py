@@ -1,0 +1,82 @@
+"""The suites of lfm benchmark. Each module has `measure(settings)`, which yields its ratios one by one."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from pydantic import Field
+
+from lfm_policy.settings import Frozen
+
+Suite = Literal["latency", "training", "simulation", "data", "scaling"]
+
+
+class Settings(Frozen):
+    """Settings of config/benchmark.yaml."""
+
+    suite: tuple[Suite, ...]
+    repeats: int = Field(ge=1)
+    """Rounds in which the compared things take turns; medians count."""
+    seconds: float = Field(gt=0)
+    """Least time that one side is measured in a round [s]."""
+    threads: int = Field(ge=1)
+    """CPU threads of one tensor operation."""
+    rollouts: int = Field(ge=1)
+    """Episodes in the comparisons of whole evaluations."""
+    checkpoint: str | None
+    """The policy of the comparisons that need a trained one."""
+    out: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One figure: how many times better ours is than theirs, measured side by side in one run."""
+
+    name: str
+    """Suite and figure: "latency.teacher_vs_ddim16"."""
+    value: float
+    target: float | None
+    """The least value wanted; None where there is none."""
+    ours: float
+    theirs: float
+    unit: str
+    """Of `ours` and `theirs`: "ms", "windows/s"."""
+    note: str = ""
+    """What was compared, and how."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached."""
+        return None if self.target is None else self.value >= self.target
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A figure that this machine cannot measure."""
+
+    name: str
+    reason: str
+
+
+def alternate(sides: Sequence[Callable[[], object]], repeats: int, seconds: float) -> list[float]:
+    """Median seconds of one call of each side; the sides take turns, so that a machine's drift meets all alike.
+
+    Args:
+        sides: what to call, without arguments; each is called once before the clock starts.
+        repeats: rounds.
+        seconds: least time of each side in each round [s].
+    """
+    for side in sides:
+        side()
+    rounds = [[_per_call(side, seconds) for side in sides] for _ in range(repeats)]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def _per_call(side: Callable[[], object], seconds: float) -> float:
+    calls, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < seconds or calls == 0:
+        side()
+        calls += 1
+    return spent / calls

@@ -1,0 +1,102 @@
+"""The compiled simulation against robosuite's own: control steps on one core, and whole evaluations."""
+
+import functools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import lfm_envs
+from lfm_cli.benchmarks import Ratio, Settings, Skipped
+from lfm_envs.tasks import TASKS
+
+if TYPE_CHECKING:
+    from lfm_envs.robosuite_env import RobosuiteEnvironment
+    from lfm_policy.models.policy import LFMPolicy
+
+TARGETS = {"transport": 2.5}
+TARGET, ROLLOUTS_TARGET = 3.0, 10.0
+STEPS = 120
+"""Control steps of one measurement: an expert at work, so that things are touched as in use."""
+SEED = 100000
+PLAIN_EPISODES = 5
+"""Every plain rollout takes all its steps, so that a few tell what one costs."""
+
+
+def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
+    """Steps per second for each task, then rollouts of the checkpoint on Lift."""
+    for name in TASKS:
+        yield _steps(name, settings)
+    if settings.checkpoint is None:
+        yield Skipped("simulation.rollouts_lift", "no checkpoint given: checkpoint=DIR or checkpoint=lift")
+    else:
+        yield _rollouts(settings.checkpoint, settings)
+
+
+def _steps(name: str, settings: Settings) -> Ratio:
+    sides = [lfm_envs.make(f"robosuite/{name}", simulation=kind) for kind in ("compiled", "robosuite")]
+    actions = _expert_actions(sides[0], name)
+    for side in sides:
+        _seconds_per_step(side, actions[:3])
+    rounds = [[_seconds_per_step(side, actions) for side in sides] for _ in range(settings.repeats)]
+    ours, theirs = (1 / median(times) for times in zip(*rounds, strict=True))
+    for side in sides:
+        side.close()
+    note = f"control steps of an expert's episode, {len(actions)} at a time, one core; the states are the same bits"
+    return Ratio(f"simulation.steps_{name}", ours / theirs, TARGETS.get(name, TARGET), ours, theirs, "steps/s", note)
+
+
+def _expert_actions(env: "RobosuiteEnvironment", name: str) -> np.ndarray:
+    """The delta actions (STEPS at most, 7 * arms) of one episode."""
+    from lfm_envs.episodes import perform
+    from lfm_envs.experts import expert
+
+    steps = perform(env, expert(name), SEED).steps[:STEPS]
+    return np.stack([step["actions_executed"] for step in steps])
+
+
+def _seconds_per_step(env: "RobosuiteEnvironment", actions: np.ndarray) -> float:
+    env.reset(SEED)
+    started = time.perf_counter()
+    for action in actions:
+        env.step_delta(action)
+    return (time.perf_counter() - started) / len(actions)
+
+
+def _rollouts(checkpoint: str, settings: Settings) -> Ratio:
+    from lfm_policy.bundles.open import load_policy
+    from lfm_policy.rollout.runner import Runner, RunnerOptions
+
+    policy, workers = load_policy(Path(checkpoint)), os.cpu_count() or 1
+    factory = functools.partial(lfm_envs.make, "robosuite/lift")
+    factory().close()  # compiles what the workers then load
+    seeds = range(SEED, SEED + settings.rollouts)
+    started = time.perf_counter()
+    results = Runner(policy, factory, RunnerOptions(workers=workers)).run(seeds)
+    ours = (time.perf_counter() - started) / len(seeds)
+    theirs = _plain_rollout_seconds(policy, seeds[:PLAIN_EPISODES])
+    success = sum(result.success for result in results) / len(results)
+    note = (
+        f"{len(seeds)} episodes in {workers} processes, their start included, ended at success ({success:.2f}), "
+        f"against all 400 steps of {min(PLAIN_EPISODES, len(seeds))} with plain robosuite in one process; same policy"
+    )
+    return Ratio("simulation.rollouts_lift", theirs / ours, ROLLOUTS_TARGET, ours, theirs, "s/episode", note)
+
+
+def _plain_rollout_seconds(policy: "LFMPolicy", seeds: range) -> float:
+    """Seconds an episode takes that runs to its horizon, whatever happens."""
+    from lfm_policy.chunks.horizon import RecedingHorizon
+
+    env = lfm_envs.make("robosuite/lift", simulation="robosuite")
+    started = time.perf_counter()
+    for seed in seeds:
+        observation, horizon = env.reset(seed), RecedingHorizon(policy, seed)
+        for _ in range(env.horizon):
+            observation = env.step(horizon.act(env.contract.flatten(observation))).observation
+    seconds = (time.perf_counter() - started) / len(seeds)
+    env.close()
+    return seconds

@@ -1,0 +1,135 @@
+"""Measure a checkpoint's success rate: receding-horizon rollouts on fixed seeds, with a report, a plot and videos.
+
+    lfm evaluate checkpoint=outputs/lift episodes=100 seed=100000 workers=2
+
+Run the same command again after an interruption, and it continues. Leaves summary.json, report.md, episodes.jsonl,
+success.png and videos/ in the output folder.
+"""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+import lfm_envs
+from lfm_cli import command_line as _cli
+from lfm_envs.simulator import Kind
+from lfm_policy.bundles.open import Runtime, Sampling, dress, load_onnx, load_policy, require_plain
+
+if TYPE_CHECKING:
+    from lfm_policy.protocols import ChunkPolicy
+
+
+class Settings(Sampling):
+    """See config/evaluate.yaml."""
+
+    checkpoint: Path
+    environment: str | None
+    simulation: Kind
+    episodes: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    set: Literal["ema", "raw"]
+    runtime: Runtime
+    precision: str | None
+    inference: Literal["sync", "async"]
+    seam: Literal["switch", "ensemble", "warm"]
+    warm_blocks: int | None = Field(ge=1)
+    latency_steps: int = Field(ge=0)
+    loss: float = Field(ge=0, lt=1)
+    best_of: int = Field(ge=1)
+    out: Path | None
+    videos: int = Field(ge=0)
+    backend: Literal["local", "ray"]
+    workers: int = Field(ge=1)
+    policy_batch: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    device: str
+    timeout_s: float = Field(gt=0)
+    start_timeout_s: float = Field(gt=0)
+    retries: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _what_clusters_can_do(self) -> "Settings":
+        if self.backend == "ray" and (self.runtime, self.device, self.threads) != ("torch", "cpu", 1):
+            raise ValueError(
+                "backend=ray runs a torch policy on one CPU a task: expected runtime=torch, device=cpu and threads=1, "
+                f"found {self.runtime}, {self.device} and {self.threads}"
+            )
+        return self
+
+
+def main(settings: Settings) -> None:
+    # Workers import this file again when they start: torch (seconds, and memory) stays inside the functions.
+    from lfm_policy.chunks.delayed import Link
+    from lfm_policy.rollout.evaluate import evaluate
+    from lfm_policy.rollout.runner import RunnerOptions
+
+    policy, form = load(settings)
+    environment = settings.environment or lfm_envs.name_for(policy.contract)
+    identity = {
+        "environment": environment,
+        "seed": settings.seed,
+        "weights": settings.set,
+        **form,
+        "device": settings.device,
+        "threads": settings.threads,
+    }
+    evaluate(
+        policy,
+        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
+        range(settings.seed, settings.seed + settings.episodes),
+        settings.out or folder_of(settings.checkpoint),
+        identity,
+        options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
+        link=Link(**settings.model_dump(include=set(Link.model_fields))),
+        backend=settings.backend,
+        videos=settings.videos,
+        name=f"checkpoint {settings.checkpoint}",
+    )
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """Where results go by default: a checkpoint's path below outputs/, or else its name, below outputs/evaluate."""
+    if not checkpoint.exists():  # the name of a student in data/pretrained
+        return Path("outputs/evaluate/pretrained") / checkpoint
+    path = checkpoint.resolve()
+    outputs = Path("outputs").resolve()
+    return Path("outputs/evaluate") / (path.relative_to(outputs) if path.is_relative_to(outputs) else path.name)
+
+
+def _options(simulation: Kind, environment: str) -> dict[str, str]:
+    """What the environment is made with: the choice exists for robosuite's tasks."""
+    return {"simulation": simulation} if environment.startswith("robosuite/") else {}
+
+
+def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
+    """The policy, and what decides its chunks, as plain values."""
+    if settings.runtime == "onnx":
+        require_plain(settings.seam, settings.best_of, "a graph")
+        graph = load_onnx(settings.checkpoint, settings.precision, settings.threads, **settings.sampling)
+        return graph, {"checkpoint": graph.digest(), "runtime": "onnx", "precision": graph.precision}
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.deterministic = True
+    policy = load_policy(
+        settings.checkpoint,
+        weights=settings.set,
+        device=settings.device,
+        **settings.sampling,
+    )
+    solver = policy.chain.solver
+    form = {
+        "checkpoint": policy.digest(),
+        "solver": solver.method,
+        "steps": solver.steps,
+        "tolerance": solver.tolerance,
+        "temperature": policy.spec.temperature,
+    }
+    dressed, more = dress(policy, settings.seam, settings.warm_blocks, settings.best_of)
+    return dressed, form | more
+
+
+if __name__ == "__main__":
+    _cli.run("evaluate", Settings, main, __doc__)

@@ -1,0 +1,244 @@
+"""Turn demonstration files (HDF5) into a prepared data set: absolute actions, observations, contract, in zarr.
+
+    lfm prepare source=data/lift.hdf5 replay=5
+
+Official and raw files hold delta actions: the goal pose of each is read off the simulator at the recorded state.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import NonNegativeInt, field_validator
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import lfm_envs
+from lfm_cli import command_line as _cli
+from lfm_envs.replay import Replay, convert, from_axis_angle, loadable_model, recorded_states, replay
+from lfm_envs.tasks import TASKS, task_of_environment
+from lfm_policy.data.demos.file import DemoFile, open_demos
+from lfm_policy.data.normalizers.affine import position_columns
+from lfm_policy.data.windows.store import Episode, Split, Store, open_store, write_store
+from lfm_policy.files import write_json
+from lfm_policy.settings import Frozen
+
+VISIBLE_GAP = 5e-3
+"""Difference of observations that is worth telling: reading them 2 ms late, as robosuite does, explains less."""
+
+
+class Settings(Frozen):
+    """Settings of this script; see config/prepare.yaml."""
+
+    source: tuple[Path, ...]
+    out: Path | None = None
+    replay: NonNegativeInt | Literal["all"] = 0
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("give one file or several: source=FILE or source=[a,b]")
+        return value if isinstance(value, list | tuple) else [value]
+
+
+@dataclass
+class Tally:
+    """What was seen in one file."""
+
+    file: DemoFile
+    lengths: list[int] = field(default_factory=list)
+    clipped: int = 0
+    observation_gap: float = 0.0
+    seconds: float = 0.0
+    low: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
+    high: np.ndarray = field(default_factory=lambda: np.full(3, -np.inf))
+
+    def add(self, episode: Episode, clipped: int, gap: float, seconds: float) -> None:
+        """Count one episode; positions of all arms share one range."""
+        positions = episode.action[:, position_columns(episode.action.shape[1])].reshape(-1, 3)
+        self.lengths.append(len(episode.action))
+        self.clipped += clipped
+        self.observation_gap = max(self.observation_gap, gap)
+        self.seconds += seconds
+        self.low, self.high = np.minimum(self.low, positions.min(0)), np.maximum(self.high, positions.max(0))
+
+    def notes(self) -> list[str]:
+        """What a user should know about how this file was read."""
+        ranges = zip("xyz", self.low, self.high, strict=True)
+        notes = ["positions [m] " + ", ".join(f"{axis} {low:.2f}…{high:.2f}" for axis, low, high in ranges)]
+        notes += self.file.recording.notes
+        if self.file.kind != "native":
+            notes.append("deltas became absolute poses in the world frame, observations are this simulator's")
+        if self.clipped:
+            notes.append(f"{self.clipped} numbers of its actions were beyond ±1 and clipped, as the controller does")
+        if self.observation_gap > VISIBLE_GAP:
+            notes.append(f"its own observations differ from this simulator's by up to {self.observation_gap:.3g}")
+        return notes
+
+    def summary(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            **self.file.source(),
+            "episodes": len(self.lengths),
+            "steps": sum(self.lengths),
+            "length": [min(self.lengths), max(self.lengths)],
+            "position_m": [self.low.tolist(), self.high.tolist()],
+            "clipped": self.clipped,
+            "observation_gap": self.observation_gap,
+            "notes": self.notes(),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@cache
+def simulator(environment: str) -> Any:
+    """The environment of this class name, built once."""
+    env = lfm_envs.make(f"robosuite/{task_of_environment(environment).name}")
+    env.reset(0)
+    return env
+
+
+def main(settings: Settings) -> None:
+    """Prepare, show what was found, replay if asked to."""
+    console = Console()
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        contracts = {task.environment: task.contract for task in TASKS.values()}
+        files = [stack.enter_context(open_demos(path, contracts)) for path in settings.source]
+        for file in files[1:]:
+            files[0].contract.require_match(file.contract, files[0].path.name, file.path.name)
+        tallies = [Tally(file) for file in files]
+        out = settings.out or default_output(files)
+        with progress(console) as bar:
+            episodes = convert_all(tallies, bar)
+            source = {"files": [file.source() for file in files]}
+            write_store(out, episodes, files[0].contract, joint_split(files), source)
+        console.print(files_table(tallies, out))
+        for tally in tallies:
+            for note in tally.notes():
+                console.print(f"{tally.file.path.name}: {note}", markup=False, highlight=False)
+        results = replay_some(files, open_store(out), settings.replay, console)
+    summary = {
+        "out": str(out),
+        "contract": files[0].contract.model_dump(mode="json"),
+        "files": [tally.summary() for tally in tallies],
+        "replay": replay_summary(results),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_json(out / "summary.json", summary)
+
+
+def default_output(files: Sequence[DemoFile]) -> Path:
+    """data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
+    task = task_of_environment(files[0].contract.environment).name
+    name = "+".join(file.path.stem for file in files)
+    return Path("data") / f"{name if name.startswith(task) else f'{task}_{name}'}.zarr"
+
+
+def convert_all(tallies: Sequence[Tally], bar: Progress) -> Iterator[Episode]:
+    """Every episode of every file in turn."""
+    job = bar.add_task("preparing", total=sum(len(tally.file) for tally in tallies))
+    for tally in tallies:
+        file = tally.file
+        for index in range(len(file)):
+            begun = time.perf_counter()
+            demo, gap = file.read(index), 0.0
+            if file.kind == "native":
+                assert demo.observation is not None
+                assert demo.actions_abs is not None
+                episode = Episode(demo.observation, from_axis_angle(demo.actions_abs))
+            else:
+                converted = convert(simulator(file.contract.environment), demo, file.recording.controllers)
+                episode, gap = converted.episode, converted.observation_gap
+            tally.add(episode, demo.clipped, gap, time.perf_counter() - begun)
+            yield episode
+            bar.advance(job)
+
+
+def joint_split(files: Sequence[DemoFile]) -> dict[Split, list[int]]:
+    """The files' splits, in the numbering of the data set that holds them one after the other."""
+    split: dict[Split, list[int]] = {"train": [], "valid": []}
+    offset = 0
+    for file in files:
+        for name, indices in split.items():
+            indices.extend(offset + index for index in file.split[name])
+        offset += len(file)
+    return split
+
+
+def replay_some(
+    files: Sequence[DemoFile], store: Store, count: int | Literal["all"], console: Console
+) -> dict[str, Replay]:
+    """Execute the first `count` stored demonstrations, over all files, and show what came of each."""
+    chosen = [(file, index) for file in files for index in range(len(file))]
+    if count != "all":
+        chosen = chosen[:count]
+    if not chosen:
+        return {}
+    env = simulator(store.contract.environment)
+    store.contract.require_match(env.contract, "the data", "the simulator here")
+    results = {}
+    with progress(console) as bar:
+        for row, (file, index) in enumerate(bar.track(chosen, description="replaying")):
+            demo = file.read(index)
+            model = loadable_model(env, file.recording.suite_version, file.model_xml(index))
+            actions = store.episode(row).action
+            results[f"{file.path.stem}/{demo.name}"] = replay(env, recorded_states(demo), actions, model)
+    console.print(replay_table(results))
+    return results
+
+
+def replay_summary(results: dict[str, Replay]) -> dict[str, Any] | None:
+    """Successes and errors in [mm] and [deg] as JSON; None if nothing was replayed."""
+    if not results:
+        return None
+    rows = {name: {"success": bool(result.success), **result.errors()} for name, result in results.items()}
+    return {"episodes": len(rows), "successes": sum(row["success"] for row in rows.values()), "each": rows}
+
+
+def files_table(tallies: Sequence[Tally], out: Path) -> Table:
+    """What each file held."""
+    table = Table(title=f"prepared {out}")
+    for column in ("file", "kind", "episodes", "steps", "length", "clipped", "seconds"):
+        table.add_column(column, justify="left" if column in ("file", "kind") else "right")
+    for tally in tallies:
+        table.add_row(
+            tally.file.path.name,
+            tally.file.kind,
+            str(len(tally.lengths)),
+            str(sum(tally.lengths)),
+            f"{min(tally.lengths)}…{max(tally.lengths)}",
+            str(tally.clipped),
+            f"{tally.seconds:.1f}",
+        )
+    return table
+
+
+def replay_table(results: dict[str, Replay]) -> Table:
+    """Success and distance from the recorded path of each replayed demonstration."""
+    successes = sum(result.success for result in results.values())
+    table = Table(title=f"replayed absolute actions: {successes} of {len(results)} succeed")
+    table.add_column("demonstration", no_wrap=True)
+    for column in ("success", "mean [mm]", "max [mm]", "mean [deg]", "max [deg]"):
+        table.add_column(escape(column), justify="right")
+    for name, result in results.items():
+        table.add_row(name, "yes" if result.success else "no", *(f"{value:.2f}" for value in result.errors().values()))
+    return table
+
+
+def progress(console: Console) -> Progress:
+    """A bar with the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+if __name__ == "__main__":
+    _cli.run("prepare", Settings, main, __doc__)

@@ -1,0 +1,106 @@
+"""Reproduce a table or figure of the paper: train, measure and tabulate, cell by cell, in as many sittings as it takes.
+
+    lfm reproduce table=4 tasks=[lift,can] methods=[lfm,fm] model=small budget_minutes=60
+    lfm reproduce table=fig2 tasks=[tree_grid] masks=data/masks budget_minutes=60
+    lfm reproduce table=1 tasks=[patches] files=data model=small budget_minutes=90
+
+Every cell becomes one JSON file under docs/results/, and all of them together docs/results/README.md. Run the same
+command again to continue: finished cells are kept, the unfinished one goes on.
+"""
+
+import time
+from pathlib import Path
+
+import rich.table
+from rich.console import Console
+
+from lfm_cli import command_line as _cli
+from lfm_cli.paper import fig2 as _fig2
+from lfm_cli.paper import images as _images
+from lfm_cli.paper import table1 as _table1
+from lfm_cli.paper import table4 as _table4
+from lfm_cli.paper.tables import NAMES, Cells, Settings, Table, commit
+from lfm_cli.stages import OutOfTime, run
+from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.files import atomic_file, read_json, write_json
+
+TABLES: dict[int | str, Table] = {1: _table1.TABLE, **_images.TABLES, 4: _table4.TABLE, "fig2": _fig2.TABLE}
+
+INTRODUCTION = """# Measured results
+
+Made by `lfm reproduce` from the JSON files beside this page; each holds its command, commit, seeds, data and
+cost. A rate is successes over unseen episodes (seeds 100000 …) of one fixed checkpoint, with its Wilson 95 % interval.
+The demonstrations are the scripted expert's of this project, not robomimic's human ones, so the paper's row is context
+and not a like-for-like comparison. "small" and "tiny" are CPU sizes (`config/size/`), "paper" is Table A.3's. Further
+measurements: [notes](notes.md).
+"""
+
+
+def main(settings: Settings) -> None:
+    """Run the cells that are not finished, then render all results there are."""
+    table = TABLES[settings.table]
+    tasks, methods = settings.tasks or table.chosen[0], settings.methods or table.chosen[1]
+    for kind, names, known in (("task", tasks, table.tasks), ("method", methods, table.methods)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"unknown {kind} '{name}': {nearest(name, known)}")
+    if settings.table != 4 and settings.variant:
+        raise ConfigError(
+            f"temperature={settings.temperature:g} is for policies, table=4; found table={settings.table}: leave it 1"
+        )
+    console = Console()
+    deadline = None if settings.budget_minutes is None else time.monotonic() + 60 * settings.budget_minutes
+    try:
+        for task in tasks:
+            for method in methods:
+                reproduce(settings, table, task, method, deadline)
+            if table.closing is not None:
+                run(table.closing(settings, task, methods), settings.out / task / "closing.stages.json", deadline)
+    except OutOfTime as error:
+        console.print(str(error), highlight=False)
+    cells = render(settings.results)
+    console.print(summary_table(table, cells[settings.table]))
+    write_json(settings.out / "summary.json", {"cells": [cell for found in cells.values() for cell in found]})
+
+
+def reproduce(settings: Settings, table: Table, task: str, method: str, deadline: float | None) -> None:
+    """Run the stages of one cell that are not finished, and write what they measured."""
+    chain = list(table.stages(settings, task, method))
+    for stage in chain:
+        shared = stage.name in ("collect", "prepare")
+        records = f"{'data' if shared else settings.run(task, method).name}.stages.json"
+        run(stage, settings.out / task / records, deadline)
+    names = {"table": settings.table, "task": task, "method": method, "size": settings.model, "seed": settings.seed}
+    commands = [f"lfm {' '.join(command)}" for command in chain[-1].history]
+    cell = f"{settings.model}_{task}_{method}_seed{settings.seed}{settings.variant}"
+    file = settings.results / table.folder / f"{cell}.json"
+    write_json(file, names | table.cell(chain) | {"commands": commands, "commit": commit()})
+
+
+def render(results: Path) -> dict[int | str, Cells]:
+    """Write results/README.md from the cells of all tables, and return them."""
+    cells: dict[int | str, Cells] = {
+        name: [read_json(file) for file in sorted((results / table.folder).glob("*.json"))]
+        for name, table in TABLES.items()
+    }
+    parts = [INTRODUCTION]
+    for name, table in TABLES.items():
+        parts += [*table.section(cells[name]), ""] if cells[name] else []
+    with atomic_file(results / "README.md") as temporary:
+        temporary.write_text("\n".join(parts).rstrip() + "\n")
+    return cells
+
+
+def summary_table(table: Table, cells: Cells) -> rich.table.Table:
+    """A row for each measured cell of one table."""
+    columns = ("task", "method", "size", "seed", "measured", "training")
+    shown = rich.table.Table(*columns, title=f"measured cells of {table.folder}")
+    for cell in cells:
+        minutes = f"{cell['training']['seconds'] / 60:.0f} min"
+        names = cell["task"], NAMES[cell["method"]], cell["size"], str(cell["seed"])
+        shown.add_row(*names, table.number(cell), minutes)
+    return shown
+
+
+if __name__ == "__main__":
+    _cli.run("reproduce", Settings, main, __doc__)

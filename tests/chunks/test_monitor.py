@@ -1,0 +1,118 @@
+"""The monitor on densities that are known, and on a policy that was trained to go one way."""
+
+import numpy as np
+import pytest
+import torch
+
+from lfm_policy.chunks.monitor import SCORES, BestOf, Monitor, Threshold, auroc, auroc_interval
+from lfm_policy.errors import ConfigError
+from tests.models.test_policy import _histories, _noise, _policy
+
+
+class TestAuroc:
+    def test_known_cases(self):
+        for usual, unusual, value in (([0, 1, 2], [3, 4], 1), ([3, 4], [0, 1, 2], 0), ([1, 2, 3], [1, 2, 3], 0.5)):
+            assert auroc(np.array(usual), np.array(unusual)) == value
+        assert auroc(np.array([0, 2]), np.array([1, 3])) == 0.75
+
+    def test_two_normals(self):
+        """For N(0, 1) against N(1, 1) it is Φ(1/√2) = 0.7602."""
+        generator = np.random.default_rng(0)
+        usual, unusual = generator.normal(size=2000), generator.normal(size=2000) + 1
+        assert auroc(usual, unusual) == pytest.approx(0.7602, abs=0.02)
+        low, high = auroc_interval(usual[:200], unusual[:200], draws=300)
+        assert low < 0.7602 < high
+        assert 0.05 < high - low < 0.15
+
+    def test_needs_both_sides(self):
+        with pytest.raises(ValueError, match="found 0 and 1"):
+            auroc([], [1.0])
+
+
+class _Towards(torch.nn.Module):
+    """The exact velocity of one block from N(mean(cond), s²) to N(0, 1): a linear field, so all is known."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x, t, cond):
+        t = t.view(-1, 1, 1)
+        mean = cond[:, :1, None].expand_as(x)
+        variance = (1 - t) ** 2 * self.std**2 + t**2
+        return (t - (1 - t) * self.std**2) / variance * (x - (1 - t) * mean) - mean
+
+
+@pytest.fixture
+def known():
+    """A policy whose chunks are N(c, 0.3²) in each number, with c the first normalised observation."""
+    from lfm_policy.data.normalizers.affine import AffineNormalizer
+    from lfm_policy.flow import FlowChain, Schedule, Solver
+
+    policy = _policy()
+    policy.chain = FlowChain([_Towards(0.3)], Schedule(()), solver=Solver("rk4", 20))
+    policy.action_normalizer = AffineNormalizer.standard(torch.randn(20000, 10))
+    policy.action_normalizer.scale.fill_(1.0)
+    policy.action_normalizer.offset.zero_()
+    return policy
+
+
+def _centres(policy, histories):
+    return policy.condition(torch.from_numpy(histories))[:, 0].numpy()
+
+
+class TestScores:
+    def test_density_is_the_gaussians(self, known):
+        histories = _histories(6)
+        chunks = _centres(known, histories)[:, None, None] + 0.3 * _noise(6)
+        found = Monitor(known, "density", 4).scores(histories, chunks.astype(np.float32))
+        exact = 160 * np.log(0.3 * np.sqrt(2 * np.pi)) + 0.5 * np.square(_noise(6)).sum((1, 2))
+        assert found == pytest.approx(exact, abs=0.5)
+
+    @pytest.mark.parametrize("score", ["density", "residual"])
+    def test_a_chunk_for_another_observation_is_unusual(self, known, score):
+        histories = _histories(20)
+        centres = _centres(known, histories)
+        chunks = (centres[:, None, None] + 0.3 * _noise(20)).astype(np.float32)
+        wrong = histories.copy()
+        wrong[:, 0, 0] += 2 / known.observation_normalizer.scale[0].item()
+        monitor = Monitor(known, score)
+        usual, unusual = monitor.scores(histories, chunks), monitor.scores(wrong, chunks)
+        assert auroc(usual, unusual) == 1
+        threshold = Threshold.calibrate(monitor, usual, 0.9)
+        assert np.mean(usual > threshold.value) == pytest.approx(0.1)
+        assert (threshold.calibration, threshold.score) == (20, score)
+
+    def test_variance_is_that_of_the_samples(self, known):
+        histories = _histories(3)
+        found = Monitor(known, "variance", 64).scores(histories, _noise(3))
+        assert found == pytest.approx(0.09, rel=0.15)
+
+    @pytest.mark.parametrize("score", SCORES)
+    def test_a_score_does_not_depend_on_the_batch(self, score):
+        policy, histories, chunks = _policy(), _histories(3), _noise(3)
+        monitor = Monitor(policy, score, 3)
+        together = monitor.scores(histories, chunks)
+        alone = [monitor.scores(histories[k : k + 1], chunks[k : k + 1])[0] for k in range(3)]
+        assert together == pytest.approx(alone, rel=1e-3)
+
+    def test_refuses_too_few_draws(self):
+        with pytest.raises(ConfigError, match="too few"):
+            Monitor(_policy(), "variance", 1)
+
+
+class TestBestOf:
+    def test_takes_the_most_likely(self, known):
+        best = BestOf(known, 5)
+        assert best.noise_shape == (5, 16, 10)
+        noise = np.random.default_rng(0).normal(size=(2, 5, 16, 10)).astype(np.float32)
+        histories = _histories(2)
+        chosen = best.predict(histories, noise)
+        likeliest = np.square(noise).sum((2, 3)).argmin(1)
+        expected = known.predict(histories, noise[[0, 1], likeliest])
+        np.testing.assert_allclose(chosen.actions, expected.actions, atol=1e-5)
+        assert chosen.nfe == 10 * expected.nfe
+
+    def test_needs_a_choice(self):
+        with pytest.raises(ConfigError, match="at least 2"):
+            BestOf(_policy(), 1)

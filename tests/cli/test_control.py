@@ -1,0 +1,90 @@
+"""Closed loop, delays and monitor from the command line, with a policy that was trained for two steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lfm_cli import command_line as _cli
+from lfm_cli import control, evaluate, monitor, train
+from lfm_policy.errors import ConfigError
+from tests.server.served import served
+from tests.training.runs import TINY, point_mass_store, settings
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`points.zarr`, and `robot` with two blocks."""
+    folder = tmp_path_factory.mktemp("control")
+    store = point_mass_store(folder / "points.zarr")
+    train.main(settings(*TINY, "flow.blocks=2", "steps=2", f"data.path={store}", f"out={folder / 'robot'}"))
+    return folder
+
+
+def _run(script, name: str, out: Path, *overrides: str) -> dict:
+    script.main(_cli.load(name, script.Settings, [*overrides, f"out={out}"]))
+    return json.loads((out / "summary.json").read_text())
+
+
+FREE = ["limits.speed_m_s=null", "limits.acceleration_m_s2=null", "limits.jerk_m_s3=null"]
+
+
+def test_thresholds_of_the_monitor_watch_the_loop(folder: Path, tmp_path: Path) -> None:
+    common = [f"checkpoint={folder / 'robot'}", "episodes=3"]
+    data = [f"demonstrations={folder / 'points.zarr'}", "draws=2", "step=4"]
+    found = _run(monitor, "monitor", tmp_path / "monitor", *common, *data)
+    for score in ("density", "residual", "variance"):
+        assert set(found["scores"][score]["auroc"]) == {"moved", "order", "frozen"}
+        assert all(0 <= value <= 1 for value in found["scores"][score]["auroc"].values())
+    watch = [f"monitor={tmp_path / 'monitor' / 'thresholds.json'}", "rate_hz=200", "tolerance_ms=1000"]
+    summary = _run(control, "control", tmp_path / "control", *common, *FREE, *watch, "seam=warm")
+    assert summary["episodes"] == 3
+    assert summary["simulator"]["steps"] > 0
+    assert all("score_max" in row for row in summary["each"])
+    events = (tmp_path / "control" / "events.jsonl").read_text().splitlines()
+    assert {json.loads(line)["event"] for line in events} <= {"late", "refused", "unusual"}
+    assert sum(json.loads(line)["event"] == "unusual" for line in events) == summary["alarms"]
+
+
+def test_a_server_is_controlled_as_a_local_policy_is(tmp_path: Path) -> None:
+    with served() as server:
+        uri = f"server=ws://127.0.0.1:{server.port}"
+        summary = _run(
+            control, "control", tmp_path, uri, "episodes=2", "seam=ensemble", "rate_hz=100", "tolerance_ms=1000", *FREE
+        )
+    assert summary["episodes"] == 2
+    assert summary["chunks"] > 2
+    assert summary["lost"] == 0
+
+
+def test_evaluations_take_the_link_and_the_best_of_several(folder: Path, tmp_path: Path) -> None:
+    common = [f"checkpoint={folder / 'robot'}", "episodes=2", "workers=1", "videos=0"]
+    plain = _run(evaluate, "evaluate", tmp_path / "plain", *common)
+    assert plain["seam_jerk"] > 0
+    warm = _run(evaluate, "evaluate", tmp_path / "warm", *common, "seam=warm", "inference=async", "latency_steps=2")
+    assert plain["nfe"] > warm["nfe"] > plain["nfe"] / 2, "all chunks but the first run one of two blocks"
+    best = _run(evaluate, "evaluate", tmp_path / "best", *common, "best_of=2")
+    assert best["nfe"] == 4 * plain["nfe"]
+    assert best["run"]["best_of"] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "expected one of bundle=, checkpoint= and server=, found none"),
+        (["checkpoint=a", "server=ws://b"], r"found \['checkpoint', 'server'\]"),
+        (["checkpoint=a", "limits.speed=3"], "did you mean 'speed_m_s'"),
+        (["checkpoint=a", "limits.low_m=[0,0,0]"], "both corners"),
+    ],
+)
+def test_bad_settings(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _cli.load("control", control.Settings, overrides)
+
+
+def test_what_cannot_be_combined(folder: Path, tmp_path: Path) -> None:
+    common = [f"checkpoint={folder / 'robot'}", "episodes=1"]
+    with pytest.raises(ConfigError, match="cannot begin at the running chunk"):
+        _run(evaluate, "evaluate", tmp_path, *common, "best_of=2", "seam=warm")
+    with pytest.raises(ConfigError, match="no alarm level for 'residual'"):
+        _run(control, "control", tmp_path, *common, f"monitor={tmp_path / 'nothing.json'}")

@@ -1,0 +1,171 @@
+"""Our own client: the policy behind a server is the policy, seed for seed; it survives the server's restart."""
+
+import functools
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import lfm_envs
+from lfm_envs.point_mass import CONTRACT
+from lfm_policy.chunks.horizon import RecedingHorizon
+from lfm_policy.errors import ContractError, ServingError
+from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.rollout.runner import Runner, RunnerOptions
+from lfm_policy.server.client import PolicyClient
+from lfm_policy.server.server import PolicyServer
+from tests.rollout.scripted import Straight
+from tests.server.served import Held, eventually, served
+
+
+def uri(server: PolicyServer) -> str:
+    return f"ws://127.0.0.1:{server.port}"
+
+
+@contextmanager
+def client(**options: object) -> Iterator[PolicyClient]:
+    with served(**options) as server, PolicyClient(uri(server), contract=CONTRACT) as policy:  # pyright: ignore
+        yield policy
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_it_is_the_policy_bit_for_bit() -> None:
+    generator = np.random.default_rng(0)
+    histories = generator.standard_normal((5, 2, 4)).astype(np.float32)
+    noise = generator.standard_normal((5, 8, 2)).astype(np.float32)
+    local = Straight()
+    with client() as policy:
+        assert isinstance(policy, ChunkPolicy)
+        assert (policy.contract, policy.observation_steps, policy.action_steps, policy.noise_shape) == (
+            local.contract,
+            local.observation_steps,
+            local.action_steps,
+            local.noise_shape,
+        )
+        remote = policy.predict(histories, noise)
+        expected = local.predict(histories, noise)
+    np.testing.assert_array_equal(remote.actions, expected.actions)
+    assert remote.nfe == expected.nfe
+
+
+def test_rollouts_through_a_server_are_those_of_the_policy_itself() -> None:
+    factory = functools.partial(lfm_envs.make, "point_mass")
+    seeds, options = range(4), RunnerOptions(workers=1)
+    local = Runner(Straight(), factory, options).run(seeds)
+    with client() as policy:
+        remote = Runner(policy, factory, options).run(seeds)
+    assert [result.digest for result in remote] == [result.digest for result in local]
+    assert any(result.success for result in remote)
+
+
+def test_a_session_is_the_receding_horizon_of_its_seed() -> None:
+    rows = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    local = RecedingHorizon(Straight(), seed=4)
+    with client() as policy:
+        session = policy.session(seed=4)
+        for first, last in ((0, 1), (1, 5), (5, 9)):
+            plan = session.infer(rows[first:last])
+            local.observe(rows[first:last])
+            chunk = Straight().predict(local.history[None], local.noise[None]).actions[0]
+            np.testing.assert_array_equal(plan.chunk, chunk)
+            np.testing.assert_array_equal(plan.actions, chunk[1:])
+            local.executed(chunk)
+        session.close()
+        session.close()
+        session.reset(seed=4)
+        assert session.infer(rows[0]).nfe == 3
+
+
+def test_predictions_and_sessions_survive_a_restart_of_the_server() -> None:
+    rows = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    with client() as policy:
+        session = policy.session(seed=9)
+        expected = [session.infer(row).chunk for row in rows]
+    port = free_port()
+    with served(port=port) as server:
+        policy = PolicyClient(uri(server))
+        session = policy.session(seed=9)
+        found = [session.infer(row).chunk for row in rows[:2]]
+    with served(port=port):
+        found += [session.infer(row).chunk for row in rows[2:]]
+        policy.close()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_it_waits_for_a_server_that_starts_late() -> None:
+    port, policies = free_port(), []
+    waiting = threading.Thread(target=lambda: policies.append(PolicyClient(f"ws://127.0.0.1:{port}")))
+    waiting.start()
+    time.sleep(0.2)
+    with served(port=port):
+        waiting.join(10)
+        policies[0].close()
+    assert policies[0].contract == CONTRACT
+
+
+def test_a_reply_that_does_not_come_is_asked_for_again_on_a_new_connection() -> None:
+    policy = Held()
+    with served(policy) as server:
+        remote = PolicyClient(uri(server), timeout_s=0.3)
+        session, plans = remote.session(seed=1), []
+        asking = threading.Thread(target=lambda: plans.append(session.infer(np.zeros(4))))
+        asking.start()
+        assert policy.entered.acquire(timeout=5)
+        assert eventually(lambda: len(server._batcher._waiting) == 1)  # asked again, while the first call still hangs
+        policy.go_on.release(10)
+        asking.join(10)
+        local = RecedingHorizon(Straight(), seed=1)
+        local.observe(np.zeros((1, 4)))
+        chunk = Straight(0.1).predict(local.history[None], local.noise[None]).actions[0]
+        np.testing.assert_array_equal(plans[0].chunk, chunk)
+        remote.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ws://127.0.0.1:{free}", "no answer from the policy server .* is lfm-serve running there"),
+        ("http://127.0.0.1:8000", "expected ws://HOST:PORT"),
+        ("127.0.0.1", "expected ws://HOST:PORT"),
+    ],
+)
+def test_an_address_without_a_server(address: str, message: str) -> None:
+    with pytest.raises(ServingError, match=message):
+        PolicyClient(address.format(free=free_port()), reconnect_s=0.2)
+
+
+def test_refusals_are_raised_with_the_servers_words() -> None:
+    with served(keys=("k" * 16,)) as server:
+        with pytest.raises(ServingError, match=r"refuses the connection \(401\): this server needs a key"):
+            PolicyClient(uri(server), api_key="wrong")
+        with PolicyClient(uri(server), api_key="k" * 16) as policy:
+            with pytest.raises(ServingError, match=r"item 0 of __batch__: 'observation.state': expected width 4"):
+                policy.predict(np.zeros((1, 2, 3), np.float32), np.zeros((1, 8, 2), np.float32))
+            assert policy.predict(np.zeros((1, 2, 4), np.float32), np.zeros((1, 8, 2), np.float32)).nfe == 3
+
+
+def test_another_contract_is_refused_both_sides_named() -> None:
+    other = CONTRACT.model_copy(update={"control_hz": 10.0})
+    with (
+        served() as server,
+        pytest.raises(ContractError, match=r"control_hz: policy straight .* has 20.0, the client ha"),
+    ):
+        PolicyClient(uri(server), contract=other)
+
+
+def test_a_restart_with_another_policy_is_noticed() -> None:
+    port = free_port()
+    with served(port=port) as server:
+        policy = PolicyClient(uri(server))
+    policy.metadata["digest"] = "of the policy before"
+    with served(port=port), pytest.raises(ServingError, match="now serves straight"):
+        policy.predict(np.zeros((1, 2, 4), np.float32), np.zeros((1, 8, 2), np.float32))

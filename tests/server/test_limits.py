@@ -1,0 +1,105 @@
+"""Limits and keys by the clock and by the letter."""
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lfm_policy.errors import ConfigError
+from lfm_policy.server.limits import ApiKeys, LimitError, Rate, Slots
+from lfm_policy.server.requests import Query
+from lfm_policy.server.sessions import Sessions
+from tests.rollout.scripted import Straight
+
+KEY = "correct horse battery"
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_rate_allows_a_second_at_once_and_then_its_average() -> None:
+    clock = Clock()
+    rate = Rate(10.0, burst=1, clock=clock)
+    rate.take(10)
+    with pytest.raises(LimitError):
+        rate.take(1)
+    taken = 0
+    for _ in range(1000):
+        clock.now += 0.01
+        try:
+            rate.take(1)
+            taken += 1
+        except LimitError:
+            continue
+    assert taken == pytest.approx(100, abs=1)
+
+
+def test_a_burst_may_be_larger_than_the_rate() -> None:
+    rate = Rate(0.5, burst=32, clock=Clock())
+    rate.take(32)
+    with pytest.raises(LimitError):
+        rate.take(1)
+
+
+def test_sessions_expire_and_give_their_slots_back() -> None:
+    clock, slots = Clock(), Slots(2, "sessions")
+    sessions = Sessions(Straight(), slots, idle_s=60.0, clock=clock)
+    query = Query(np.zeros((1, 4), np.float32), "a", None, None)
+    first = sessions.of(query)
+    clock.now += 59
+    assert sessions.of(query) is first
+    clock.now += 61
+    assert sessions.of(query) is not first
+    assert slots.taken == 1
+    sessions.reset("b", 0)
+    with pytest.raises(LimitError, match="holds 2 sessions at most"):
+        sessions.reset("c", 0)
+    sessions.close()
+    assert slots.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        (f"Api-Key {KEY}", True),
+        (f"api-key  {KEY} ", True),
+        (f"Bearer {KEY}", True),
+        ("Basic " + base64.b64encode(f"anyone:{KEY}".encode()).decode(), True),
+        ("Basic " + base64.b64encode(KEY.encode()).decode(), False),
+        ("Basic not-base64!", False),
+        (f"Api-Key {KEY[:-1]}", False),
+        (f"Digest {KEY}", False),
+        (KEY, False),
+        ("Api-Key", False),
+        ("Api-Key \udcff", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_a_known_key_opens(header: str | None, allowed: bool) -> None:
+    assert ApiKeys(["another key, which is long", KEY]).allow(header) is allowed
+    assert ApiKeys().allow(header)
+
+
+def test_key_files(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text(f"# robots\n\n{KEY}\n")
+    keys = ApiKeys.read(file)
+    assert keys
+    assert keys.allow(f"Api-Key {KEY}")
+    assert not keys.allow("Api-Key # robots")
+    assert not ApiKeys.read(None)
+    for content, message in (("", "found 0 keys"), ("# only a comment", "found 0 keys"), ("short", "shortest with 5")):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            ApiKeys.read(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ApiKeys.read(tmp_path / "missing")
