@@ -66,7 +66,7 @@ def load_policy(
     return policy
 
 
-def load_onnx(checkpoint: Path, precision: str | None, threads: int, **fixed: str | float | None) -> "OnnxPolicy":
+def load_onnx(checkpoint: Path, precision: str | None, threads: int, **fixed: str | int | float | None) -> "OnnxPolicy":
     """One of the graphs of a bundle.
 
     Args:

@@ -2,8 +2,8 @@
 
     lfm export checkpoint=outputs/lift out=outputs/bundles/lift dtype=float16 onnx=[float32]
 
-The bundle runs without torch (lfm_policy.bundles.onnx_policy.OnnxPolicy), is served with lfm-serve, and is evaluated with
-lfm evaluate checkpoint=BUNDLE runtime=onnx.
+The bundle runs without torch (`lfm_policy.bundles.onnx_policy.OnnxPolicy`), is served with `lfm serve`, and is
+evaluated with lfm evaluate checkpoint=BUNDLE runtime=onnx.
 """
 
 import json

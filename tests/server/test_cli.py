@@ -20,7 +20,7 @@ from lfm_policy.server.cli import main
 from lfm_policy.server.client import PolicyClient
 from lfm_policy.server.served import ServeSettings
 
-SERVE = [sys.executable, "-c", "from lfm_policy.deploy.cli import main; main()"]
+SERVE = [sys.executable, "-c", "from lfm_policy.server.cli import main; main()"]
 
 
 @pytest.fixture
@@ -115,5 +115,5 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_robot_without_torch_can_serve(contract: Path) -> None:
-    code = "import sys; import lfm_policy.deploy.cli, lfm_policy.deploy.client; assert 'torch' not in sys.modules"
+    code = "import sys; import lfm_policy.server.cli, lfm_policy.server.client; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
