@@ -24,6 +24,10 @@ class CheckpointError(LFMError):
     """A checkpoint is incomplete, damaged or belongs to another run."""
 
 
+class BusyError(LFMError):
+    """Another command writes to the same output folder."""
+
+
 class RolloutError(LFMError):
     """An evaluation cannot go on, for example because a worker keeps crashing."""
 

@@ -1,16 +1,179 @@
-"""Writing files so that an interruption leaves either the old content or the new, never a part of it."""
+"""Writing files so that an interruption leaves either the old content or the new, never a part of it.
 
+What is being written lies in a folder `.lfm-*.tmp` beside its place, which its writer keeps locked. The kernel lets go
+of the lock when the writer ends, however it ends, and so tells the folders of the dead from those of the living, in
+other containers too, where a process number says nothing. Text is UTF-8, whatever the locale.
+"""
+
+import errno
+import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lfm_policy.locks import exchange, lock
+
 FSYNCS = 8
 """Files fsynced at once: the file system commits them together, where one after the other each waits for its own."""
+ATTEMPTS = 1000
+"""How often others may be in the way of a folder that is being put in its place."""
+PREFIX, SUFFIX = ".lfm-", ".tmp"
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+
+
+def resolved(path: str | Path) -> Path:
+    """The place that a path leads to through links, also where nothing is yet.
+
+    Raises:
+        OSError: the links go in a circle.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
+
+
+@contextmanager
+def scratch(parent: str | Path) -> Iterator[Path]:
+    """Yield a fresh folder in `parent`, made if need be; it is removed at the end.
+
+    If this process is killed before, the next `scratch` or `sweep` in `parent` removes it.
+    """
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    folder, handle = _locked_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def sweep(parent: str | Path) -> None:
+    """Remove what dead processes left in `parent`; a folder that they had put aside returns to its place."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX):
+                _sweep_folder(Path(entry.path))
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path of the same name; on success it is fsynced and renamed to `path`, on error removed.
+
+    Where `path` is a link, what it leads to is written.
+    """
+    path = resolved(path)
+    with scratch(path.parent) as folder:
+        temporary = _inside(folder, _NEW) / path.name
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+
+
+@contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary directory; on success its files are fsynced and it takes the place of `path`, in one step.
+
+    Where `path` is a link, what it leads to is replaced. Files may be read by whom the directory lets in: safetensors
+    writes for the owner alone, and a robot's server is often another user than the trainer.
+
+    Raises:
+        NotADirectoryError: `path` is a file.
+    """
+    path = resolved(path)
+    with scratch(path.parent) as folder:
+        temporary = _inside(folder, _NEW) / path.name
+        temporary.mkdir()
+        yield temporary
+        content = list(temporary.rglob("*"))
+        for file in content:
+            if file.is_file():
+                file.chmod(temporary.stat().st_mode & 0o666)
+        with ThreadPoolExecutor(FSYNCS) as pool:
+            list(pool.map(_fsync, content))  # the list raises what a thread raised
+        _put_in_place(temporary, path, _inside(folder, _OLD))
+        _fsync(path.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text, atomically. A file that holds it already is left alone, also where nothing can be written."""
+    content = text.encode()
+    with suppress(OSError):
+        if Path(path).read_bytes() == content:
+            return
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    require_regular(path)
+    return Path(path).read_text(encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, as `write_text` does. Refuses NaN and infinity."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: as `read_text`.
+        json.JSONDecodeError: it is no JSON, not UTF-8, or nested deeper than anything of this package.
+    """
+    try:
+        return json.loads(read_text(path))
+    except UnicodeDecodeError as error:
+        raise json.JSONDecodeError(f"not UTF-8 ({error.reason})", "", error.start) from None
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deep", "", 0) from None
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device.
+    """
+    require_regular(path)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def require_regular(path: str | Path) -> None:
+    """Check that reading a file ends.
+
+    Raises:
+        OSError: it is not there, or a directory, a pipe or a device.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "expected a file, found a pipe or a device", str(path))
 
 
 def _fsync(path: Path) -> None:
@@ -21,83 +184,56 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success its files are fsynced and it takes the place of `path`.
-
-    What processes that were killed here left behind is removed; see `recover`. Files may be read by whom the directory
-    lets in: safetensors writes for the owner alone, and a robot's server is often another user than the trainer.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recover(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        content = list(temporary.rglob("*"))
-        for file in content:
-            if file.is_file():
-                file.chmod(temporary.stat().st_mode & 0o666)
-        with ThreadPoolExecutor(FSYNCS) as pool:
-            list(pool.map(_fsync, content))  # the list raises what a thread raised
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(path: Path) -> None:
-    """Clear up after processes that were killed inside `atomic_directory(path)`.
-
-    Where a kill fell between its two renames, the old content is put back.
-    """
-    for left in sorted(path.parent.glob(f".{path.name}.*.*")):
-        pid, kind = left.name.removeprefix(f".{path.name}.").split(".")[:2]
-        if kind not in ("tmp", "old") or not pid.isdigit() or _alive(int(pid)):
+def _locked_folder(parent: Path) -> tuple[Path, int | None]:
+    """A new folder and what holds its lock; None on file systems without locks, whose leftovers stay."""
+    while True:
+        folder = parent / f"{PREFIX}{secrets.token_hex(6)}{SUFFIX}"
+        folder.mkdir()
+        try:
+            handle = lock(folder / _LOCK)
+        except FileNotFoundError:  # swept between the two lines
             continue
-        if kind == "old" and not path.exists():
-            os.replace(left, path)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                return folder, None
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if handle is not None:  # else it is being swept
+            return folder, handle
 
 
-def _alive(pid: int) -> bool:
+def _sweep_folder(folder: Path) -> None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        handle = lock(folder / _LOCK)
+    except OSError:  # another one's, on a read-only or lockless file system, or gone meanwhile
+        return
+    if handle is None:
+        return
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder / _OLD):
+            if not os.path.lexists(folder.parent / name):
+                os.rename(folder / _OLD / name, folder.parent / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. Refuses NaN and infinity."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+def _inside(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text())
+def _put_in_place(new: Path, path: Path, aside: Path) -> None:
+    """Give a directory its name; what had the name ends as `new` or in `aside`."""
+    for _ in range(ATTEMPTS):  # of others, each of which may replace it between two of these lines
+        try:
+            os.rename(new, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):
+            if exchange(new, path):
+                return
+            shutil.rmtree(aside / path.name, ignore_errors=True)
+            os.rename(path, aside / path.name)
+    raise FileExistsError(errno.EEXIST, "others keep replacing it", str(path))

@@ -1,33 +1,62 @@
-"""Directories are replaced whole, also when the process is killed at the worst moment."""
+"""Files and directories are replaced whole, also when the process is killed at the worst moment."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from lfm_policy.files import atomic_directory, recover
+from lfm_policy import files
+from lfm_policy.files import (
+    atomic_directory,
+    atomic_file,
+    read_json,
+    resolved,
+    scratch,
+    sha256,
+    sweep,
+    write_json,
+    write_text,
+)
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lfm_policy.files import atomic_directory
+from lfm_policy import files
 
-path, renames = Path(sys.argv[1]), int(sys.argv[2])
-replace = os.replace
+path, renames, exchanges = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "exchange"
 
-def replace_or_die(*ends):
-    global renames
-    if renames == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    renames -= 1
-    replace(*ends)
+def or_die(rename):
+    def counted(*ends):
+        global renames
+        if renames == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        renames -= 1
+        return rename(*ends)
+    return counted
 
-os.replace = replace_or_die
-with atomic_directory(path) as temporary:
+os.rename, os.replace = or_die(os.rename), or_die(os.replace)
+files.exchange = or_die(files.exchange) if exchanges else lambda *ends: False
+with files.atomic_directory(path) as temporary:
     (temporary / "content").write_text("new")
 """
+NAMES = [
+    "plain",
+    "lift (1)",
+    "x[1]*?",
+    "übung",
+    "李明",
+    "{y}",
+    "a,b",
+    "-rf",
+    "it's\n",
+    os.fsdecode(b"\xff\xfe"),
+    "n" * 250,
+]
 
 
 def _write(path: Path, text: str) -> None:
@@ -35,25 +64,111 @@ def _write(path: Path, text: str) -> None:
         (temporary / "content").write_text(text)
 
 
-@pytest.mark.parametrize("renames", [0, 1])
-def test_a_kill_between_any_two_renames_loses_nothing(tmp_path: Path, renames: int) -> None:
-    path = tmp_path / "checkpoint"
+def _killed(path: Path, renames: int, how: str = "exchange") -> None:
+    command = [sys.executable, "-c", KILLED, str(path), str(renames), how]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("renames", "how"), [(0, "exchange"), (1, "exchange"), (0, "renames"), (1, "renames"), (2, "renames")]
+)
+@pytest.mark.parametrize("name", ["checkpoint", "x[1]*"])
+def test_a_kill_between_any_two_renames_loses_nothing(tmp_path: Path, name: str, renames: int, how: str) -> None:
+    path = tmp_path / name
     _write(path, "old")
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(renames)], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.iterdir())) == 2
-    recover(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    _killed(path, renames, how)
+    sweep(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
     assert (path / "content").read_text() == "old"
 
 
 def test_the_next_write_clears_up_and_leaves_other_names_alone(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
-    subprocess.run([sys.executable, "-c", KILLED, str(path), "0"], check=False)
+    _killed(path, 0)
     (tmp_path / ".checkpoint.notes").write_text("mine")
-    _write(path, "newer")
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".checkpoint.notes", "checkpoint"]
-    assert (path / "content").read_text() == "newer"
+    (tmp_path / ".lfm-notes").write_text("mine")
+    write_text(tmp_path / "other", "text")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".checkpoint.notes", ".lfm-notes", "other"]
+
+
+def test_the_living_are_not_swept_whatever_their_number(tmp_path: Path) -> None:
+    with scratch(tmp_path) as mine:
+        program = "import sys; from lfm_policy.files import sweep; sweep(sys.argv[1])"
+        subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+        assert mine.is_dir()
+        sweep(tmp_path)
+        assert mine.is_dir()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_whatever_the_file_system_takes(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for text in ("old", "new"):
+        _write(path, text)
+        assert (path / "content").read_text() == text
+        write_json(path / name, {"name": text})
+        assert read_json(path / name) == {"name": text}
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["link", "dangling"])
+def test_links_are_followed(tmp_path: Path, exists: bool) -> None:
+    store, target = tmp_path / "disk" / "store", tmp_path / "disk" / "file"
+    if exists:
+        _write(store, "old")
+        target.write_text("old")
+    for name, end in (("store", store), ("file", target)):
+        (tmp_path / name).symlink_to(end)
+    _write(tmp_path / "store", "new")
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "store").is_symlink()
+    assert (tmp_path / "file").is_symlink()
+    assert (store / "content").read_text() == target.read_text() == "new"
+    assert sorted(file.name for file in store.parent.iterdir()) == ["file", "store"]
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="symbolic links"):
+        resolved(tmp_path / "a")
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_many_writers_of_one_directory_never_fail(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "exchange", lambda *ends: False)
+    monkeypatch.setattr(files, "_fsync", lambda path: None)
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def write(text: str) -> None:
+        try:
+            for _ in range(60):
+                _write(tmp_path / "checkpoint", text)
+        except BaseException as error:
+            failures.append(error)
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                assert (tmp_path / "checkpoint" / "content").read_text() in "ab"
+            except BaseException as error:
+                failures.append(error)
+
+    _write(tmp_path / "checkpoint", "a")
+    writers = [threading.Thread(target=write, args=(text,)) for text in "ab"]
+    reader = threading.Thread(target=look)
+    for thread in writers + [reader] * exchanges:  # two renames leave a moment without it
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    if exchanges:
+        reader.join()
+        failures = [error for error in failures if not isinstance(error, FileNotFoundError)]  # opened, then exchanged
+    assert failures == []
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
@@ -61,7 +176,17 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     _write(path, "old")
     with pytest.raises(TypeError):
         _write(path, None)  # type: ignore[arg-type]
+    with pytest.raises(UnicodeEncodeError), atomic_file(path / "content") as temporary:
+        temporary.write_text("new \udcff")
     assert (path / "content").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == len(list(path.iterdir())) == 1
+
+
+def test_a_file_in_the_way_of_a_directory_stays(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("mine")
+    with pytest.raises(NotADirectoryError):
+        _write(tmp_path / "store", "new")
+    assert (tmp_path / "store").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -88,3 +213,25 @@ def test_whoever_may_enter_the_directory_may_read_its_files(tmp_path: Path) -> N
             (directory / name).chmod(mode)
     shared = (tmp_path / "bundle").stat().st_mode & 0o666
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "bundle").iterdir()} == {shared}
+
+
+def test_text_that_is_there_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "page", "ü")
+    assert (tmp_path / "page").read_bytes() == "ü".encode()
+    monkeypatch.setattr(files, "atomic_file", lambda path: pytest.fail("written"))
+    write_text(tmp_path / "page", "ü")
+
+
+@pytest.mark.parametrize("content", [b"\xff{}", b"{", b"[" * 100_000, b""])
+def test_what_is_no_json_is_one_kind_of_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(json.JSONDecodeError):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("read", [read_json, sha256])
+def test_pipes_and_devices_are_not_read(tmp_path: Path, read) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="found a pipe or a device"):
+            read(path)

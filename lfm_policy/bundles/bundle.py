@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 import lfm_pretrained
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError
-from lfm_policy.files import read_json
+from lfm_policy.files import read_json, sha256
 from lfm_policy.settings import Frozen, parse
 
 if TYPE_CHECKING:
@@ -163,12 +163,6 @@ def load(bundle: str | Path, expected: Contract | None = None, device: str = "cp
     from lfm_policy.bundles.weights import restore  # torch
 
     return restore(read(bundle, expected), device)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _candidates(bundle: str | Path) -> list[Path]:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from lfm_policy.bundles import bundle as layout
-from lfm_policy.bundles.bundle import Bundle, Dtype, Precision, graph_name, sha256
+from lfm_policy.bundles.bundle import Bundle, Dtype, Precision, graph_name
 from lfm_policy.bundles.card import card
 from lfm_policy.bundles.graph import example, write_graph
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.weights import config_of, normalizer_of, restore, rounded, store
 from lfm_policy.errors import ConfigError
-from lfm_policy.files import atomic_directory
+from lfm_policy.files import atomic_directory, sha256
 from lfm_policy.models.policy import LFMPolicy
 
 TOLERANCE = 1e-4

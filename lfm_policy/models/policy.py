@@ -223,7 +223,7 @@ class LFMPolicy(Pretrained):
     def write(self, directory: Path) -> None:
         """Write the files of `save_pretrained`, contract.json among them, into an existing directory."""
         super().write(directory)
-        (directory / "contract.json").write_text(self.contract.model_dump_json(indent=2) + "\n")
+        (directory / "contract.json").write_text(self.contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def hands(contract: Contract) -> Float[Tensor, "d a"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm_policy.errors import RolloutError
-from lfm_policy.files import atomic_file
+from lfm_policy.files import write_text
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.settings import Frozen
 
@@ -168,5 +168,4 @@ def write_markdown(path: str | Path, title: str, report: Report, results: Sequen
         f"| {1000 * r.policy_seconds / max(r.chunks, 1):.1f} | `{r.digest}` |"
         for r in sorted(results, key=lambda result: result.seed)
     ]
-    with atomic_file(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")

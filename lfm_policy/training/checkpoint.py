@@ -12,7 +12,7 @@ from torch import Tensor, empty_like
 from torch.optim import AdamW
 
 from lfm_policy.errors import CheckpointError
-from lfm_policy.files import atomic_directory, read_json, recover
+from lfm_policy.files import atomic_directory, read_json, sweep
 from lfm_policy.models.pretrained import save_tensors
 from lfm_policy.training.experiments.experiment import Model
 from lfm_policy.training.loop import Saver, Trainer
@@ -58,7 +58,7 @@ class Checkpointer:
         Raises:
             CheckpointError: the checkpoint is damaged, or belongs to a run with other settings.
         """
-        recover(self.directory)
+        sweep(self.directory.parent)
         if not self.directory.exists():
             return False
         try:

@@ -22,7 +22,7 @@ from rich.table import Table
 from lfm_cli import command_line as _cli
 from lfm_cli.benchmarks import Ratio, Settings, Skipped, Suite
 from lfm_cli.paper.tables import commit
-from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.files import read_json, write_json, write_text
 
 console = Console()
 
@@ -44,8 +44,7 @@ def main(settings: Settings) -> None:
         results += found
     console.print(table(results))
     write_json(Path(settings.out) / "summary.json", {r.name: r.value for r in results if isinstance(r, Ratio)})
-    with atomic_file(Path(settings.out) / "README.md") as temporary:
-        temporary.write_text(page(Path(settings.out)))
+    write_text(Path(settings.out) / "README.md", page(Path(settings.out)))
     for result in results:
         print(_line(result))
 

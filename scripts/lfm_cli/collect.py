@@ -9,6 +9,7 @@ from rich.table import Table
 from lfm_cli import command_line as _cli
 from lfm_envs.collect import Recipe, collect
 from lfm_envs.simulator import Kind
+from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
 
 
@@ -27,7 +28,9 @@ class Settings(Frozen):
 def main(settings: Settings) -> None:
     """Collect, then print what there is."""
     recipe = Recipe(settings.task, settings.episodes, settings.seed, settings.noise, settings.simulation)
-    summary = collect(recipe, settings.out or Path("outputs/demos") / settings.task, settings.workers)
+    out = settings.out or Path("outputs/demos") / settings.task
+    with owned(out):
+        summary = collect(recipe, out, settings.workers)
     table, steps = Table(show_header=False), summary["steps"]
     table.add_row("demonstrations", f"{summary['episodes']} of {summary['attempts']} attempts")
     table.add_row("expert success", f"{summary['expert_success']:.3f}")

@@ -1,7 +1,9 @@
 """The edge of every script: Hydra composes YAML with the overrides given, pydantic types it, errors are kind."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -11,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lfm_config import PRESETS as CONFIG
 from lfm_policy.errors import ConfigError, LFMError, nearest
+from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen, parse
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -27,12 +30,23 @@ def run(config: str, model: type[Settings], main: Callable[[Settings], Any], doc
         print((CONFIG / f"{config}.yaml").read_text())
         return
     try:
-        main(load(config, model, overrides))
+        settings = load(config, model, overrides)
+        with _folder(settings):
+            main(settings)
     except LFMError as error:
         sys.exit(_fail(error))
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(130)
+
+
+def _folder(settings: Frozen) -> AbstractContextManager[None]:
+    """Own the folder that a command writes to; a command that finds it out by itself owns it then.
+
+    Of the processes of torchrun, the first one writes.
+    """
+    out = getattr(settings, "out", None)
+    return nullcontext() if out is None or os.environ.get("RANK", "0") != "0" else owned(out)
 
 
 def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:

@@ -25,6 +25,7 @@ from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.flow import Sample, Solver
+from lfm_policy.locks import owned
 from lfm_policy.measure.blocks import BlockReport, LogDensity, diagnose
 from lfm_policy.models.pretrained import Weights, checkpoint_in, load_weights
 from lfm_policy.settings import Frozen, parse
@@ -71,7 +72,9 @@ def main(settings: Settings) -> None:
         "nfe": chain.to_data(sample.x[:1], None if sample.cond is None else sample.cond[:1]).nfe,
         "blocks": [asdict(row) for row in rows],
     }
-    write_json((settings.out or folder.parent / "diagnosis") / "summary.json", summary)
+    out = settings.out or folder.parent / "diagnosis"
+    with owned(out):
+        write_json(out / "summary.json", summary)
     show(console, rows, summary)
 
 

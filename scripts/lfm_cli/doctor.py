@@ -27,6 +27,7 @@ from lfm_envs.doctor.findings import Finding, examine_checkpoint
 from lfm_envs.tasks import TASKS, task_of_environment
 from lfm_policy.data.demos.file import DemoFile, open_demos
 from lfm_policy.files import write_json
+from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
 
 
@@ -70,7 +71,9 @@ def main(settings: Settings) -> None:
             "seconds": round(time.perf_counter() - started, 2),
         }
     name = settings.source.stem if settings.source.stem.startswith(task.name) else f"{task.name}_{settings.source.stem}"
-    write_json((settings.out or Path("outputs/doctor") / name) / "summary.json", summary)
+    out = settings.out or Path("outputs/doctor") / name
+    with owned(out):
+        write_json(out / "summary.json", summary)
     print_verdict(findings, console)
     if findings:
         sys.exit(1)

@@ -16,6 +16,7 @@ import lfm_envs
 from lfm_cli import command_line as _cli
 from lfm_envs.simulator import Kind
 from lfm_policy.bundles.open import Runtime, Sampling, dress, load_onnx, load_policy, require_plain
+from lfm_policy.locks import owned
 
 if TYPE_CHECKING:
     from lfm_policy.protocols import ChunkPolicy
@@ -75,18 +76,20 @@ def main(settings: Settings) -> None:
         "device": settings.device,
         "threads": settings.threads,
     }
-    evaluate(
-        policy,
-        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
-        range(settings.seed, settings.seed + settings.episodes),
-        settings.out or folder_of(settings.checkpoint),
-        identity,
-        options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
-        link=Link(**settings.model_dump(include=set(Link.model_fields))),
-        backend=settings.backend,
-        videos=settings.videos,
-        name=f"checkpoint {settings.checkpoint}",
-    )
+    out = settings.out or folder_of(settings.checkpoint)
+    with owned(out):
+        evaluate(
+            policy,
+            functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
+            range(settings.seed, settings.seed + settings.episodes),
+            out,
+            identity,
+            options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
+            link=Link(**settings.model_dump(include=set(Link.model_fields))),
+            backend=settings.backend,
+            videos=settings.videos,
+            name=f"checkpoint {settings.checkpoint}",
+        )
 
 
 def folder_of(checkpoint: Path) -> Path:

@@ -18,6 +18,7 @@ from lfm_policy.bundles.bundle import CHECKSUMS, Dtype, Precision
 from lfm_policy.bundles.open import Sampling, load_policy
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
+from lfm_policy.locks import owned
 
 
 class Settings(Sampling):
@@ -40,18 +41,17 @@ def main(settings: Settings) -> None:
     _require_replaceable(out)
     results = _results(settings.results) if settings.results else None
     policy = load_policy(settings.checkpoint, weights=settings.set, **settings.sampling)
-    with console.status(f"exporting {settings.checkpoint}"):
-        exported: Exported = export(policy, out, dtype=settings.dtype, graphs=settings.onnx, results=results)
-    write_json(
-        out / "summary.json",
-        {
+    with owned(out):
+        with console.status(f"exporting {settings.checkpoint}"):
+            exported: Exported = export(policy, out, dtype=settings.dtype, graphs=settings.onnx, results=results)
+        summary = {
             "bundle": str(out),
             "digest": exported.bundle.digest(),
             "checkpoint": policy.digest(),
             "bytes": exported.sizes,
             "parity": exported.parity,
-        },
-    )
+        }
+        write_json(out / "summary.json", summary)
     table = Table(title=f"bundle {out}", title_justify="left")
     table.add_column("file")
     table.add_column("bytes", justify="right")

@@ -28,6 +28,7 @@ from lfm_policy.data.demos.file import DemoFile, open_demos
 from lfm_policy.data.normalizers.affine import position_columns
 from lfm_policy.data.windows.store import Episode, Split, Store, open_store, write_store
 from lfm_policy.files import write_json
+from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
 
 VISIBLE_GAP = 5e-3
@@ -117,6 +118,7 @@ def main(settings: Settings) -> None:
             files[0].contract.require_match(file.contract, files[0].path.name, file.path.name)
         tallies = [Tally(file) for file in files]
         out = settings.out or default_output(files)
+        stack.enter_context(owned(out))
         with progress(console) as bar:
             episodes = convert_all(tallies, bar)
             source = {"files": [file.source() for file in files]}
@@ -126,14 +128,14 @@ def main(settings: Settings) -> None:
             for note in tally.notes():
                 console.print(f"{tally.file.path.name}: {note}", markup=False, highlight=False)
         results = replay_some(files, open_store(out), settings.replay, console)
-    summary = {
-        "out": str(out),
-        "contract": files[0].contract.model_dump(mode="json"),
-        "files": [tally.summary() for tally in tallies],
-        "replay": replay_summary(results),
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-    write_json(out / "summary.json", summary)
+        summary = {
+            "out": str(out),
+            "contract": files[0].contract.model_dump(mode="json"),
+            "files": [tally.summary() for tally in tallies],
+            "replay": replay_summary(results),
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+        write_json(out / "summary.json", summary)
 
 
 def default_output(files: Sequence[DemoFile]) -> Path:

@@ -22,7 +22,7 @@ from lfm_cli.paper import table4 as _table4
 from lfm_cli.paper.tables import NAMES, Cells, Settings, Table, commit
 from lfm_cli.stages import OutOfTime, run
 from lfm_policy.errors import ConfigError, nearest
-from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.files import read_json, write_json, write_text
 
 TABLES: dict[int | str, Table] = {1: _table1.TABLE, **_images.TABLES, 4: _table4.TABLE, "fig2": _fig2.TABLE}
 
@@ -86,8 +86,7 @@ def render(results: Path) -> dict[int | str, Cells]:
     parts = [INTRODUCTION]
     for name, table in TABLES.items():
         parts += [*table.section(cells[name]), ""] if cells[name] else []
-    with atomic_file(results / "README.md") as temporary:
-        temporary.write_text("\n".join(parts).rstrip() + "\n")
+    write_text(results / "README.md", "\n".join(parts).rstrip() + "\n")
     return cells
 
 

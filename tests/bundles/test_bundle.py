@@ -16,6 +16,7 @@ from lfm_policy.bundles import bundle
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError, LFMError
+from lfm_policy.files import sha256
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
 from tests.bundles.policies import NETWORK, policy
 
@@ -111,7 +112,7 @@ def test_bundles_of_the_repository_are_found_by_name(
 def _seal(directory: Path) -> None:
     """Make the checksums true again, as someone would who edits a bundle by hand."""
     names = json.loads((directory / "checksums.json").read_text())
-    sums = {name: bundle.sha256(directory / name) for name in names if (directory / name).exists()}
+    sums = {name: sha256(directory / name) for name in names if (directory / name).exists()}
     (directory / "checksums.json").write_text(json.dumps(sums))
 
 

@@ -1,6 +1,5 @@
 """Downloading robomimic's demonstrations: where a file is, resumable transfer, checksums, and a manifest of both."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import h5py
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from lfm_policy.errors import ConfigError, DataError, nearest
-from lfm_policy.files import read_json, write_json
+from lfm_policy.files import read_json, sha256, write_json
 
 Source = Literal["huggingface", "stanford"]
 
@@ -109,15 +108,6 @@ def download(remote: Remote, out: str | Path, endpoint: str | None = None) -> Do
     digest = _verified(part, {"the hub": published, str(out / "manifest.json"): recorded})
     os.replace(part, target)
     return _record(out, remote, Download(target, target.stat().st_size, digest, _origin(published, recorded)))
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _manifest(out: Path) -> dict[str, Any]:

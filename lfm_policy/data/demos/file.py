@@ -4,7 +4,6 @@ Three kinds: "native" files of this project (their contract and absolute actions
 (official low_dim, observations and deltas) and "raw" robosuite collections (simulator states and deltas only).
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lfm_policy.data.demos.hdf5 import dataset_names, find_dataset, open_hdf5, r
 from lfm_policy.data.demos.recording import Recording, parse_recording
 from lfm_policy.data.windows.store import Split
 from lfm_policy.errors import DataError, nearest
+from lfm_policy.files import sha256
 
 Kind = Literal["native", "robomimic", "raw"]
 
@@ -70,8 +70,7 @@ class DemoFile:
     @cached_property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.path)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,14 +1,13 @@
 """What a density run trains: a flow model on samples of a density whose entropy is known."""
 
-import hashlib
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lfm_policy.data.densities import ANALYTIC, Density, MaskDensity
+from lfm_policy.files import sha256
 from lfm_policy.models.density import FlowModel
 from lfm_policy.training.experiments.experiment import Experiment
 from lfm_policy.training.experiments.settings import DensityData, TrainSettings
@@ -27,7 +26,7 @@ def density_experiment(settings: TrainSettings, data: DensityData, device: torch
     density = load_density(data)
     points = density.sample(data.samples, torch.Generator().manual_seed(settings.seed))
     report = partial(density_report, data=data, density=density)
-    source = {"sha256": hashlib.sha256(Path(data.mask).read_bytes()).hexdigest()} if data.mask else {}
+    source = {"sha256": sha256(data.mask)} if data.mask else {}
     return vector_experiment(settings, points, data.normalizer, report, source, device)
 
 

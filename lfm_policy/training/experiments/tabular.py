@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lfm_policy.data.demos.download import sha256
 from lfm_policy.data.tables import Table, as_published, load_table
+from lfm_policy.files import sha256
 from lfm_policy.flow import Hutchinson
 from lfm_policy.models.density import FlowModel
 from lfm_policy.training.experiments.experiment import Experiment
@@ -28,7 +27,7 @@ def tabular_experiment(settings: TrainSettings, data: TabularData, device: torch
         DataError: there is no such file, or it does not hold the table.
     """
     table = load_table(data.table, data.path, data.noise_seed)
-    source = {"sha256": sha256(Path(data.path))}
+    source = {"sha256": sha256(data.path)}
     report = partial(tabular_report, data=data, table=table, source=source)
     return vector_experiment(settings, torch.from_numpy(table.train), data.normalizer, report, source, device)
 
