@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from lfm_envs.episodes import Episode, record
 from lfm_envs.experts.base import CLOSED, OPEN, Command, Hand, Pose, Skill, hold
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_envs.tasks import CONTROL_HZ, DELTA_WIDTH
-from lfm_policy.actions.poses import matrix_to_rotvec
+from lfm_envs.tasks import CONTROL_HZ
+from lfm_policy.actions.poses import DELTA_WIDTH, matrix_to_rotvec
 from lfm_policy.errors import DataError
 from lfm_policy.protocols import Observation
 

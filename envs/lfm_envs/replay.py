@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.actions.poses import encode_absolute, rotation_distance, rotvec_to_matrix
+from lfm_policy.actions.poses import DELTA_WIDTH, encode_absolute, rotation_distance, rotvec_to_matrix
 from lfm_policy.contract import ArmController
 from lfm_policy.data.demos.file import Demo
 from lfm_policy.data.demos.recording import Form

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from lfm_envs.simulator import Kind, make_simulation
-from lfm_envs.tasks import DELTA_WIDTH, Task
-from lfm_policy.actions.poses import ARM_WIDTH, decode_absolute, encode_absolute, matrix_to_rotvec
+from lfm_envs.tasks import Task
+from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH, decode_absolute, encode_absolute, matrix_to_rotvec
 from lfm_policy.contract import Contract
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation, StepResult

@@ -9,8 +9,6 @@ from lfm_policy.contract import ArmController, Contract, ObservationKey
 from lfm_policy.errors import ConfigError, nearest
 
 CONTROL_HZ = 20
-DELTA_WIDTH = 7
-"""Numbers per arm in a delta action: position 3, rotation 3, gripper 1, all in [-1, 1]."""
 
 PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
 """What a policy sees of each robot, in robosuite's names and in this order, with widths."""

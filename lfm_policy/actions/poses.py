@@ -16,7 +16,9 @@ from lfm_policy.errors import ContractError
 Array = NDArray[np.floating]
 
 ARM_WIDTH = 10
-"""Numbers per arm in an absolute action."""
+"""Numbers per arm in an absolute action: position [m] 3, first two rows of the rotation matrix 6, gripper 1."""
+DELTA_WIDTH = 7
+"""Numbers per arm in a delta action: position 3, rotation 3, gripper 1, all in [-1, 1]."""
 
 
 def hand_columns(contract: Contract) -> list[tuple[int, int]]:

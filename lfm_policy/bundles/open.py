@@ -97,7 +97,7 @@ def dress(
         ConfigError: both are asked for, or the policy's chain is too short to be entered in the middle.
     """
     if best_of > 1:
-        from lfm_policy.chunks.monitor import BestOf
+        from lfm_policy.chunks.best_of import BestOf
 
         require_plain(seam, 1, "the best of several chunks")
         return BestOf(policy, best_of), {"best_of": best_of}

@@ -13,12 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Hutchinson, log_prob
 from lfm_policy.flow.interpolant import interpolate
 from lfm_policy.models.policy import LFMPolicy
-from lfm_policy.protocols import ChunkBatch
 from lfm_policy.settings import Frozen
 
 Score = Literal["density", "residual", "variance"]
@@ -124,57 +122,3 @@ class Threshold(Frozen):
         """The quantile of held-out scores."""
         value = float(np.quantile(scores, quantile))
         return cls(score=monitor.score, draws=monitor.draws, quantile=quantile, value=value, calibration=len(scores))
-
-
-class BestOf:
-    """A `ChunkPolicy` that draws K chunks at each step and keeps the one with the highest density.
-
-    Args:
-        policy: where the chunks come from.
-        count: K.
-        probes: of Hutchinson's estimator.
-
-    Raises:
-        ConfigError: there is nothing to choose from.
-    """
-
-    def __init__(self, policy: LFMPolicy, count: int, probes: int = 2) -> None:
-        if count < 2:
-            raise ConfigError(f"the best of {count} chunks is no choice: expected at least 2")
-        self.policy, self.count = policy, count
-        self._monitor = Monitor(policy, "density", probes)
-        self.contract: Contract = policy.contract
-        self.observation_steps, self.action_steps = policy.observation_steps, policy.action_steps
-        self.noise_shape = (count, *policy.noise_shape)
-
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
-        """`ChunkPolicy`; the network evaluations of the densities count, vector-Jacobian products do not."""
-        rows, repeated = len(histories), np.repeat(histories, self.count, axis=0)
-        batch = self.policy.predict(repeated, noise.reshape(-1, *self.policy.noise_shape))
-        scores = self._monitor.scores(repeated, batch.actions).reshape(rows, self.count)
-        best = np.arange(rows) * self.count + scores.argmin(axis=1)
-        return ChunkBatch(batch.actions[best], 2 * batch.nfe * self.count)
-
-    def digest(self) -> str:
-        """Hash of all that decides what the policy does."""
-        return f"{self.policy.digest()}-best{self.count}"
-
-
-def auroc(usual: Sequence[float] | np.ndarray, unusual: Sequence[float] | np.ndarray) -> float:
-    """Probability that an unusual score is above a usual one, ties counting half.
-
-    Raises:
-        ValueError: one side is empty.
-    """
-    if not len(usual) or not len(unusual):
-        raise ValueError(f"expected scores of both kinds, found {len(usual)} and {len(unusual)}")
-    differences = np.asarray(unusual)[:, None] - np.asarray(usual)[None]
-    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-
-
-def auroc_interval(usual: np.ndarray, unusual: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of `auroc` by the percentile bootstrap over episodes."""
-    generator = np.random.default_rng(seed)
-    values = [auroc(generator.choice(usual, len(usual)), generator.choice(unusual, len(unusual))) for _ in range(draws)]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lfm_policy.flow import FlowChain, Sample, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.flow.likelihood import with_log_det
 from lfm_policy.flow.ode import State, integrate
+from lfm_policy.measure.energy import energy_coefficient
 
 LogDensity = Callable[[Tensor], Tensor]
 """log p_0 (B,) of normalised samples (B, *event) [nats]."""
@@ -28,7 +28,7 @@ class BlockReport:
     loss: float
     """Matching loss, which cannot fall to 0: it contains the spread of the conditional velocities."""
     distance: float
-    """Between T_n(x) and the OU step of other samples, with their conditions: energy distance, 0 equal … 1 far."""
+    """Between T_n(x) and the OU step of other samples, with their conditions: energy coefficient, 0 equal … 1 far."""
     distance_of_equals: float
     """95th percentile of the distance between samples of one law."""
     kl: float | None
@@ -69,7 +69,7 @@ def diagnose(
         noise = torch.randn(x[half:].shape, generator=generator, device=x.device, dtype=x.dtype)
         target = chain.schedule.target(n, x[half:], noise)
         ours, theirs = _halves(sample.cond, half)
-        distance, equals = energy_distance(_with_cond(after[:half], ours), _with_cond(target, theirs), generator)
+        distance, equals = energy_coefficient(_with_cond(after[:half], ours), _with_cond(target, theirs), generator)
         speed, curvature, one_step = path_shape(chain, n, Sample(after, sample.cond))
         yield BlockReport(
             block=n,
@@ -108,22 +108,6 @@ def path_shape(chain: FlowChain, n: int, sample: Sample, pieces: int = 16) -> tu
         return ((weights * squares).sum() / pieces).item()
 
     return mean_square(velocities), mean_square(velocities - chord), _rms(states[0] - velocities[0] - states[-1])
-
-
-def energy_distance(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], generator: torch.Generator, permutations: int = 200
-) -> tuple[float, float]:
-    """(2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y|, and its 95th percentile if both had one law.
-
-    Between 0 and 1; 0 for equal laws only (Székely and Rizzo 2013). The percentile comes from random relabelling.
-    """
-    distances = torch.cdist(both := torch.cat([x, y]), both)
-    signs = torch.cat([x.new_full((len(x),), 1 / len(x)), x.new_full((len(y),), -1 / len(y))])
-    orders = [torch.randperm(len(both), generator=generator, device=x.device) for _ in range(permutations)]
-    rows = torch.stack([signs, *(signs[order] for order in orders)])
-    found = -((rows @ distances) * rows).sum(1)
-    between = 2 * distances[: len(x), len(x) :].mean()
-    return (found[0] / between).item(), (found[1:].quantile(0.95) / between).item()
 
 
 def _pushed(chain: FlowChain, n: int, sample: Sample, log_p: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lfm_policy.flow import FlowChain
+from lfm_policy.measure.energy import energy_distance, mean_distance
 from lfm_policy.settings import Frozen
 
 
@@ -74,22 +75,11 @@ def fidelity(
         energy_distance=distances.mean().item(),
         energy_distance_error=distances.std().item() / count**0.5 if count > 1 else 0.0,
         energy_distance_floor=energy_distance(theirs, other).mean().item(),
-        teacher_spread=_spread(theirs).mean().item(),
-        student_spread=_spread(ours).mean().item(),
+        teacher_spread=mean_distance(theirs).mean().item(),
+        student_spread=mean_distance(ours).mean().item(),
         conditions=count,
         draws=draws,
     )
-
-
-def energy_distance(x: Float[Tensor, "o k *event"], y: Float[Tensor, "o m *event"]) -> Float[Tensor, " o"]:
-    """Unbiased 2 E|X - Y| - E|X - X'| - E|Y - Y'| of independent draws, for each of o pairs of laws."""
-    return 2 * torch.cdist(x.flatten(2), y.flatten(2)).mean((1, 2)) - _spread(x) - _spread(y)
-
-
-def _spread(x: Tensor) -> Tensor:
-    """E|X - X'| over distinct draws (o, k, *event): (o,)."""
-    k = x.shape[1]
-    return torch.cdist(x.flatten(2), x.flatten(2)).sum((1, 2)) / (k * (k - 1))
 
 
 def _samples(chain: FlowChain, cond: Tensor | None, noise: Tensor, batch: int = 256) -> Tensor:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from lfm_policy.files import atomic_file
+from lfm_policy.measure.statistics import wilson_interval
 from lfm_policy.rollout.records import EpisodeResult
-from lfm_policy.rollout.report import wilson_interval
 
 
 def plot(path: str | Path, title: str, results: Sequence[EpisodeResult]) -> str | None:

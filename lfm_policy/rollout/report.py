@@ -1,18 +1,16 @@
-"""What an evaluation says: success with its interval, steps, cost; and whether two runs on the same seeds differ."""
+"""What an evaluation says: success with its interval, steps, cost."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from math import sqrt
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lfm_policy.errors import RolloutError
 from lfm_policy.files import write_text
+from lfm_policy.measure.statistics import wilson_interval
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.settings import Frozen
-
-_Z = statistics.NormalDist().inv_cdf(0.975)
 
 
 class Report(Frozen):
@@ -40,63 +38,6 @@ class Report(Frozen):
     """Jerk of the commanded positions between chunks, root mean square of an episode, mean over them [m/s³]."""
     inner_jerk: float | None = None
     """The same within chunks [m/s³]."""
-
-
-class PairedComparison(Frozen):
-    """Two runs on the same seeds."""
-
-    difference: float
-    """Success rate of the first minus that of the second."""
-    interval: tuple[float, float]
-    """Bonett-Price 95 % interval of the difference."""
-    episodes: int
-    only_first: int
-    """Seeds at which only the first succeeded."""
-    only_second: int
-
-
-def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927); (0, 1) without episodes."""
-    if not 0 <= successes <= episodes:
-        raise ValueError(f"expected 0 <= successes <= episodes, found {successes} of {episodes}")
-    if episodes == 0:
-        return 0.0, 1.0
-    rate, weight = successes / episodes, _Z**2 / episodes
-    centre = (rate + weight / 2) / (1 + weight)
-    half = sqrt(rate * (1 - rate) * weight + weight**2 / 4) / (1 + weight)
-    # At the ends the bound is 0 or 1 exactly; the difference of two roundings need not be.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    return low, 1.0 if successes == episodes else min(1.0, centre + half)
-
-
-def paired_comparison(first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedComparison:
-    """Difference of two success rates with the adjusted Wald interval of Bonett and Price (2012).
-
-    Args:
-        first: success by seed.
-        second: success by seed, for the same seeds.
-
-    Raises:
-        RolloutError: the seeds are not the same.
-    """
-    if first.keys() != second.keys() or not first:
-        raise RolloutError(
-            f"expected two runs on the same seeds, found {len(first)} and {len(second)} episodes, of which "
-            f"{len(first.keys() & second.keys())} have a seed in common"
-        )
-    n = len(first)
-    only_first = sum(first[seed] and not second[seed] for seed in first)
-    only_second = sum(second[seed] and not first[seed] for seed in first)
-    share_first, share_second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
-    centre = share_first - share_second
-    half = _Z * sqrt((share_first + share_second - centre**2) / (n + 2))
-    return PairedComparison(
-        difference=(only_first - only_second) / n,
-        interval=(max(-1.0, centre - half), min(1.0, centre + half)),
-        episodes=n,
-        only_first=only_first,
-        only_second=only_second,
-    )
 
 
 def summarize(results: Sequence[EpisodeResult]) -> Report:

@@ -33,7 +33,7 @@ from lfm_policy.control.robot import SimulatedRobot, run_first
 from lfm_policy.control.safety import EmergencyStop, Gate, Limits, limits_of
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
-from lfm_policy.rollout.report import wilson_interval
+from lfm_policy.measure.statistics import wilson_interval
 from lfm_policy.settings import parse
 
 if TYPE_CHECKING:

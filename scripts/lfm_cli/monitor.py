@@ -165,7 +165,7 @@ def _worst(monitor: "Monitor", run: Decisions, decisions: int) -> np.ndarray:
 
 
 def _judged(found: dict[str, np.ndarray], threshold: "Threshold") -> dict[str, Any]:
-    from lfm_policy.chunks.monitor import auroc, auroc_interval
+    from lfm_policy.measure.statistics import auroc, auroc_interval
 
     usual = found["none"]
     alarms = {kind: float(np.mean(values > threshold.value)) for kind, values in found.items()}

@@ -22,7 +22,7 @@ from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.files import atomic_file, read_json, write_json
 from lfm_policy.flow import Solver
 from lfm_policy.flow.ode import Method
-from lfm_policy.measure.fidelity import energy_distance
+from lfm_policy.measure.energy import energy_distance
 from lfm_policy.measure.latency import latencies
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import Weights

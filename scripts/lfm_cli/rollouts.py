@@ -7,8 +7,8 @@ from typing import Any
 
 from lfm_cli.stages import Stage, run
 from lfm_policy.files import read_json
+from lfm_policy.measure.statistics import PairedComparison, paired_comparison
 from lfm_policy.rollout.episode_log import read_episodes
-from lfm_policy.rollout.report import PairedComparison, paired_comparison
 
 
 @dataclass(frozen=True)

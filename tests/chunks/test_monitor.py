@@ -4,29 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lfm_policy.chunks.monitor import SCORES, BestOf, Monitor, Threshold, auroc, auroc_interval
+from lfm_policy.chunks.best_of import BestOf
+from lfm_policy.chunks.monitor import SCORES, Monitor, Threshold
 from lfm_policy.errors import ConfigError
+from lfm_policy.measure.statistics import auroc
 from tests.models.test_policy import _histories, _noise, _policy
-
-
-class TestAuroc:
-    def test_known_cases(self):
-        for usual, unusual, value in (([0, 1, 2], [3, 4], 1), ([3, 4], [0, 1, 2], 0), ([1, 2, 3], [1, 2, 3], 0.5)):
-            assert auroc(np.array(usual), np.array(unusual)) == value
-        assert auroc(np.array([0, 2]), np.array([1, 3])) == 0.75
-
-    def test_two_normals(self):
-        """For N(0, 1) against N(1, 1) it is Φ(1/√2) = 0.7602."""
-        generator = np.random.default_rng(0)
-        usual, unusual = generator.normal(size=2000), generator.normal(size=2000) + 1
-        assert auroc(usual, unusual) == pytest.approx(0.7602, abs=0.02)
-        low, high = auroc_interval(usual[:200], unusual[:200], draws=300)
-        assert low < 0.7602 < high
-        assert 0.05 < high - low < 0.15
-
-    def test_needs_both_sides(self):
-        with pytest.raises(ValueError, match="found 0 and 1"):
-            auroc([], [1.0])
 
 
 class _Towards(torch.nn.Module):

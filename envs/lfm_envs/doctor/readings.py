@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.actions.poses import ARM_WIDTH, matrix_to_rotvec, rot6d_to_matrix, rotvec_to_matrix
+from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH, matrix_to_rotvec, rot6d_to_matrix, rotvec_to_matrix
 from lfm_policy.contract import ArmController
 from lfm_policy.data.demos.recording import Form
 

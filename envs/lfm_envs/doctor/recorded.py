@@ -8,8 +8,7 @@ import numpy as np
 from lfm_envs.doctor.readings import ArmPath, Poses
 from lfm_envs.replay import loadable_model
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.actions.poses import ARM_WIDTH
+from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH
 from lfm_policy.data.demos.file import DemoFile
 from lfm_policy.errors import DataError
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lfm_envs.robosuite_env import RobosuiteEnvironment
-from lfm_envs.tasks import DELTA_WIDTH
-from lfm_policy.actions.poses import matrix_to_rotvec
+from lfm_policy.actions.poses import DELTA_WIDTH, matrix_to_rotvec
 
 FREE = 0.1
 """Action noise (standard deviation, in units of a delta action) that free motion can take."""

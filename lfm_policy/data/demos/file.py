@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from pydantic import ValidationError
 
+from lfm_policy.actions.poses import DELTA_WIDTH
 from lfm_policy.contract import Contract
 from lfm_policy.data.demos.hdf5 import dataset_names, find_dataset, open_hdf5, read_numbers, readable
 from lfm_policy.data.demos.recording import Recording, parse_recording
@@ -24,8 +25,6 @@ from lfm_policy.files import sha256
 
 Kind = Literal["native", "robomimic", "raw"]
 
-DELTA_WIDTH = 7
-"""Numbers an arm in a delta action."""
 SATURATED = 1.0
 """Commands beyond are clipped by the controller."""
 FAR_OUT = {"native": 1.5, "robomimic": 1.5, "raw": 10.0}

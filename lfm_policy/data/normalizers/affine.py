@@ -9,13 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lfm_policy.actions.poses import ARM_WIDTH
 from lfm_policy.errors import ContractError, DataError
 
 CONSTANT = 1e-4
 """A dimension that varies by less is only centred; dividing by its spread would blow up noise."""
-
-ARM_WIDTH = 10
-"""Position [m] 3, first two rows of the rotation matrix 6, gripper 1."""
 
 
 def position_columns(action_dim: int) -> list[int]:

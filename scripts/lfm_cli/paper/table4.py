@@ -6,7 +6,7 @@ from typing import Any
 from lfm_cli.paper.tables import NAMES, Cells, Settings, Table
 from lfm_cli.stages import Stage
 from lfm_policy.files import read_json
-from lfm_policy.rollout.report import paired_comparison
+from lfm_policy.measure.statistics import paired_comparison
 
 UNSEEN = 100_000
 """First seed of the evaluation."""
