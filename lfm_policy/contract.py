@@ -5,13 +5,16 @@ So the contract is data: stored with every data set and checkpoint, compared on 
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from lfm_policy.errors import ContractError
 from lfm_policy.settings import Frozen
+
+Drawing = Literal["coarse", "full"]
+"""How a simulator draws: coarse leaves out fine meshes, reflections and shadows; full leaves out nothing."""
 
 
 class ObservationKey(Frozen):
@@ -19,6 +22,23 @@ class ObservationKey(Frozen):
 
     name: str
     dim: int
+
+
+class Camera(Frozen):
+    """One camera whose newest picture is part of the observation: uint8 (height, width, 3), RGB, first row on top."""
+
+    name: str
+    """The simulator's or the robot's name of it ("agentview")."""
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    channels: Literal[3] = 3
+    drawing: Drawing = "coarse"
+    """How it was made; a policy that knows one sort of pictures fails on another."""
+
+    @property
+    def key(self) -> str:
+        """Name of its pictures in observations and in demonstration files, as robomimic's."""
+        return f"{self.name}_image"
 
 
 class ArmController(Frozen):
@@ -54,6 +74,8 @@ class Contract(Frozen):
     rotation: Literal["rot6d_rows", "rot6d_columns", "axis_angle", "none"] = "rot6d_rows"
     action_dim: int
     observations: tuple[ObservationKey, ...]
+    cameras: tuple[Camera, ...] = ()
+    """Whose pictures are seen beside `observations`; all of one size."""
 
     @model_validator(mode="after")
     def _check(self) -> "Contract":
@@ -63,7 +85,25 @@ class Contract(Frozen):
                 f"{len(self.controllers)} arm(s) with rotation '{self.rotation}' need action_dim "
                 f"{width * len(self.controllers)}, found {self.action_dim}"
             )
+        sizes = {(camera.height, camera.width) for camera in self.cameras}
+        if len(sizes) > 1 or len({camera.name for camera in self.cameras}) < len(self.cameras):
+            raise ValueError(f"cameras need one size and different names, found {[dict(c) for c in self.cameras]}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, write: Any) -> dict[str, Any]:
+        """Leave out what contracts without it do not say, so that their files and digests stay as they are."""
+        values = write(self)
+        if not values.get("cameras", True):
+            del values["cameras"]
+        return values
+
+    @property
+    def frames_shape(self) -> tuple[int, int, int, int] | None:
+        """Shape (cameras, height, width, 3) of the pictures at one time; None without cameras."""
+        if not self.cameras:
+            return None
+        return len(self.cameras), self.cameras[0].height, self.cameras[0].width, self.cameras[0].channels
 
     @property
     def observation_dim(self) -> int:
@@ -89,10 +129,36 @@ class Contract(Frozen):
             parts.append(part)
         return np.concatenate(parts, axis=-1)
 
+    def stack(self, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Put the cameras' pictures together in the contract's order: uint8 (..., cameras, height, width, 3).
+
+        Args:
+            pictures: by `Camera.key`, uint8 (..., height, width, 3).
+
+        Raises:
+            ContractError: one is missing, or has another size, order of axes or type.
+        """
+        parts = []
+        for camera in self.cameras:
+            if camera.key not in pictures:
+                raise ContractError(
+                    f"picture '{camera.key}' is missing: expected {[c.key for c in self.cameras]}, "
+                    f"found {sorted(pictures)}"
+                )
+            picture, shape = np.asarray(pictures[camera.key]), (camera.height, camera.width, camera.channels)
+            if picture.dtype != np.uint8 or picture.shape[-3:] != shape:
+                raise ContractError(
+                    f"picture '{camera.key}': expected uint8 (height, width, 3) {shape}, "
+                    f"found {picture.dtype} {picture.shape}"
+                )
+            parts.append(picture)
+        return np.stack(parts, axis=-4)
+
     def differences(self, other: "Contract") -> list[tuple[str, object, object]]:
         """Fields that differ, as (field, ours, theirs)."""
         ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        return [(name, ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]]
+        names = dict.fromkeys((*ours, *theirs))
+        return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
     def require_match(self, other: "Contract", ours: str, theirs: str) -> None:
         """Raise ContractError naming every field in which `other` differs.

@@ -53,6 +53,15 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class SeeingEnvironment(Environment, Protocol):
+    """An environment whose contract has cameras."""
+
+    def look(self) -> Mapping[str, np.ndarray]:
+        """What the cameras see now, by `Camera.key`: uint8 (height, width, 3). Drawn only when asked for."""
+        ...
+
+
 @dataclass(frozen=True)
 class ChunkBatch:
     """Predicted action chunks and what they cost."""

@@ -8,7 +8,7 @@ from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.protocols import Environment
 
-__all__ = ["make", "name_for", "names"]
+__all__ = ["make", "name_for", "names", "view_for"]
 
 
 def names() -> list[str]:
@@ -27,6 +27,13 @@ def name_for(contract: Contract) -> str:
     if (contract.suite, contract.environment) == ("builtin", "PointMass"):
         return "point_mass"
     raise ConfigError(f"unknown environment '{contract.suite}/{contract.environment}'; known: {', '.join(names())}")
+
+
+def view_for(contract: Contract) -> dict[str, Any]:
+    """Find the options with which `make` builds an environment that shows what the contract's policy sees."""
+    options: dict[str, Any] = {"cameras": contract.cameras} if contract.cameras else {}
+    hidden = contract.suite == "robosuite" and all(key.name != "object" for key in contract.observations)
+    return options | ({"objects": False} if hidden else {})
 
 
 def make(name: str, **options: Any) -> Environment:

@@ -1,6 +1,7 @@
 """A robosuite task behind the runner's `Environment` protocol, plus what replays and experts need."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import numpy as np
 from lfm_envs.simulator import Kind, make_simulation
 from lfm_envs.tasks import Task
 from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH, decode_absolute, encode_absolute, matrix_to_rotvec
-from lfm_policy.contract import Contract
+from lfm_policy.contract import Camera, Contract, Drawing
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation, StepResult
 
 CAMERA = "agentview"
+"""Whose picture videos show."""
 
 
 class RobosuiteEnvironment:
@@ -21,15 +23,19 @@ class RobosuiteEnvironment:
     Args:
         task: which of the five tasks.
         simulation: "compiled" steps in compiled code; "robosuite" in robosuite's own, with the same results.
+        cameras: whose pictures are part of the observation; see `look`.
+        objects: whether the objects' poses are, which no real robot knows.
     """
 
-    def __init__(self, task: Task, simulation: Kind = "compiled"):
+    def __init__(
+        self, task: Task, simulation: Kind = "compiled", cameras: Sequence[Camera] = (), objects: bool = True
+    ) -> None:
         self.task = task
-        self.contract: Contract = task.contract
+        self.contract: Contract = task.view(cameras, objects)
         self.horizon = task.horizon
-        self._names = [key.name for key in task.observations]
+        self._names = [key.name for key in self.contract.observations]
         self._model_xml = ""
-        self._renderer: Any = None
+        self._eyes: dict[Drawing, Any] = {}
         kwargs = copy.deepcopy(task.env_kwargs()) | {"horizon": task.horizon, "renderer": "mujoco", "seed": 0}
         self.simulation = make_simulation(task.environment, kwargs, simulation)
         """The robosuite environment, for privileged access."""
@@ -40,7 +46,6 @@ class RobosuiteEnvironment:
         """Start the episode of `seed`, a function of the seed alone: model, robot posture and object placement."""
         # The generator is shared with the placement samplers, so its state is replaced, not the object.
         self.simulation.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-        self._close_renderer()
         self.simulation.reset()
         self._forget_poses()
         return self._observe()
@@ -122,7 +127,6 @@ class RobosuiteEnvironment:
         Raises:
             DataError: the model does not load, or the state does not fit it.
         """
-        self._close_renderer()
         self._reset_without_randomness(model_xml)
         posture = self._checked(state if start is None else start)[1 : 1 + self.simulation.sim.model.nq]
         self.move_to(state)
@@ -160,31 +164,35 @@ class RobosuiteEnvironment:
         """Whether the task's own check holds now."""
         return bool(self.simulation._check_success())
 
+    def look(self) -> dict[str, np.ndarray]:
+        """Draw the pictures of the contract's cameras, by their keys: uint8 (height, width, 3), of the state now.
+
+        Raises:
+            RolloutError: there is no such camera, or this machine has neither a GPU's EGL nor a software renderer.
+        """
+        return {camera.key: self._look(camera) for camera in self.contract.cameras}
+
     def render(self, width: int, height: int) -> np.ndarray:
-        """The scene from the front camera as uint8 (height, width, 3).
+        """Draw the scene from the front: uint8 (height, width, 3).
 
         Raises:
             RolloutError: this machine has neither a GPU's EGL nor a software renderer.
         """
-        import mujoco
+        return self._look(Camera(name=CAMERA, width=width, height=height))
 
+    def _look(self, camera: Camera) -> np.ndarray:
+        from lfm_envs.eyes import Eyes
+
+        if camera.drawing not in self._eyes:
+            self._eyes[camera.drawing] = Eyes(camera.drawing)
         sim = self.simulation.sim
-        if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
-            self._close_renderer()
-            view = sim.model._model.vis.global_
-            view.offwidth, view.offheight = max(width, view.offwidth), max(height, view.offheight)
-            try:
-                self._renderer = mujoco.Renderer(sim.model._model, height, width)
-            except Exception as error:  # each GL backend raises its own types
-                raise RolloutError(
-                    f"no headless renderer works here ({error}): install libosmesa6 or libegl1, or turn video off"
-                ) from error
-        self._renderer.update_scene(sim.data._data, camera=CAMERA, scene_option=_visual_geometry())
-        return self._renderer.render()
+        eyes = self._eyes[camera.drawing]
+        return eyes.look(sim.model._model, sim.data._data, camera.name, camera.width, camera.height)
 
     def close(self) -> None:
         """Release the simulator."""
-        self._close_renderer()
+        for eyes in self._eyes.values():
+            eyes.close()
         self.simulation.close()
 
     def _step(self, action: np.ndarray, input_type: str) -> StepResult:
@@ -245,21 +253,8 @@ class RobosuiteEnvironment:
         """The contract's entries, in robomimic's names: `object` is robosuite's `object-state`."""
         return {name: raw["object-state" if name == "object" else name] for name in self._names}
 
-    def _close_renderer(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
 
 def to_axis_angle(action: np.ndarray, arms: int) -> np.ndarray:
     """An absolute action (10 * arms,) as robomimic's `actions_abs` and robosuite's controller have it: (7 * arms,)."""
     position, matrix, gripper = decode_absolute(np.reshape(action, (arms, ARM_WIDTH)))
     return np.concatenate([position, matrix_to_rotvec(matrix), gripper], axis=-1).ravel()
-
-
-def _visual_geometry() -> Any:
-    import mujoco
-
-    option = mujoco.MjvOption()  # pyright: ignore[reportAttributeAccessIssue]
-    option.geomgroup[0] = 0  # collision shapes
-    return option

@@ -1,11 +1,12 @@
 """The five robosuite tasks of the robomimic benchmark: names, horizons, observations, controllers, contracts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
 from lfm_policy.actions.poses import ARM_WIDTH
-from lfm_policy.contract import ArmController, Contract, ObservationKey
+from lfm_policy.contract import ArmController, Camera, Contract, ObservationKey
 from lfm_policy.errors import ConfigError, nearest
 
 CONTROL_HZ = 20
@@ -27,6 +28,10 @@ class Task:
     object_dim: int
     """Width of the observation `object` (robosuite's `object-state`)."""
     robots: tuple[str, ...] = ("Panda",)
+    cameras: tuple[str, ...] = ("agentview", "robot0_eye_in_hand")
+    """Cameras whose pictures robomimic's policies see."""
+    image_size: int = 84
+    """Height and width of these pictures [pixels]."""
     options: tuple[tuple[str, Any], ...] = ()
     """Further keyword arguments of the robosuite environment."""
 
@@ -53,6 +58,11 @@ class Task:
             action_dim=ARM_WIDTH * self.arms,
             observations=self.observations,
         )
+
+    def view(self, cameras: Sequence[Camera] = (), objects: bool = True) -> Contract:
+        """Make the contract of a policy that sees these cameras, and the objects' poses or not."""
+        seen = tuple(key for key in self.observations if objects or key.name != "object")
+        return Contract.model_validate(dict(self.contract) | {"observations": seen, "cameras": tuple(cameras)})
 
     def env_kwargs(self, input_type: Literal["absolute", "delta"] = "absolute") -> dict[str, Any]:
         """Keyword arguments of `robosuite.make` (and of robomimic's `env_args`), plain JSON values only."""
@@ -110,9 +120,17 @@ TASKS: dict[str, Task] = {
             horizon=700,
             object_dim=41,
             robots=("Panda", "Panda"),
+            cameras=("shouldercamera0", "robot0_eye_in_hand", "shouldercamera1", "robot1_eye_in_hand"),
             options=(("env_configuration", "opposed"),),
         ),
-        Task("tool_hang", "ToolHang", horizon=700, object_dim=44),
+        Task(
+            "tool_hang",
+            "ToolHang",
+            horizon=700,
+            object_dim=44,
+            cameras=("sideview", "robot0_eye_in_hand"),
+            image_size=240,
+        ),
     )
 }
 
