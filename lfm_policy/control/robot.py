@@ -21,9 +21,10 @@ from lfm_policy.actions.motion import hold
 from lfm_policy.contract import Contract
 from lfm_policy.control.clock import MonotonicClock, Ticker
 from lfm_policy.errors import LFMError, RolloutError
+from lfm_policy.processes import leave_with
 from lfm_policy.protocols import Environment
 from lfm_policy.rollout.records import Failure, Ready
-from lfm_policy.rollout.workers import Factory, child_surroundings, leave_with
+from lfm_policy.rollout.workers import Factory, child_surroundings
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lfm_policy.errors import LFMError
+from lfm_policy.processes import leave_with
 from lfm_policy.protocols import Environment, Observation
 from lfm_policy.rollout.records import Failure, Ready, Segment
 
@@ -219,10 +220,3 @@ def _segment(
 ) -> Segment:
     rows = np.stack([environment.contract.flatten(observation) for observation in observations])
     return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None)
-
-
-def leave_with(parent: int) -> None:
-    """End this process, even in the middle of a step, once its parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

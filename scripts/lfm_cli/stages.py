@@ -1,19 +1,26 @@
 """Chains of scripts: each stage is one of the other scripts with its settings, run once, continued when interrupted."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lfm_policy.errors import LFMError
 from lfm_policy.files import read_json, write_json
+from lfm_policy.locks import owned
+from lfm_policy.processes import PARENT
 
 VERBS = Path(__file__).resolve().parent
+GRACE_S = 15.0
+"""Time that a command has to end when it is asked to, before it is asked again or killed [s]."""
 
 
 class OutOfTime(LFMError):
@@ -57,7 +64,8 @@ def run(stage: Stage, records: Path, deadline: float | None = None) -> None:
     known = read_json(records) if records.exists() else {}
     record = known.get(stage.name)
     if record is not None and record["history"] != stage.history:
-        shutil.rmtree(stage.overrides["out"], ignore_errors=True)
+        with owned(stage.overrides["out"]):
+            shutil.rmtree(stage.overrides["out"], ignore_errors=True)
         record = None
     record = record or {"history": stage.history, "seconds": 0.0, "done": False}
     if record["done"]:
@@ -66,34 +74,114 @@ def run(stage: Stage, records: Path, deadline: float | None = None) -> None:
     write_json(records, {**known, stage.name: record})
     print(f"{stage.name}: lfm {' '.join(stage.command)}", flush=True)
     started = time.monotonic()
-    code, in_time = wait([sys.executable, "-m", "lfm_cli", *stage.command], deadline)
+    end = wait([sys.executable, "-m", "lfm_cli", *stage.command], deadline)
     record["seconds"] += time.monotonic() - started
-    record["done"] = code == 0
+    record["done"] = end.code == 0
     write_json(records, {**known, stage.name: record})
-    if code == 0:
-        return
-    if not in_time:
-        raise OutOfTime(f"the time is over in stage '{stage.name}'; the same command continues from it")
-    if code == 130:
+    _require_success(stage, end)
+
+
+def _require_success(stage: Stage, end: "End") -> None:
+    if end.asked in (signal.SIGTERM, signal.SIGHUP):
+        print(f"ended by {end.asked.name} in stage '{stage.name}'; the same command continues from it", flush=True)
+        sys.exit(128 + end.asked)
+    if end.asked is not None or (end.in_time and end.code in (128 + signal.SIGINT, -signal.SIGINT)):
         raise KeyboardInterrupt
-    raise LFMError(f"stage '{stage.name}' ended with exit code {code}, see above; the same command continues from it")
+    if end.code == 0:
+        return
+    if not end.in_time:
+        raise OutOfTime(f"the time is over in stage '{stage.name}'; the same command continues from it")
+    how = f"exit code {end.code}, see above" if end.code > 0 else f"signal {signal.Signals(-end.code).name}"
+    raise LFMError(f"stage '{stage.name}' ended with {how}; the same command continues from it")
 
 
-def wait(command: list[str], deadline: float | None = None) -> tuple[int, bool]:
-    """Run a command on this terminal: its exit code, and whether it ended before the deadline.
+@dataclass(frozen=True)
+class End:
+    """How a command ended."""
 
-    Ctrl-C reaches the command too, and it gets the time to store its state; so does the deadline.
+    code: int
+    """Its exit code; negative for the signal that ended it."""
+    in_time: bool
+    """Before the deadline."""
+    asked: signal.Signals | None
+    """What this process was asked to end by meanwhile."""
+
+
+def wait(command: list[str], deadline: float | None = None) -> End:
+    """Run a command on this terminal, and end it with this process.
+
+    What asks this process to end (Ctrl-C, TERM, HUP) asks the command too, which gets the time to store its state; so
+    does the deadline. If this process is killed, the kernel kills the command; see `lfm_policy.processes`.
+
+    Args:
+        command: `python -m lfm_cli VERB ...`, or another one, which then outlives a killed parent.
+        deadline: moment of `time.monotonic` at which the command is interrupted [s].
     """
     if deadline is not None:  # jobs in the background of a script ignore Ctrl-C, and so would what they start
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    in_time = True
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                left = None if deadline is None or not in_time else max(0.0, deadline - time.monotonic())
-                return process.wait(left), in_time
-            except subprocess.TimeoutExpired:
-                in_time = False
-                process.send_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                continue
+    asked: list[signal.Signals] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, frame: object) -> None:
+        asked.append(signal.Signals(number))
+        if process is not None:
+            _ask(process, asked[-1])
+
+    with _handling(pass_on):
+        process = subprocess.Popen(command, env=os.environ | {PARENT: str(os.getpid())})
+        for number in asked:  # before it had begun
+            process.send_signal(number)
+        code, in_time = _code(process, deadline)
+    return End(code, in_time, asked[0] if asked else None)
+
+
+def _code(process: "subprocess.Popen[bytes]", deadline: float | None) -> tuple[int, bool]:
+    try:
+        return process.wait(None if deadline is None else max(0.0, deadline - time.monotonic())), True
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return process.wait(), False
+
+
+@contextmanager
+def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Handle the signals that ask to end; those that this process was started to ignore (nohup) stay ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, current in before.items():
+        if current not in (signal.SIG_IGN, None):
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, current in before.items():
+            if current is not None:  # else it is not Python's
+                signal.signal(number, current)
+
+
+def _ask(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Pass a signal on. Ctrl-C on a terminal reaches a command by itself, and twice would disturb how it ends."""
+    if number != signal.SIGINT:
+        process.send_signal(number)
+        _later(process.kill)
+    elif _in_foreground():
+        _later(lambda: process.send_signal(number))
+    else:
+        process.send_signal(number)
+
+
+def _later(action: Callable[[], None]) -> None:
+    timer = threading.Timer(GRACE_S, action)
+    timer.daemon = True
+    timer.start()
+
+
+def _in_foreground() -> bool:
+    """Whether what is typed on a terminal goes to this process's group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

@@ -40,8 +40,8 @@ def test_the_deadline_interrupts_a_stage(background: bool) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
     started = time.monotonic()
-    code, in_time = stages.wait([sys.executable, "-c", child], time.monotonic() + 2)
-    assert (code, in_time) == (130, False)
+    end = stages.wait([sys.executable, "-c", child], time.monotonic() + 2)
+    assert end == stages.End(130, False, None)
     assert time.monotonic() - started < 30
 
 
