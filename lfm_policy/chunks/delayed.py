@@ -9,10 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from lfm_policy.actions.motion import hold
-from lfm_policy.chunks.horizon import RecedingHorizon
+from lfm_policy.chunks.horizon import Executed, RecedingHorizon
 from lfm_policy.chunks.timeline import Seam, Timeline
-from lfm_policy.errors import ConfigError
-from lfm_policy.protocols import ChunkPolicy, WarmChunkPolicy
+from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.settings import Frozen
 
 Inference = Literal["sync", "async"]
@@ -46,11 +45,11 @@ class LinkedHorizon(RecedingHorizon):
         self._link = link
         super().__init__(policy, seed)
 
-    def reset(self, seed: int) -> None:
-        """Forget the episode and begin the one of `seed` (>= 0)."""
-        super().reset(seed)
+    def reset(self, seed: int, chunks: int = 0) -> None:
+        """Forget the episode and begin, or continue, the one of `seed` (>= 0)."""
+        super().reset(seed, chunks)
         self._timeline = Timeline(self._policy.observation_steps, self._link.seam)
-        self._step = self._asked = 0
+        self._step = self._tries = 0
         self._last: np.ndarray | None = None
 
     @property
@@ -58,26 +57,27 @@ class LinkedHorizon(RecedingHorizon):
         """The running chunk, where the next one is to continue it."""
         return self._timeline.running(self._step) if self._link.seam == "warm" else None
 
-    def unanswered(self) -> np.ndarray | None:
-        """The actions until the next try, where the exchange is lost."""
-        self._asked += 1
-        lost = np.random.default_rng((self._seed, self._asked, 1)).random() < self._link.loss
-        if not lost or self._last is None:
-            return None
-        still = self._link.inference == "sync"
-        return self._go_on(max(1, self._link.latency_steps), still=still)
+    @property
+    def lost(self) -> bool:
+        """Whether this try will be lost; the first chunk never is, as there is nothing to go on with."""
+        draw = np.random.default_rng((self._seed, self._tries + 1, 1)).random()
+        return draw < self._link.loss and self._last is not None
 
-    def executed(self, chunk: np.ndarray) -> np.ndarray:
-        """Accept the chunk predicted from the latest observation; return the actions until the next is asked for."""
-        count = len(super().executed(chunk))
-        step, late = self._step, 0 if self._last is None else self._link.latency_steps
-        self.seam = late
-        if self._link.inference == "sync":
+    def advance(self, chunk: np.ndarray | None) -> Executed:
+        """Accept the chunk predicted from the latest observation; None: go on without until the next try."""
+        waits, latency = self._link.inference == "sync", self._link.latency_steps
+        if chunk is None and self._last is not None:
+            self._tries += 1
+            return Executed(self._go_on(max(1, latency), still=waits), seam=None)
+        count, late = len(self._executable(chunk)), 0 if self._last is None else latency
+        self.answered()
+        self._tries += 1
+        if waits:
             waiting = self._go_on(late, still=True)
-            self._timeline.add(chunk, step + late)
-            return np.concatenate([waiting, self._go_on(count)])
-        self._timeline.add(chunk, step, arrival=step + late)
-        return self._go_on(max(count, late))
+            self._timeline.add(chunk, self._step)
+            return Executed(np.concatenate([waiting, self._go_on(count)]), seam=late)
+        self._timeline.add(chunk, self._step, arrival=self._step + late)
+        return Executed(self._go_on(max(count, late)), seam=late)
 
     def _go_on(self, steps: int, still: bool = False) -> np.ndarray:
         actions = [self._next(still) for _ in range(steps)]
@@ -90,12 +90,3 @@ class LinkedHorizon(RecedingHorizon):
             action = hold(self._policy.contract, self._last)
         self._last, self._step = action, self._step + 1
         return action
-
-
-def require_seam(policy: ChunkPolicy, seam: Seam) -> None:
-    """Raise ConfigError where a policy that cannot continue chunks is asked to."""
-    if seam == "warm" and not isinstance(policy, WarmChunkPolicy):
-        raise ConfigError(
-            f"seam=warm needs a policy that can enter its chain at the running chunk (WarmStart of a torch policy), "
-            f"found {type(policy).__name__}: use seam=ensemble or seam=switch"
-        )

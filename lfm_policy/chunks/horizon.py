@@ -1,6 +1,7 @@
 """Receding horizon: a wrapper that turns any chunk policy into one that acts step by step through an episode."""
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,39 +9,57 @@ from lfm_policy.errors import RolloutError
 from lfm_policy.protocols import ChunkPolicy
 
 
-class RecedingHorizon:
-    """One episode's history, noise and chunks; the policy itself keeps no state.
+@dataclass(frozen=True)
+class Executed:
+    """What the robot does until the next chunk is asked for."""
 
-    The history holds the last To observations and repeats the first one at the start. Of a predicted chunk the actions
-    with indices To-1 ... To-2+Ta are executed: index 0 belongs to the oldest observation of the history. The noise of
-    chunk k in the episode of seed s comes from a generator seeded with (s, k) and nothing else.
+    actions: np.ndarray
+    """(k, action_dim)."""
+    seam: int | None
+    """Index of the first action of the new chunk, `len(actions)` where it begins later; None without a new chunk."""
 
-    Example:
-        horizon = RecedingHorizon(policy, seed=100000)
-        action = horizon.act(contract.flatten(observation))
+
+class EpisodeInputs:
+    """What a policy is asked with in one episode: the history of observations, and the noise of the next chunk.
+
+    The history holds the last To observations and repeats the first one at the start. The noise of chunk k in the
+    episode of seed s comes from a generator seeded with (s, k) and nothing else.
+
+    Args:
+        policy: knows the shapes; it is not called.
+        seed: of the episode (>= 0).
+        chunks: chunks of this episode that were predicted before, elsewhere.
     """
 
-    seam = 0
-    """Actions that the latest `executed` returned before the first one of its chunk."""
-
-    def __init__(self, policy: ChunkPolicy, seed: int) -> None:
+    def __init__(self, policy: ChunkPolicy, seed: int, chunks: int = 0) -> None:
         self._policy = policy
-        self.reset(seed)
+        self.reset(seed, chunks)
 
-    def reset(self, seed: int) -> None:
-        """Forget the episode and begin the one of `seed` (>= 0)."""
-        self._seed = seed
-        self.chunks = 0
+    def reset(self, seed: int, chunks: int = 0) -> None:
+        """Forget the episode and begin, or continue, the one of `seed`."""
+        self._seed, self._chunks = seed, chunks
         self._rows: deque[np.ndarray] = deque(maxlen=self._policy.observation_steps)
-        self._queue: deque[np.ndarray] = deque()
+
+    @property
+    def chunks(self) -> int:
+        """Chunks that have been answered: the index of the next one."""
+        return self._chunks
 
     def observe(self, observations: np.ndarray) -> None:
         """Append observations (k, observation_dim), oldest first."""
         self._rows.extend(observations)
 
+    def answered(self) -> None:
+        """Take note that the chunk asked for has come: the next one is made from other noise."""
+        self._chunks += 1
+
     @property
     def history(self) -> np.ndarray:
-        """The policy's input, float32 (To, observation_dim), the latest last."""
+        """The policy's input, float32 (To, observation_dim), the latest last.
+
+        Raises:
+            RolloutError: nothing has been observed.
+        """
         if not self._rows:
             raise RolloutError("no observation yet: call observe() before asking for the history")
         missing = self._policy.observation_steps - len(self._rows)
@@ -49,24 +68,59 @@ class RecedingHorizon:
     @property
     def noise(self) -> np.ndarray:
         """The noise of the chunk to predict next, float32 of the policy's noise_shape."""
-        generator = np.random.default_rng((self._seed, self.chunks))
+        generator = np.random.default_rng((self._seed, self._chunks))
         return generator.standard_normal(self._policy.noise_shape).astype(np.float32)
+
+
+class RecedingHorizon(EpisodeInputs):
+    """One episode's history, noise and chunks; the policy itself keeps no state.
+
+    Of a predicted chunk the actions with indices To-1 ... To-2+Ta are executed: index 0 belongs to the oldest
+    observation of the history.
+
+    Example:
+        horizon = RecedingHorizon(policy, seed=100000)
+        action = horizon.act(contract.flatten(observation))
+    """
+
+    def reset(self, seed: int, chunks: int = 0) -> None:
+        """Forget the episode and begin, or continue, the one of `seed`."""
+        super().reset(seed, chunks)
+        self._queue: deque[np.ndarray] = deque()
 
     @property
     def running(self) -> np.ndarray | None:
         """The chunk (T, action_dim) that the next one is to continue; None where it begins from noise."""
         return None
 
-    def unanswered(self) -> np.ndarray | None:
-        """Actions (k, action_dim) to go on with if the chunk wanted now will not come; None if it will."""
-        return None
+    @property
+    def lost(self) -> bool:
+        """Whether the chunk wanted now will not come, so that nobody needs to compute it."""
+        return False
 
-    def executed(self, chunk: np.ndarray) -> np.ndarray:
-        """Accept the predicted chunk (T, action_dim) and return the part to execute, (Ta, action_dim).
+    def advance(self, chunk: np.ndarray | None) -> Executed:
+        """Accept the chunk (T, action_dim) predicted from the latest observation, or None where it was lost.
 
         Raises:
-            RolloutError: the chunk is too short, or holds a number that is not finite.
+            RolloutError: the chunk is too short, holds a number that is not finite, or is missing where there is
+                nothing to go on with.
         """
+        actions = self._executable(chunk)
+        self.answered()
+        return Executed(actions, seam=0)
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """One observation (observation_dim,) in, one action (action_dim,) out; predicts when the last chunk is over."""
+        self.observe(observation[None])
+        if not self._queue:
+            batch = self._policy.predict(self.history[None], self.noise[None])
+            self._queue.extend(self.advance(batch.actions[0]).actions)
+        return self._queue.popleft()
+
+    def _executable(self, chunk: np.ndarray | None) -> np.ndarray:
+        """The actions (Ta, action_dim) of a chunk that are executed."""
+        if chunk is None:
+            raise RolloutError("there is no chunk, and no earlier one to go on with")
         first, count = self._policy.observation_steps - 1, self._policy.action_steps
         if len(chunk) < first + count:
             raise RolloutError(
@@ -78,13 +132,4 @@ class RecedingHorizon:
                 f"the policy's chunk {self.chunks} of seed {self._seed} holds NaN or infinity: "
                 "the checkpoint's weights or its normaliser are damaged, or training diverged"
             )
-        self.chunks += 1
         return actions
-
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """One observation (observation_dim,) in, one action (action_dim,) out; predicts when the last chunk is over."""
-        self.observe(observation[None])
-        if not self._queue:
-            batch = self._policy.predict(self.history[None], self.noise[None])
-            self._queue.extend(self.executed(batch.actions[0]))
-        return self._queue.popleft()

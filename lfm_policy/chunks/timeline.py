@@ -6,6 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from lfm_policy.errors import ConfigError
+from lfm_policy.protocols import ChunkPolicy, WarmChunkPolicy
+
 Seam = Literal["switch", "ensemble", "warm"]
 """Between chunks: take the newest at once; average the overlapping ones; or begin the new one from the running one."""
 
@@ -100,3 +103,12 @@ class Timeline:
 def complete(remainder: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """The chunk (T, action_dim) that begins with what was promised (m, action_dim) and ends as the fresh one does."""
     return np.concatenate([remainder, fresh[len(remainder) :]]).astype(np.float32)
+
+
+def require_seam(policy: ChunkPolicy, seam: Seam) -> None:
+    """Raise ConfigError where a policy that cannot continue chunks is asked to."""
+    if seam == "warm" and not isinstance(policy, WarmChunkPolicy):
+        raise ConfigError(
+            f"seam=warm needs a policy that can enter its chain at the running chunk (WarmStart of a torch policy), "
+            f"found {type(policy).__name__}: use seam=ensemble or seam=switch"
+        )

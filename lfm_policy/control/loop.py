@@ -13,9 +13,8 @@ from pydantic import Field
 
 from lfm_policy.actions.motion import hold, seam_jerk
 from lfm_policy.chunks.delayed import Inference as Mode
-from lfm_policy.chunks.delayed import require_seam
-from lfm_policy.chunks.horizon import RecedingHorizon
-from lfm_policy.chunks.timeline import Seam, Timeline
+from lfm_policy.chunks.horizon import EpisodeInputs
+from lfm_policy.chunks.timeline import Seam, Timeline, require_seam
 from lfm_policy.control.clock import Clock, MonotonicClock, Pace, Tick, Ticker
 from lfm_policy.control.inference import Answer, Inference, Request
 from lfm_policy.control.robot import Robot
@@ -37,7 +36,7 @@ class ControlOptions(Frozen):
     alarm: float | None = None
     """A monitor's score above this is recorded."""
     alarm_stops: bool = False
-    """And pulls the emergency stop."""
+    """Whether such a score also triggers the emergency stop."""
 
 
 @dataclass
@@ -103,11 +102,11 @@ class ControlLoop:
     def run(self, seed: int) -> Episode:
         """Run the episode of `seed` until the robot says that it is over, or the emergency stop is pulled."""
         self._episode = Episode(seed, Pace(self._options.tolerance_ms))
-        self._horizon = RecedingHorizon(self._policy, seed)
+        self._inputs = EpisodeInputs(self._policy, seed)
         self._timeline = Timeline(self._policy.observation_steps, self._options.seam)
         self._observed = self._next_ask = 0
         reading = self._robot.reset(seed)
-        self._horizon.observe(reading.rows)
+        self._inputs.observe(reading.rows)
         self._gate.reset(reading.rows[-1])
         refused = Counter(self._gate.refused)
         try:
@@ -130,7 +129,7 @@ class ControlLoop:
     def _tick(self, tick: Tick) -> bool:
         """One control period; False when it was the last."""
         reading, episode = self._robot.read(), self._episode
-        self._horizon.observe(reading.rows)
+        self._inputs.observe(reading.rows)
         episode.success |= reading.success
         if reading.over or self._gate.stop.pulled:
             self._end(tick)
@@ -169,7 +168,7 @@ class ControlLoop:
     def _ask(self, step: int) -> None:
         running = self._timeline.running(step) if self._options.seam == "warm" else None
         remainder = self._timeline.remainder(step)
-        self._inference.ask(Request(step, self._horizon.history, self._horizon.noise, running, remainder))
+        self._inference.ask(Request(step, self._inputs.history, self._inputs.noise, running, remainder))
         self._next_ask = step + self._policy.action_steps
 
     def _accept(self, answer: Answer, step: int) -> None:
@@ -184,10 +183,9 @@ class ControlLoop:
         episode.dropped += self._timeline.add(answer.chunk, self._observed, arrival=step)
         episode.seams.append(len(episode.commands))
         self._next_ask = self._observed + self._policy.action_steps
-        self._horizon.chunks += 1
+        self._inputs.answered()
         episode.chunks, episode.nfe = episode.chunks + 1, episode.nfe + answer.nfe
         episode.answer_ms.append(1000 * answer.seconds)
-
         if answer.score is not None:
             self._watch(answer.score, step)
 

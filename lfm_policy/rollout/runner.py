@@ -16,8 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from lfm_policy.actions.motion import seam_jerk
-from lfm_policy.chunks.delayed import Link, require_seam
+from lfm_policy.chunks.delayed import Link
 from lfm_policy.chunks.horizon import RecedingHorizon
+from lfm_policy.chunks.timeline import require_seam
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError, RolloutError
 from lfm_policy.protocols import ChunkBatch, ChunkPolicy, WarmChunkPolicy
@@ -156,9 +157,8 @@ class Runner:
     def _act(self, ready: list[tuple[Worker, "_Episode"]], frame: FrameSize) -> None:
         fresh, resumed = [], []
         for worker, episode in ready:
-            actions = episode.horizon.unanswered()
-            if actions is not None:
-                worker.execute(episode.go_on(actions, worker.horizon), frame)
+            if episode.horizon.lost:
+                worker.execute(episode.go_on(None, worker.horizon), frame)
             else:
                 (fresh if episode.horizon.running is None else resumed).append((worker, episode))
         size = self._options.policy_batch
@@ -220,15 +220,16 @@ class _Episode:
 
     def plan(self, chunk: np.ndarray, nfe: int, seconds: float, limit: int) -> np.ndarray:
         """The actions to execute now, (k, action_dim); fewer than Ta where the episode ends before."""
-        actions = self.horizon.executed(chunk)
-        self._seams.append(self._steps + self.horizon.seam)
         self._nfe += nfe
         self._seconds.append(seconds)
-        return self.go_on(actions, limit)
+        return self.go_on(chunk, limit)
 
-    def go_on(self, actions: np.ndarray, limit: int) -> np.ndarray:
-        """The actions to execute now, of some that no new chunk belongs to."""
-        actions = actions[: limit - self._steps]
+    def go_on(self, chunk: np.ndarray | None, limit: int) -> np.ndarray:
+        """The actions to execute now, with a new chunk or without."""
+        executed = self.horizon.advance(chunk)
+        if executed.seam is not None:
+            self._seams.append(self._steps + executed.seam)
+        actions = executed.actions[: limit - self._steps]
         self._hash.update(actions.tobytes())
         self._commands.append(actions)
         return actions

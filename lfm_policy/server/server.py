@@ -209,7 +209,7 @@ class PolicyServer:
         }
 
     def _part(self, session: Session, chunk: np.ndarray) -> dict[str, Any]:
-        session.horizon.executed(chunk)
+        session.horizon.advance(chunk)
         now = self.served.policy.observation_steps - 1
         return {"actions": chunk[now:], "chunk": chunk, "seed": session.seed, "chunk_index": session.horizon.chunks - 1}
 

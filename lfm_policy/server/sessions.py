@@ -14,9 +14,9 @@ from lfm_policy.server.requests import Query
 class Session:
     """One episode."""
 
-    def __init__(self, policy: ChunkPolicy, seed: int | None) -> None:
+    def __init__(self, policy: ChunkPolicy, seed: int | None, chunks: int = 0) -> None:
         self.seed = secrets.randbits(48) if seed is None else seed
-        self.horizon = RecedingHorizon(policy, self.seed)
+        self.horizon = RecedingHorizon(policy, self.seed, chunks)
         self.used = 0.0
 
 
@@ -45,8 +45,7 @@ class Sessions:
         self._expire()
         if name not in self._open:
             self._slots.take()
-        session = self._open[name] = Session(self._policy, seed)
-        session.horizon.chunks = chunks
+        session = self._open[name] = Session(self._policy, seed, chunks)
         session.used = self._clock()
         return session
 

@@ -23,7 +23,7 @@ import lfm_envs
 from lfm_cli import command_line as _cli
 from lfm_envs.perturbed import Perturbation, Perturbed
 from lfm_policy.bundles.open import load_policy
-from lfm_policy.chunks.horizon import RecedingHorizon
+from lfm_policy.chunks.horizon import EpisodeInputs, RecedingHorizon
 from lfm_policy.chunks.timeline import complete
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
@@ -103,13 +103,13 @@ def held_out(policy: ChunkPolicy, store: "Store") -> Decisions:
     histories, noises, follows = [], [], []
     before, count = policy.observation_steps - 1, policy.action_steps
     for index in store.valid:
-        rows, horizon = store.episode(int(index)).observation, RecedingHorizon(policy, int(index))
+        rows, inputs = store.episode(int(index)).observation, EpisodeInputs(policy, int(index))
         for step in range(0, len(rows), count):
-            horizon.observe(rows[max(0, step - before) : step + 1])
-            histories.append(horizon.history)
-            noises.append(horizon.noise)
+            inputs.observe(rows[max(0, step - before) : step + 1])
+            histories.append(inputs.history)
+            noises.append(inputs.noise)
             follows.append(step > 0)
-            horizon.chunks += 1
+            inputs.answered()
     if not any(follows):
         raise ConfigError(f"{store.path} holds no held-out demonstration of more than one chunk: prepare it with valid")
     parts = [slice(first, first + BATCH) for first in range(0, len(histories), BATCH)]
@@ -147,7 +147,7 @@ def _episode(
         if step >= settings.step and last is not None:
             yield horizon.history, complete(last[policy.action_steps :], chunk)
             judged += 1
-        last, actions = chunk, horizon.executed(chunk)
+        last, actions = chunk, horizon.advance(chunk).actions
         rows = [environment.contract.flatten(environment.step(action).observation) for action in actions]
         step += len(actions)
 

@@ -30,9 +30,8 @@ def executed(link: Link, segments: int, seed: int = 0) -> list[list[float]]:
     found = []
     horizon.observe(np.zeros((1, 4), np.float32))
     for _ in range(segments):
-        actions = horizon.unanswered()
-        if actions is None:
-            actions = horizon.executed(policy.predict(horizon.history[None], horizon.noise[None]).actions[0])
+        given = (horizon.history[None], horizon.noise[None])
+        actions = horizon.advance(None if horizon.lost else policy.predict(*given).actions[0]).actions
         horizon.observe(np.zeros((len(actions), 4), np.float32))
         found.append(actions[:, 0].tolist())
     return found
@@ -48,9 +47,8 @@ class TestWithoutDelay:
         assert digests(episodes(Link(inference="async"))) == digests(plain)
         lossless = LinkedHorizon(Counting(), 0, Link())
         lossless.observe(np.zeros((1, 4), np.float32))
-        assert lossless.executed(Counting().predict(np.zeros(1), np.zeros(1)).actions[0])[:, 0].tolist() == [
-            *range(1, 9)
-        ]
+        chunk = Counting().predict(np.zeros(1), np.zeros(1)).actions[0]
+        assert lossless.advance(chunk).actions[:, 0].tolist() == [*range(1, 9)]
 
     def test_the_default_leaves_no_trace_in_the_identity(self):
         assert Link().identity == {}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lfm_envs.point_mass import CONTRACT
+from lfm_policy.chunks.delayed import Link, LinkedHorizon
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import RolloutError
 from lfm_policy.protocols import ChunkBatch
@@ -63,10 +64,38 @@ def test_refuses_short_chunks_nan_and_no_observation():
     with pytest.raises(RolloutError, match="observe"):
         _ = horizon.history
     with pytest.raises(RolloutError, match="8 actions is too short"):
-        horizon.executed(np.zeros((8, 2)))
+        horizon.advance(np.zeros((8, 2)))
     chunk = np.zeros((16, 2))
     chunk[15] = np.nan
-    assert len(horizon.executed(chunk)) == 8, "what is not executed may be anything"
+    assert len(horizon.advance(chunk).actions) == 8, "what is not executed may be anything"
     chunk[8, 1] = np.inf
     with pytest.raises(RolloutError, match="seed 0 holds NaN"):
-        horizon.executed(chunk)
+        horizon.advance(chunk)
+
+
+def test_looking_changes_nothing():
+    """History, noise and what will be lost are the same however often they are asked for; only `advance` advances."""
+    horizon = LinkedHorizon(Counting(), 3, Link(loss=0.5))
+    horizon.observe(observations(2))
+    lost = []
+    for _ in range(20):
+        looks = [(horizon.history.tolist(), horizon.noise.tolist(), horizon.lost, horizon.chunks) for _ in range(3)]
+        assert looks[0] == looks[1] == looks[2]
+        lost.append(horizon.lost)
+        executed = horizon.advance(None if horizon.lost else np.ones((16, 2)))
+        assert executed.seam == (None if lost[-1] else 0)
+    assert horizon.chunks == 20 - sum(lost)
+    assert 4 < sum(lost) < 16
+
+
+def test_an_episode_goes_on_elsewhere_from_its_chunk_number():
+    begun, moved = RecedingHorizon(Counting(), 5), RecedingHorizon(Counting(), 5, chunks=2)
+    for _ in range(2):
+        begun.advance(np.zeros((16, 2)))
+    assert np.array_equal(begun.noise, moved.noise)
+
+
+def test_nothing_to_go_on_with():
+    for horizon in (RecedingHorizon(Counting(), 0), LinkedHorizon(Counting(), 0, Link(loss=0.5))):
+        with pytest.raises(RolloutError, match="no earlier one"):
+            horizon.advance(None)

@@ -89,8 +89,9 @@ def _seam_jerk(policy, link):
         given = (horizon.history[None], horizon.noise[None])
         batch = policy.predict(*given) if running is None else policy.resume(*given, running[None])
         begun = sum(map(len, actions))
-        actions.append(horizon.executed(batch.actions[0]))
-        seams.append(begun + horizon.seam)
+        executed = horizon.advance(batch.actions[0])
+        actions.append(executed.actions)
+        seams.append(begun + executed.seam)
     return seam_jerk(policy.contract, np.concatenate(actions), seams)[0]
 
 

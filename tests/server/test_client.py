@@ -78,7 +78,7 @@ def test_a_session_is_the_receding_horizon_of_its_seed() -> None:
             chunk = Straight().predict(local.history[None], local.noise[None]).actions[0]
             np.testing.assert_array_equal(plan.chunk, chunk)
             np.testing.assert_array_equal(plan.actions, chunk[1:])
-            local.executed(chunk)
+            local.advance(chunk)
         session.close()
         session.close()
         session.reset(seed=4)

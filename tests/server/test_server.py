@@ -98,7 +98,7 @@ def test_a_session_is_the_receding_horizon_of_its_seed(server: PolicyServer) -> 
             chunk = Straight().predict(local.history[None], local.noise[None]).actions[0]
             np.testing.assert_array_equal(reply["chunk"], chunk)
             assert (reply["seed"], reply["chunk_index"]) == (7, local.chunks)
-            local.executed(chunk)
+            local.advance(chunk)
 
 
 def test_sessions_are_apart_and_end_with_reset_and_forget(server: PolicyServer) -> None:
