@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, anchors, links
 
-GENERATED = ("reference/commands.md", "reference/api/")
+GENERATED = ("reference/commands.md", "reference/errors.md", "reference/api/")
 """Below docs/, made when the site is built, whose strict build checks the links to them."""
 
 
