@@ -1,15 +1,8 @@
 """Collecting demonstrations from a scripted expert: parallel, restartable, the same file whatever the workers."""
 
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +21,7 @@ from rich.progress import (
 
 from lfm_envs.episodes import assemble, perform, read_result, write_episode
 from lfm_envs.experts import expert
+from lfm_envs.pool import outcome, processes
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.simulator import Kind
 from lfm_envs.tasks import task
@@ -114,7 +108,7 @@ def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[
     """Attempt 0, 1, 2, … until enough have succeeded: attempt -> (success, steps)."""
     results = {int(path.stem): read_result(path) for path in sorted(folder.glob("*.hdf5"))}
     pending: dict[Future, int] = {}
-    with _progress() as bar, _pool(workers) as pool:
+    with _progress() as bar, processes(workers) as pool:
         row = bar.add_task(f"demonstrations of {recipe.task}", total=recipe.episodes, failures=0)
         while (kept := _show(bar, row, results)) < recipe.episodes:
             _check_worth(recipe, results, kept)
@@ -123,17 +117,8 @@ def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[
                 attempt = _lowest_missing({*results, *pending.values()})
                 pending[pool.submit(_attempt, recipe, folder, attempt)] = attempt
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                results[pending.pop(future)] = _outcome(future)
+                results[pending.pop(future)] = outcome(future)
     return results
-
-
-def _outcome(future: Future) -> tuple[bool, int]:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise RolloutError(
-            "a collecting process died (out of memory?); what it finished is safe: run the same command to continue"
-        ) from error
 
 
 def _check_worth(recipe: Recipe, results: dict[int, tuple[bool, int]], kept: int) -> None:
@@ -172,38 +157,10 @@ def _progress() -> Progress:
     )
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes of one thread each, started afresh: simulators and GL contexts do not survive a fork."""
-    one_thread: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    before = {name: os.environ.get(name) for name in one_thread}
-    os.environ.update(one_thread)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 @cache
 def _environment(task_name: str, simulation: Kind) -> RobosuiteEnvironment:
     """The environment that this worker process keeps for all its episodes."""
     return RobosuiteEnvironment(task(task_name), simulation)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent winds up
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A pool's worker whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _attempt(recipe: Recipe, folder: Path, attempt: int) -> tuple[bool, int]:

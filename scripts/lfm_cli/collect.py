@@ -7,8 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lfm_cli import command_line as _cli
+from lfm_cli import render as _render
 from lfm_envs.collect import Recipe, collect
+from lfm_envs.render import cameras_of, render
 from lfm_envs.simulator import Kind
+from lfm_envs.tasks import task
 from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
 
@@ -21,6 +24,8 @@ class Settings(Frozen):
     seed: int = Field(ge=0)
     noise: float = Field(ge=0)
     simulation: Kind
+    cameras: tuple[str, ...]
+    image_size: int | None = Field(ge=1)
     workers: int = Field(gt=0)
     out: Path | None
 
@@ -31,6 +36,12 @@ def main(settings: Settings) -> None:
     out = settings.out or Path("outputs/demos") / settings.task
     with owned(out):
         summary = collect(recipe, out, settings.workers)
+        if settings.cameras:
+            file, cameras = (
+                Path(summary["file"]),
+                cameras_of(task(settings.task), settings.cameras, settings.image_size),
+            )
+            Console().print(_render.table(render(file, file, cameras, settings.workers)))
     table, steps = Table(show_header=False), summary["steps"]
     table.add_row("demonstrations", f"{summary['episodes']} of {summary['attempts']} attempts")
     table.add_row("expert success", f"{summary['expert_success']:.3f}")

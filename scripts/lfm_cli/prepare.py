@@ -1,6 +1,7 @@
 """Turn demonstration files (HDF5) into a prepared data set: absolute actions, observations, contract, in zarr.
 
     lfm prepare source=data/lift.hdf5 replay=5
+    lfm prepare source=data/lift_84px.hdf5 observations=images
 
 Official and raw files hold delta actions: the goal pose of each is read off the simulator at the recorded state.
 """
@@ -8,7 +9,7 @@ Official and raw files hold delta actions: the goal pose of each is read off the
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +25,12 @@ import lfm_envs
 from lfm_cli import command_line as _cli
 from lfm_envs.replay import Replay, convert, from_axis_angle, loadable_model, recorded_states, replay
 from lfm_envs.tasks import TASKS, task_of_environment
-from lfm_policy.actions.poses import position_columns
+from lfm_policy.contract import Contract
 from lfm_policy.data.demos.file import DemoFile, open_demos
+from lfm_policy.data.demos.pictures import Pictures, find_pictures
+from lfm_policy.data.normalizers.affine import position_columns
 from lfm_policy.data.windows.store import Episode, Split, Store, open_store, write_store
+from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
 from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
@@ -40,6 +44,8 @@ class Settings(Frozen):
 
     source: tuple[Path, ...]
     out: Path | None = None
+    observations: Literal["state", "images"] = "state"
+    cameras: tuple[str, ...] | None = None
     replay: NonNegativeInt | Literal["all"] = 0
 
     @field_validator("source", mode="before")
@@ -55,6 +61,7 @@ class Tally:
     """What was seen in one file."""
 
     file: DemoFile
+    pictures: Pictures | None = None
     lengths: list[int] = field(default_factory=list)
     clipped: int = 0
     observation_gap: float = 0.0
@@ -64,7 +71,7 @@ class Tally:
 
     def add(self, episode: Episode, clipped: int, gap: float, seconds: float) -> None:
         """Count one episode; positions of all arms share one range."""
-        positions = episode.action[:, position_columns(self.file.contract)].reshape(-1, 3)
+        positions = episode.action[:, position_columns(episode.action.shape[1])].reshape(-1, 3)
         self.lengths.append(len(episode.action))
         self.clipped += clipped
         self.observation_gap = max(self.observation_gap, gap)
@@ -76,6 +83,7 @@ class Tally:
         ranges = zip("xyz", self.low, self.high, strict=True)
         notes = ["positions [m] " + ", ".join(f"{axis} {low:.2f}…{high:.2f}" for axis, low, high in ranges)]
         notes += self.file.recording.notes
+        notes += [] if self.pictures is None else self.pictures.notes()
         if self.file.kind != "native":
             notes.append("deltas became absolute poses in the world frame, observations are this simulator's")
         if self.clipped:
@@ -100,9 +108,9 @@ class Tally:
 
 
 @cache
-def simulator(environment: str) -> Any:
-    """The environment of this class name, built once."""
-    env = lfm_envs.make(f"robosuite/{task_of_environment(environment).name}")
+def simulator(contract: Contract) -> Any:
+    """The environment that shows what this contract's policies see, built once."""
+    env = lfm_envs.make(lfm_envs.name_for(contract), **lfm_envs.view_for(contract))
     env.reset(0)
     return env
 
@@ -113,10 +121,11 @@ def main(settings: Settings) -> None:
     started = time.perf_counter()
     with ExitStack() as stack:
         contracts = {task.environment: task.contract for task in TASKS.values()}
-        files = [stack.enter_context(open_demos(path, contracts)) for path in settings.source]
+        opened = [stack.enter_context(open_demos(path, contracts)) for path in settings.source]
+        tallies = [seen_by(settings, file) for file in opened]
+        files = [tally.file for tally in tallies]
         for file in files[1:]:
             files[0].contract.require_match(file.contract, files[0].path.name, file.path.name)
-        tallies = [Tally(file) for file in files]
         out = settings.out or default_output(files)
         stack.enter_context(owned(out))
         with progress(console) as bar:
@@ -136,6 +145,18 @@ def main(settings: Settings) -> None:
             "seconds": round(time.perf_counter() - started, 2),
         }
         write_json(out / "summary.json", summary)
+
+
+def seen_by(settings: Settings, file: DemoFile) -> Tally:
+    """The file as the policy is to see it: with the objects' poses, or with pictures in their place."""
+    if settings.observations == "state":
+        if settings.cameras is not None:
+            raise ConfigError("cameras= are for observations=images, found observations=state: add it, or leave them")
+        return Tally(file)
+    pictures = find_pictures(file, settings.cameras)
+    seen = tuple(key for key in file.contract.observations if key.name != "object")
+    contract = Contract.model_validate(dict(file.contract) | {"observations": seen, "cameras": pictures.cameras})
+    return Tally(replace(file, contract=contract), pictures)
 
 
 def default_output(files: Sequence[DemoFile]) -> Path:
@@ -158,8 +179,10 @@ def convert_all(tallies: Sequence[Tally], bar: Progress) -> Iterator[Episode]:
                 assert demo.actions_abs is not None
                 episode = Episode(demo.observation, from_axis_angle(demo.actions_abs))
             else:
-                converted = convert(simulator(file.contract.environment), demo, file.recording.controllers)
+                converted = convert(simulator(file.contract), demo, file.recording.controllers)
                 episode, gap = converted.episode, converted.observation_gap
+            if tally.pictures is not None:
+                episode = replace(episode, frames=tally.pictures.read(index))
             tally.add(episode, demo.clipped, gap, time.perf_counter() - begun)
             yield episode
             bar.advance(job)
@@ -185,7 +208,7 @@ def replay_some(
         chosen = chosen[:count]
     if not chosen:
         return {}
-    env = simulator(store.contract.environment)
+    env = simulator(store.contract)
     store.contract.require_match(env.contract, "the data", "the simulator here")
     results = {}
     with progress(console) as bar:

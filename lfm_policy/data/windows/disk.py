@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lfm_policy.data.windows.memory import WindowBatch, WindowIndex
+from lfm_policy.data.windows.memory import WindowBatch, WindowIndex, pictures
 from lfm_policy.data.windows.store import Split, Store
 
 
@@ -26,10 +26,13 @@ class StreamedWindows:
         index: where they lie.
         file: rows of `observation_dim` + action_dim float32 each, one after the other; closed with this object.
         widths: observation_dim and action_dim.
+        frames: pictures of every row, uint8 (S, K, H, W, 3).
     """
 
-    def __init__(self, index: WindowIndex, file: IO[bytes], widths: tuple[int, int]) -> None:
-        self._index, self._file, self._widths = index, file, widths
+    def __init__(
+        self, index: WindowIndex, file: IO[bytes], widths: tuple[int, int], frames: Tensor | None = None
+    ) -> None:
+        self._index, self._file, self._widths, self.frames = index, file, widths, frames
         weakref.finalize(self, file.close)
 
     @classmethod
@@ -40,8 +43,9 @@ class StreamedWindows:
         horizon: int = 16,
         observation_steps: int = 2,
         action_steps: int = 8,
+        frames: Tensor | None = None,
     ) -> "StreamedWindows":
-        """Unpack one split of a prepared data set.
+        """Unpack one split of a prepared data set; pictures of it are given, from `read_frames`.
 
         Raises:
             DataError: the store is damaged or the split has no window.
@@ -51,7 +55,7 @@ class StreamedWindows:
         for observation, action in store.blocks(split):
             file.write(np.concatenate([observation, action], axis=1).data)
         file.flush()
-        return cls(index, file, (store.contract.observation_dim, store.contract.action_dim))
+        return cls(index, file, (store.contract.observation_dim, store.contract.action_dim), frames)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -66,4 +70,6 @@ class StreamedWindows:
             os.preadv(file, [window.data], first)
         places = (rows - rows[:, :1])[..., None].expand(*rows.shape, width)
         observation, action = torch.from_numpy(found).gather(1, places).split(self._widths, dim=2)
-        return WindowBatch(observation[:, : self._index.observation_steps], action)
+        steps = self._index.observation_steps
+        newest = rows[:, steps - 1]
+        return WindowBatch(observation[:, :steps], action, newest, pictures(self.frames, newest))

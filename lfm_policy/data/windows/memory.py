@@ -8,7 +8,7 @@ Ta = 8 an episode of length L has L - 7 windows.
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,6 +24,10 @@ class WindowBatch:
     """The window's first To observations, the latest last."""
     action: Float[Tensor, "B T A"]
     """Its T actions; row To - 1 is the action taken at the latest observation."""
+    newest: Int[Tensor, " B"]
+    """Row of the latest observation in its split."""
+    frames: UInt8[Tensor, "B K h w 3"] | None = None
+    """The cameras' pictures at the latest observation, where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Windows:
     rows: Int[Tensor, "W T"]
     """Row of `observation` and `action` at each place of each window."""
     observation_steps: int
+    frames: UInt8[Tensor, "S K h w 3"] | None = None
+    """Pictures of every row, in memory or a file that is mapped into it."""
 
     @classmethod
     def from_store(
@@ -44,15 +50,16 @@ class Windows:
         horizon: int = 16,
         observation_steps: int = 2,
         action_steps: int = 8,
+        frames: Tensor | None = None,
     ) -> "Windows":
-        """Read one split of a prepared data set into memory.
+        """Read one split of a prepared data set into memory; pictures of it are given, from `read_frames`.
 
         Raises:
             DataError: the store is damaged or the split has no window.
         """
         index = WindowIndex.from_store(store, split, horizon, observation_steps, action_steps)
         observation, action, _ = (torch.from_numpy(array) for array in store.read(split))
-        return cls(observation, action, index.rows(torch.arange(len(index))), observation_steps)
+        return cls(observation, action, index.rows(torch.arange(len(index))), observation_steps, frames)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,13 +69,19 @@ class Windows:
         rows = self.rows[index]
         # an embedding is a table's rows by index: twice as fast as self.action[rows] on CPUs
         observation = functional.embedding(rows[:, : self.observation_steps], self.observation)
-        return WindowBatch(observation, functional.embedding(rows, self.action))
+        newest = rows[:, self.observation_steps - 1]
+        return WindowBatch(observation, functional.embedding(rows, self.action), newest, pictures(self.frames, newest))
 
     def to(self, device: torch.device | str) -> "Windows":
-        """The same windows, resident on `device`."""
+        """The same windows, resident on `device`; pictures stay where they are."""
         return replace(
             self, observation=self.observation.to(device), action=self.action.to(device), rows=self.rows.to(device)
         )
+
+
+def pictures(frames: Tensor | None, rows: Int[Tensor, " B"]) -> Tensor | None:
+    """The pictures (B, K, H, W, 3) of some rows; None where there are none."""
+    return None if frames is None else frames[rows.to(frames.device)]
 
 
 @dataclass(frozen=True)

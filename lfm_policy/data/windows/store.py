@@ -20,6 +20,10 @@ CHUNK_ROWS = 2_048
 SHARD_ROWS = 64 * CHUNK_ROWS
 BLOCK_ROWS = 32 * CHUNK_ROWS
 """Rows that are read at once."""
+FRAME_ROWS = 16
+"""Pictures of one camera that are compressed together."""
+FRAME_BYTES = 64 << 20
+"""Pictures in one shard, which is held in memory while it is written, have about as many bytes."""
 
 Split = Literal["train", "valid"]
 
@@ -32,6 +36,8 @@ class Episode:
     """(L, D)"""
     action: np.ndarray
     """(L, A)"""
+    frames: np.ndarray | None = None
+    """uint8 (L, cameras, height, width, 3), if the contract has cameras."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Store:
     """float32 (S, D), on disk."""
     action: "zarr.Array[Any]"
     """float32 (S, A), on disk."""
+    frames: "zarr.Array[Any] | None" = None
+    """uint8 (S, cameras, height, width, 3), on disk, if the contract has cameras."""
 
     def __len__(self) -> int:
         return len(self.episode_end)
@@ -63,7 +71,8 @@ class Store:
     def episode(self, index: int) -> Episode:
         """Read one episode. Raises DataError when its part of the store is damaged."""
         rows = slice(int(self.episode_end[index - 1]) if index else 0, int(self.episode_end[index]))
-        return Episode(self._rows(self.observation, rows), self._rows(self.action, rows))
+        frames = None if self.frames is None else self._values(self.frames, rows)
+        return Episode(self._rows(self.observation, rows), self._rows(self.action, rows), frames)
 
     def read(self, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All rows of a split: observation float32 (S', D), action float32 (S', A), episode_end int64 (E',).
@@ -85,6 +94,22 @@ class Store:
             part = slice(start, min(start + BLOCK_ROWS, self.steps))
             yield self._rows(self.observation, part)[rows[part]], self._rows(self.action, part)[rows[part]]
 
+    def frame_blocks(self, split: Split) -> Iterator[np.ndarray]:
+        """The pictures of a split in order, uint8 (n, cameras, height, width, 3), a shard's at a time; maybe n = 0.
+
+        Raises:
+            DataError: the store has none, or part of it is missing or damaged.
+        """
+        if self.frames is None:
+            raise DataError(f"{self.path} holds no pictures: prepare demonstrations that do, with observations=images")
+        rows = np.repeat(self._chosen(split), np.diff(self.episode_end, prepend=0))
+        shard = (self.frames.shards or self.frames.chunks)[0]
+        for start in range(0, self.steps, shard):
+            if not (self.path / "frames" / "c" / f"{start // shard}").is_dir():  # it would read as zeros
+                raise _damaged(self.path, f"'frames' has no rows {start} … {min(start + shard, self.steps) - 1}")
+            part = slice(start, min(start + shard, self.steps))
+            yield self._values(self.frames, part)[rows[part]]
+
     def ends(self, split: Split) -> np.ndarray:
         """int64 (E',): the row after each episode's last, among the rows of the split."""
         return np.cumsum(np.diff(self.episode_end, prepend=0)[self._chosen(split)])
@@ -94,11 +119,14 @@ class Store:
         chosen[self.train if split == "train" else self.valid] = True
         return chosen
 
-    def _rows(self, array: "zarr.Array[Any]", rows: slice) -> np.ndarray:
+    def _values(self, array: "zarr.Array[Any]", rows: slice) -> np.ndarray:
         try:
-            values = np.asarray(array[rows])
+            return np.asarray(array[rows])
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise _damaged(self.path, f"'{array.basename}' cannot be read ({error})") from error
+
+    def _rows(self, array: "zarr.Array[Any]", rows: slice) -> np.ndarray:
+        values = self._values(array, rows)
         if not np.isfinite(values).all():  # a missing shard reads as NaN
             raise _damaged(self.path, f"'{array.basename}' has missing rows")
         return values
@@ -129,14 +157,17 @@ def write_store(
     with atomic_directory(path) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=3)
         writers = [
-            _RowWriter(group, "observation", contract.observation_dim),
-            _RowWriter(group, "action", contract.action_dim),
+            _numbers(group, "observation", contract.observation_dim),
+            _numbers(group, "action", contract.action_dim),
         ]
+        if contract.frames_shape is not None:
+            writers.append(_pictures(group, contract.frames_shape))
         lengths = []
         for episode in episodes:
             _check_episode(len(lengths), episode, contract)
-            writers[0].append(episode.observation)
-            writers[1].append(episode.action)
+            parts = (episode.observation, episode.action, episode.frames)
+            for writer, part in zip(writers, parts, strict=False):  # frames have no writer where there are none
+                writer.append(part)
             lengths.append(len(episode.action))
         if not lengths:
             raise DataError(f"no episode to write to {path}: the source has no demonstrations")
@@ -159,44 +190,74 @@ def open_store(path: str | Path) -> Store:
         contract = Contract.model_validate(attributes["contract"])
         group = zarr.open_group(path, mode="r", zarr_format=3)
         observation, action = _array(group, "observation"), _array(group, "action")
+        frames = _array(group, "frames") if contract.cameras else None
         indices = {name: np.asarray(_array(group, name)[:]) for name in ("episode_end", "train", "valid")}
     except (KeyError, ValidationError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise _damaged(path, str(error)) from error
     source = attributes.get("source", {})
-    store = Store(path, contract, source, observation=observation, action=action, **indices)
+    store = Store(path, contract, source, observation=observation, action=action, frames=frames, **indices)
     _check_store(store)
     return store
 
 
 class _RowWriter:
-    """Appends rows to a sharded array, a whole shard at a time."""
+    """Appends rows to a sharded array, a whole shard at a time.
 
-    def __init__(self, group: zarr.Group, name: str, width: int) -> None:
+    Args:
+        group: where the array is made.
+        name: of the array.
+        shape: of one row.
+        chunks: shape of what is compressed together.
+        shard: rows of a shard, a multiple of those of a chunk.
+        dtype: of the numbers.
+        fill: what missing chunks read as.
+    """
+
+    def __init__(
+        self,
+        group: zarr.Group,
+        name: str,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        shard: int,
+        dtype: str,
+        fill: float | int,
+    ) -> None:
         self._array = group.create_array(
             name,
-            shape=(0, width),
-            chunks=(CHUNK_ROWS, width),
-            shards=(SHARD_ROWS, width),
-            dtype="float32",
-            fill_value=np.nan,
+            shape=(0, *shape),
+            chunks=chunks,
+            shards=(shard, *shape),
+            dtype=dtype,
+            fill_value=fill,
             compressors=ZstdCodec(level=3, checksum=True),
         )
-        self._buffer = np.empty((SHARD_ROWS, width), dtype=np.float32)
+        self._buffer = np.empty((shard, *shape), dtype=dtype)
         self._held = 0
 
     def append(self, rows: np.ndarray) -> None:
         while len(rows):
-            part = rows[: SHARD_ROWS - self._held]
+            part = rows[: len(self._buffer) - self._held]
             self._buffer[self._held : self._held + len(part)] = part
             self._held += len(part)
             rows = rows[len(part) :]
-            if self._held == SHARD_ROWS:
+            if self._held == len(self._buffer):
                 self.close()
 
     def close(self) -> None:
         if self._held:
             self._array.append(self._buffer[: self._held])
             self._held = 0
+
+
+def _numbers(group: zarr.Group, name: str, width: int) -> _RowWriter:
+    return _RowWriter(group, name, (width,), (CHUNK_ROWS, width), SHARD_ROWS, "float32", np.nan)
+
+
+def _pictures(group: zarr.Group, shape: tuple[int, int, int, int]) -> _RowWriter:
+    """Chunks hold pictures of one camera, which resemble each other."""
+    shard = FRAME_ROWS * max(1, FRAME_BYTES // (FRAME_ROWS * int(np.prod(shape))))
+    return _RowWriter(group, "frames", shape, (FRAME_ROWS, 1, *shape[1:]), shard, "uint8", 0)
 
 
 def _write_indices(group: zarr.Group, lengths: list[int], split: Mapping[Split, Iterable[int]]) -> None:
@@ -222,6 +283,12 @@ def _check_episode(index: int, episode: Episode, contract: Contract) -> None:
         if not np.isfinite(array).all():
             row = int(np.argmax(~np.isfinite(array).all(axis=1)))
             raise DataError(f"episode {index}: {name} has NaN or infinity, first in row {row}")
+    if contract.frames_shape is None:
+        return
+    shape, frames = (len(episode.action), *contract.frames_shape), episode.frames
+    if frames is None or frames.shape != shape or frames.dtype != np.uint8:
+        found = "none" if frames is None else f"{frames.dtype} {frames.shape}"
+        raise DataError(f"episode {index}: expected pictures uint8 {shape}, found {found}")
 
 
 def _attributes(path: Path) -> dict[str, Any]:
@@ -255,6 +322,11 @@ def _check_store(store: Store) -> None:
     for array, width in ((store.observation, contract.observation_dim), (store.action, contract.action_dim)):
         if array.shape != (ends[-1], width):
             raise _damaged(store.path, f"'{array.basename}' has shape {array.shape}, expected ({ends[-1]}, {width})")
+    if store.frames is not None and (store.frames.shape, store.frames.dtype) != (
+        (ends[-1], *(contract.frames_shape or ())),
+        np.uint8,
+    ):
+        raise _damaged(store.path, f"'frames' are {store.frames.dtype} {store.frames.shape}")
     for name, indices in (("train", store.train), ("valid", store.valid)):
         if ((indices < 0) | (indices >= len(ends))).any():
             raise _damaged(store.path, f"split '{name}' names episodes outside 0 … {len(ends) - 1}")
