@@ -1,6 +1,7 @@
 # make demo [TASK=lift] [COMPARE=fm]   collect, prepare, train, evaluate; a table and outputs/demo/TASK/summary.json
-# make test                            style and the whole test suite
+# make test                            the gate: style, types, the site, the whole test suite
 # make lint                            style and types
+# make docs                            the site, in outputs/site
 #
 # Each creates .venv from requirements.lock first. PYTHON chooses its interpreter (3.11 or 3.12), TORCH_INDEX adds a
 # package index for another build of torch, for example https://download.pytorch.org/whl/cpu.
@@ -13,21 +14,22 @@ JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
 	@$(BIN)/lfm demo task=$(TASK) compare=$(COMPARE)
 
-test: .venv/installed
-	@$(BIN)/ruff check -q .
-	@$(BIN)/ruff format -q --check .
+test: lint docs
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 lint: .venv/installed
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: .venv/installed
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' || \

@@ -1,20 +1,27 @@
 """What commands mean as motion: the positions they ask for, their jerk, and the command that asks for none."""
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
+from lfm_policy.actions.poses import ARM_WIDTH, decode_absolute, encode_absolute
 from lfm_policy.contract import Contract
+
+_GRIP_FROM_HAND = Rotation.from_euler("z", -90, degrees=True)
+"""robosuite observes the hand's orientation and commands the grip site's, a quarter turn about the hand's axis."""
 
 
 def command_positions(contract: Contract, actions: np.ndarray) -> np.ndarray:
-    """Positions that actions (n, action_dim) ask for, per arm: float64 (n, arms, 3) [m].
+    """Find the points that actions (n, action_dim) ask for: float64 (n, points, axes), in the contract's unit.
 
-    A contract without rotation has positions alone: (n, 1, action_dim). Displacements are summed up from 0.
+    Poses have a point in space [m] per arm, a position is one point, and of joints and plain vectors each number is one
+    of its own. Grippers are none. Displacements are summed up from 0.
     """
     actions = np.asarray(actions, np.float64)
-    if contract.rotation == "none":
-        points = actions[:, None, :]
+    if contract.poses:
+        points = actions.reshape(len(actions), contract.arms, -1)[..., :3]
     else:
-        points = actions.reshape(len(actions), len(contract.controllers), -1)[..., :3]
+        numbers = np.delete(actions, contract.grippers, axis=1)
+        points = numbers[:, None, :] if contract.space == "position" else numbers[:, :, None]
     if contract.action_form == "absolute":
         return points
     scale = [[arm.delta_position_m] for arm in contract.controllers] or [[1.0]]
@@ -22,25 +29,61 @@ def command_positions(contract: Contract, actions: np.ndarray) -> np.ndarray:
 
 
 def gripper_commands(contract: Contract, actions: np.ndarray) -> np.ndarray:
-    """Gripper commands of actions (n, action_dim), one an arm: (n, arms), -1 open, +1 closed; (n, 0) without one."""
-    if contract.rotation == "none":
-        return np.zeros((len(actions), 0))
-    return np.asarray(actions).reshape(len(actions), len(contract.controllers), -1)[..., -1]
+    """Find the gripper commands of actions (n, action_dim): (n, grippers); of poses -1 open, +1 closed."""
+    return np.asarray(actions)[:, contract.grippers]
 
 
 def hold(contract: Contract, last: np.ndarray) -> np.ndarray:
-    """The action (action_dim,) that keeps a robot where the `last` one sent it, the gripper as it is."""
+    """Make the action (action_dim,) that keeps a robot where the `last` one sent it, the grippers as they are."""
     if contract.action_form == "absolute":
         return last
     still = np.zeros_like(last)
-    if contract.rotation != "none":
-        width = len(last) // len(contract.controllers)
-        still[width - 1 :: width] = last[width - 1 :: width]
+    still[contract.grippers] = last[contract.grippers]
     return still
 
 
+def rest_actions(contract: Contract, observations: np.ndarray) -> np.ndarray | None:
+    """Make the actions that keep robots where observations (B, observation_dim) say they rest: (B, action_dim).
+
+    Grippers of poses stay open. None where no observation tells.
+    """
+    columns = contract.columns
+    if contract.action_form == "delta":
+        return np.zeros((len(observations), contract.action_dim))
+    if contract.measured is not None:
+        return np.array(observations[:, columns[contract.measured]], np.float64)
+    parts = [(f"robot{arm}_eef_pos", f"robot{arm}_eef_quat") for arm in range(contract.arms)]
+    if contract.rotation != "rot6d_rows" or not all(set(names) <= set(columns) for names in parts):
+        return None
+    arms = []
+    for position, quaternion in parts:
+        matrix = (Rotation.from_quat(_unit(observations[:, columns[quaternion]])) * _GRIP_FROM_HAND).as_matrix()
+        arms.append(encode_absolute(observations[:, columns[position]], matrix, -np.ones((len(observations), 1))))
+    return np.concatenate(arms, axis=-1)
+
+
+def blend(contract: Contract, start: np.ndarray, end: np.ndarray, part: float) -> np.ndarray:
+    """Make the action (action_dim,) that lies `part` of the way from `start` on, with the grippers of `end`."""
+    if not contract.poses:
+        mixed = start + part * (np.asarray(end, np.float64) - start)
+        mixed[contract.grippers] = np.asarray(end)[contract.grippers]
+        return mixed
+    arms = []
+    for ours, theirs in zip(start.reshape(-1, ARM_WIDTH), end.reshape(-1, ARM_WIDTH), strict=True):
+        (position, matrix, _), (goal, goal_matrix, gripper) = decode_absolute(ours), decode_absolute(theirs)
+        turn = Rotation.from_rotvec(part * Rotation.from_matrix(goal_matrix @ matrix.T).as_rotvec()).as_matrix()
+        arms.append(encode_absolute(position + part * (goal - position), turn @ matrix, gripper))
+    return np.concatenate(arms)
+
+
+def _unit(quaternions: np.ndarray) -> np.ndarray:
+    """Quaternions (B, 4) of length 1; zeros, which are none, become the identity."""
+    length = np.linalg.norm(quaternions, axis=-1, keepdims=True)
+    return np.where(length > 0, quaternions / np.maximum(length, 1e-12), [0.0, 0.0, 0.0, 1.0])
+
+
 def command_jerk(contract: Contract, actions: np.ndarray) -> np.ndarray:
-    """Norm of the third difference of the commanded positions at the contract's rate, (n - 3, arms) [m/s³].
+    """Measure the third difference of the commanded points at the contract's rate, (n - 3, points) [unit/s³].
 
     Row i is over the actions i … i + 3; (0, arms) of fewer than four actions.
     """
@@ -51,7 +94,7 @@ def command_jerk(contract: Contract, actions: np.ndarray) -> np.ndarray:
 
 
 def seam_jerk(contract: Contract, actions: np.ndarray, seams: list[int]) -> tuple[float | None, float | None]:
-    """Root mean square jerk of the commands at the seams between chunks, and elsewhere [m/s³].
+    """Measure the root mean square jerk of the commands at the seams between chunks, and elsewhere [unit/s³].
 
     Args:
         contract: what the actions mean.

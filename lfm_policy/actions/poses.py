@@ -4,8 +4,6 @@ Plain numpy, float64 inside: the simulator's workers and the deployment side use
 axis-angle ("rotvec") is the rotation axis times the angle [rad].
 """
 
-from itertools import accumulate
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
@@ -22,21 +20,48 @@ DELTA_WIDTH = 7
 
 
 def hand_columns(contract: Contract) -> list[tuple[int, int]]:
-    """Where the hands' positions are: pairs of (observation column, action column), three for each arm.
+    """Find what chunks can be anchored to: pairs of (observation column, action column).
+
+    Of poses, each hand's observed and commanded position; of other actions, each number that the contract says to be
+    measured, grippers aside.
 
     Raises:
-        ContractError: the actions are no absolute poses, or an arm's position is not observed.
+        ContractError: the actions are not absolute, or what they command is not observed.
     """
-    names = [key.name for key in contract.observations]
-    firsts = dict(zip(names, accumulate((key.dim for key in contract.observations), initial=0), strict=False))
-    arms = range(len(contract.robots))
-    wanted = [f"robot{arm}_eef_pos" for arm in arms]
-    if contract.action_form != "absolute" or contract.rotation == "none" or not set(wanted) <= set(names):
+    places = contract.columns
+    if contract.action_form == "absolute" and contract.measured in places:
+        first = places[contract.measured].start
+        return [(first + column, column) for column in range(contract.action_dim) if column not in contract.grippers]
+    wanted = [f"robot{arm}_eef_pos" for arm in range(contract.arms)]
+    if contract.action_form != "absolute" or not contract.poses or not set(wanted) <= set(places):
         raise ContractError(
-            f"anchored chunks need absolute poses and the observations {wanted}, found {contract.action_form} actions "
-            f"with rotation '{contract.rotation}' and {names}: use data.anchored=false"
+            f"anchored chunks need absolute poses and the observations {wanted or 'robot0_eef_pos'}, or 'measured' in "
+            f"the contract; found {contract.action_form} actions of '{contract.space}' and the observations "
+            f"{list(places)}: use data.anchored=false"
         )
-    return [(firsts[wanted[arm]] + axis, arm * ARM_WIDTH + axis) for arm in arms for axis in range(3)]
+    width = contract.arm_width
+    return [(places[name].start + axis, arm * width + axis) for arm, name in enumerate(wanted) for axis in range(3)]
+
+
+def can_anchor(contract: Contract) -> bool:
+    """Whether `hand_columns` finds something."""
+    try:
+        return bool(hand_columns(contract))
+    except ContractError:
+        return False
+
+
+def position_columns(contract: Contract) -> list[int]:
+    """Find the columns of an action that are scaled to their range: positions in space, or any number of no pose."""
+    if not contract.poses:
+        return list(range(contract.action_dim))
+    return [arm + axis for arm in range(0, contract.action_dim, contract.arm_width) for axis in range(3)]
+
+
+def moving_columns(contract: Contract) -> list[int]:
+    """Find the columns of an action that command motion: all but grippers."""
+    grippers = contract.grippers
+    return [column for column in range(contract.action_dim) if column not in grippers]
 
 
 def matrix_to_rot6d(matrix: ArrayLike) -> Array:

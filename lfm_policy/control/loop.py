@@ -139,7 +139,8 @@ class ControlLoop:
         action = self._timeline.at(step)
         age_s = (step - self._observed) / self._options.rate_hz
         last = episode.commands[-1] if episode.commands else None
-        if not self._gate.admit(action, age_s, step):
+        action = self._gate.admit(action, age_s, step)
+        if action is None:
             action = None if last is None else hold(self._policy.contract, last)
             episode.held += 1
         if action is not None:

@@ -2,85 +2,21 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from lfm_policy.actions.motion import command_positions, gripper_commands
+from lfm_policy.actions.motion import blend, command_positions, rest_actions
+from lfm_policy.actions.poses import moving_columns
 from lfm_policy.contract import Contract
+from lfm_policy.control.limits import Limits, in_metres, start_positions
 from lfm_policy.errors import ConfigError
-from lfm_policy.settings import Frozen
 
-Point = tuple[float, float, float]
 Reason = Literal[
-    "emergency stop", "stale", "shape", "not finite", "workspace", "gripper", "speed", "acceleration", "jerk"
+    "emergency stop", "stale", "shape", "not finite", "workspace", "range", "step", "speed", "acceleration", "jerk"
 ]
-
-
-class Limits(Frozen):
-    """What a robot may be asked to do; None does not limit. All of it is about commanded positions, arm by arm."""
-
-    low_m: Point | None = None
-    """Corner of the workspace [m], in the frame of the contract's actions."""
-    high_m: Point | None = None
-    speed_m_s: float | None = Field(default=2.0, gt=0)
-    acceleration_m_s2: float | None = Field(default=60.0, gt=0)
-    jerk_m_s3: float | None = Field(default=2000.0, gt=0)
-    gripper: tuple[float, float] = (-1.5, 1.5)
-    """Gripper command; -1 opens, +1 closes."""
-    stale_s: float = Field(default=0.75, gt=0)
-    """Longest time between the observation that a chunk was predicted from and the execution of its actions [s]."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Limits":
-        if (self.low_m is None) != (self.high_m is None):
-            raise ValueError("a workspace needs both corners, low_m and high_m")
-        if self.low_m and self.high_m and not all(a < b for a, b in zip(self.low_m, self.high_m, strict=True)):
-            raise ValueError(f"low_m must be below high_m in every direction, found {self.low_m} and {self.high_m}")
-        return self
-
-
-def limits_of(
-    contract: Contract, episodes: Iterable[tuple[np.ndarray, np.ndarray]], margin: float = 1.5, room_m: float = 0.05
-) -> Limits:
-    """What demonstrations asked of the robot, with a margin.
-
-    Args:
-        contract: what their numbers mean, actions absolute.
-        episodes: observation (L, observation_dim) and action (L, action_dim) of each.
-        margin: factor on the largest speed, acceleration and jerk.
-        room_m: added to the box that the commands lie in, on every side [m].
-    """
-    low, high, largest = np.full(3, np.inf), np.full(3, -np.inf), np.zeros(3)
-    for observation, action in episodes:
-        positions = command_positions(contract, action)
-        low, high = np.minimum(low, positions.min((0, 1))), np.maximum(high, positions.max((0, 1)))
-        start = start_positions(contract, observation[0])
-        rest = np.repeat((positions[0] if start is None else start)[None], 3, axis=0)
-        path = np.concatenate([rest, positions])
-        for order in (1, 2, 3):
-            steepest = np.linalg.norm(np.diff(path, n=order, axis=0), axis=-1).max()
-            largest[order - 1] = max(largest[order - 1], steepest * contract.control_hz**order)
-    speed, acceleration, jerk = (round(float(margin * value), 4) for value in largest)
-    x, y, z = (round(float(value - room_m), 4) for value in low)
-    to_x, to_y, to_z = (round(float(value + room_m), 4) for value in high)
-    return Limits(
-        low_m=(x, y, z), high_m=(to_x, to_y, to_z), speed_m_s=speed, acceleration_m_s2=acceleration, jerk_m_s3=jerk
-    )
-
-
-def start_positions(contract: Contract, observation: np.ndarray) -> np.ndarray | None:
-    """Where an observation (observation_dim,) says that the arms' hands are, (arms, 3) [m]; None if it does not."""
-    columns, first = {}, 0
-    for key in contract.observations:
-        columns[key.name] = slice(first, first := first + key.dim)
-    names = [f"robot{arm}_eef_pos" for arm in range(len(contract.controllers))]
-    if not names or not all(name in columns for name in names):
-        return None
-    return np.stack([np.asarray(observation, np.float64)[columns[name]] for name in names])
 
 
 class EmergencyStop:
@@ -97,7 +33,7 @@ class EmergencyStop:
 
     @property
     def pulled(self) -> bool:
-        """Whether somebody has."""
+        """Tell whether somebody has."""
         return self._pulled.is_set()
 
 
@@ -122,7 +58,8 @@ class Gate:
         report: hears every refusal.
 
     Raises:
-        ConfigError: the actions are displacements, or no positions in space though a workspace is given.
+        ConfigError: the limits do not fit the contract (see `Limits.require_fit`), or a first-move ramp is asked for
+            where no observation says at which pose or numbers the robot rests.
     """
 
     def __init__(
@@ -133,48 +70,64 @@ class Gate:
         stop: EmergencyStop | None = None,
         report: Callable[[Refusal], Any] = lambda refusal: None,
     ) -> None:
-        if contract.action_form != "absolute":
-            raise ConfigError("the safety gate judges positions: expected absolute actions, found displacements")
-        if contract.rotation == "none" and contract.action_dim != 3 and limits.low_m is not None:
-            raise ConfigError(f"a workspace in space needs positions in it, found {contract.action_dim} numbers")
+        limits.require_fit(contract)
+        if limits.ramp_s and rest_actions(contract, np.zeros((1, contract.observation_dim))) is None:
+            raise ConfigError(
+                "a first-move ramp (limits.ramp_s) begins where the robot rests, which no observation tells: "
+                "name it in the contract ('measured'), or use ramp_s=0"
+            )
         self.limits, self.stop = limits, stop or EmergencyStop()
         self._contract, self._rate, self._report = contract, rate_hz or contract.control_hz, report
+        self._low, self._high = _ranges(contract, limits)
+        self._numbers = [limits.numbers[column] for column in moving_columns(contract)] if limits.numbers else []
         self.refused: Counter[str] = Counter()
         self._path: deque[np.ndarray] = deque(maxlen=3)
+        self._rest: np.ndarray | None = None
+        self._admitted = 0
 
     def reset(self, observation: np.ndarray) -> None:
-        """The robot rests where `observation` (observation_dim,) says; where it says nothing, at the first command."""
+        """Begin where `observation` (observation_dim,) says that the robot rests; or else at the first command."""
         start = start_positions(self._contract, observation)
         self._path.clear()
         if start is not None:
             self._path.extend([start] * 3)
+        rest = rest_actions(self._contract, observation[None]) if self.limits.ramp_s else None
+        self._rest, self._admitted = None if rest is None else rest[0], 0
 
-    def admit(self, action: np.ndarray | None, age_s: float, step: int) -> bool:
-        """Whether `action` (action_dim,) may be sent; if not, the robot is taken to hold still.
+    def admit(self, action: np.ndarray | None, age_s: float, step: int) -> np.ndarray | None:
+        """Judge a command; if it is refused, the robot is taken to hold still.
 
         Args:
-            action: None where no chunk reaches.
+            action: (action_dim,); None where no chunk reaches.
             age_s: time since the observation it was predicted from [s].
             step: for the report.
+
+        Returns:
+            What to send: the action, grippers clipped to their range, behind the ramp of the first move where there is
+            one; None if nothing may be sent.
         """
-        fault = self._fault(action, age_s)
+        fault = self._unusable(action, age_s)
         if fault is None:
             assert action is not None
+            action = self._ramped(np.clip(action, self._low, self._high).astype(action.dtype, copy=False))
             position = command_positions(self._contract, action[None])[0]
-            self._path.extend([position] * (1 if self._path else 3))
-            return True
+            fault = self._place(position) or self._in_space(position) or self._by_number(position)
+            if fault is None:
+                self._path.extend([position] * (1 if self._path else 3))
+                self._admitted += 1
+                return action
         self.hold(1)
         refusal = Refusal(step, *fault)
         self.refused[refusal.reason] += 1
         self._report(refusal)
-        return False
+        return None
 
     def hold(self, periods: int) -> None:
-        """Nothing new was sent for some control periods."""
+        """Take it that nothing new was sent for some control periods."""
         if self._path:
             self._path.extend([self._path[-1]] * periods)
 
-    def _fault(self, action: np.ndarray | None, age_s: float) -> tuple[Reason, str] | None:
+    def _unusable(self, action: np.ndarray | None, age_s: float) -> tuple[Reason, str] | None:
         limits, width = self.limits, self._contract.action_dim
         if self.stop.pulled:
             return "emergency stop", self.stop.reason
@@ -186,22 +139,29 @@ class Gate:
             return "shape", f"{action.shape}, expected ({width},)"
         if not np.isfinite(action).all():
             return "not finite", f"{np.flatnonzero(~np.isfinite(action)).tolist()} are NaN or infinity"
-        position = command_positions(self._contract, action[None])[0]
-        return self._place(position, gripper_commands(self._contract, action[None])[0]) or self._motion(position)
+        return None
 
-    def _place(self, position: np.ndarray, gripper: np.ndarray) -> tuple[Reason, str] | None:
+    def _ramped(self, action: np.ndarray) -> np.ndarray:
+        """Keep the first commands near where the robot rests: smoothly, from there to what is asked for."""
+        part = (self._admitted + 1) / max(self.limits.ramp_s * self._rate, 1.0)
+        if self._rest is None or part >= 1:
+            return action
+        return blend(self._contract, self._rest, action, part * part * (3 - 2 * part)).astype(action.dtype, copy=False)
+
+    def _place(self, position: np.ndarray) -> tuple[Reason, str] | None:
         limits = self.limits
         if limits.low_m is not None and limits.high_m is not None:
             outside = (position < np.array(limits.low_m)) | (position > np.array(limits.high_m))
             if outside.any():
                 return "workspace", f"{position.round(4).tolist()} m, limits {limits.low_m} to {limits.high_m}"
-        least, most = limits.gripper
-        if ((gripper < least) | (gripper > most)).any():
-            return "gripper", f"{gripper.round(3).tolist()}, limits {least:g} to {most:g}"
+        for entry, value in zip(self._numbers, position.ravel() if self._numbers else (), strict=True):
+            low, high = entry.low, entry.high
+            if (low is not None and value < low) or (high is not None and value > high):
+                return "range", f"{entry.name} {value:.4g}, limits {_shown(low)} to {_shown(high)}"
         return None
 
-    def _motion(self, position: np.ndarray) -> tuple[Reason, str] | None:
-        if not self._path:
+    def _in_space(self, position: np.ndarray) -> tuple[Reason, str] | None:
+        if not self._path or not in_metres(self._contract):
             return None
         path = np.stack([*self._path, position])
         bounds: tuple[tuple[Reason, float | None, str], ...] = (
@@ -215,3 +175,36 @@ class Gate:
             if limit is not None and found > limit:
                 return reason, f"{found:.4g} {unit}, limit {limit:g} {unit}"
         return None
+
+    def _by_number(self, position: np.ndarray) -> tuple[Reason, str] | None:
+        if not self._path or not self._numbers:
+            return None
+        path = np.stack([*self._path, position]).reshape(-1, position.size)
+        changes = [np.abs(np.diff(path, n=order, axis=0)[-1]) for order in (1, 2, 3)]
+        for place, entry in enumerate(self._numbers):
+            bounds: tuple[tuple[Reason, float | None, int, int], ...] = (
+                ("step", entry.step, 1, 0),
+                ("speed", entry.speed, 1, 1),
+                ("acceleration", entry.acceleration, 2, 2),
+                ("jerk", entry.jerk, 3, 3),
+            )
+            for reason, limit, order, power in bounds:
+                found = float(changes[order - 1][place]) * self._rate**power
+                if limit is not None and found > limit:
+                    return reason, f"{entry.name} {found:.4g}, limit {limit:g}"
+        return None
+
+
+def _ranges(contract: Contract, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest value of each number that is clipped to them: those of grippers."""
+    low, high = np.full(contract.action_dim, -np.inf), np.full(contract.action_dim, np.inf)
+    for column in contract.grippers:
+        entry = limits.numbers[column] if limits.numbers else None
+        ends = limits.gripper if contract.poses else (entry and entry.low, entry and entry.high)
+        low[column] = -np.inf if ends[0] is None else ends[0]
+        high[column] = np.inf if ends[1] is None else ends[1]
+    return low, high
+
+
+def _shown(limit: float | None) -> str:
+    return "none" if limit is None else f"{limit:g}"

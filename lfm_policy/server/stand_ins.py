@@ -5,19 +5,15 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
-from scipy.spatial.transform import Rotation
 
-from lfm_policy.actions.poses import encode_absolute
+from lfm_policy.actions.motion import rest_actions
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.protocols import ChunkBatch
 
-_GRIP_FROM_HAND = Rotation.from_euler("z", -90, degrees=True)
-"""robosuite observes the hand's orientation and commands the grip site's, a quarter turn about the hand's axis."""
-
 
 class ZeroPolicy:
-    """Asks for no motion: zeros, or where actions are absolute poses, the poses last observed with the gripper open.
+    """Asks for no motion: the poses or numbers that were last observed, grippers of poses open; or else zeros.
 
     Args:
         contract: of the robot.
@@ -32,23 +28,12 @@ class ZeroPolicy:
         _require_horizons(horizon, observation_steps, action_steps)
         self.contract, self.observation_steps, self.action_steps = contract, observation_steps, action_steps
         self.noise_shape = (horizon, contract.action_dim)
-        self._columns = {}
-        first = 0
-        for key in contract.observations:
-            self._columns[key.name] = slice(first, first := first + key.dim)
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`; the noise is not used."""
-        actions = np.zeros((len(histories), self.contract.action_dim), np.float32)
-        if self.contract.action_form == "absolute" and self.contract.rotation == "rot6d_rows":
-            arms = [self._pose(histories[:, -1], arm) for arm in range(len(self.contract.controllers))]
-            actions = np.concatenate(arms, axis=-1)
-        return ChunkBatch(np.repeat(actions[:, None], self.noise_shape[0], axis=1), nfe=0)
-
-    def _pose(self, observations: np.ndarray, arm: int) -> np.ndarray:
-        position, quaternion = (observations[:, self._columns[f"robot{arm}_eef_{part}"]] for part in ("pos", "quat"))
-        matrix = (Rotation.from_quat(quaternion) * _GRIP_FROM_HAND).as_matrix()
-        return encode_absolute(position, matrix, -np.ones((len(observations), 1))).astype(np.float32)
+        resting = rest_actions(self.contract, histories[:, -1])
+        actions = np.zeros((len(histories), self.contract.action_dim)) if resting is None else resting
+        return ChunkBatch(np.repeat(actions[:, None].astype(np.float32), self.noise_shape[0], axis=1), nfe=0)
 
 
 class ReplayPolicy:

@@ -28,9 +28,10 @@ from lfm_cli import command_line as _cli
 from lfm_policy.bundles.open import Sampling, dress, load_onnx, load_policy
 from lfm_policy.control.clock import Pace
 from lfm_policy.control.inference import Delay, Inference
+from lfm_policy.control.limits import Limits, limits_of
 from lfm_policy.control.loop import ControlLoop, ControlOptions, Episode, describe, refusal_event
 from lfm_policy.control.robot import SimulatedRobot, run_first
-from lfm_policy.control.safety import EmergencyStop, Gate, Limits, limits_of
+from lfm_policy.control.safety import EmergencyStop, Gate
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.measure.statistics import wilson_interval
@@ -227,7 +228,8 @@ def _limits(settings: Settings, contract: "Contract") -> Limits:
     contract.require_match(store.contract, "the policy", str(settings.limits_from))
     episodes = ((found.observation, found.action) for found in (store.episode(int(i)) for i in store.train))
     learned = limits_of(contract, episodes)
-    return learned.model_copy(update={"gripper": settings.limits.gripper, "stale_s": settings.limits.stale_s})
+    kept = ("gripper", "stale_s", "ramp_s")
+    return learned.model_copy(update={name: getattr(settings.limits, name) for name in kept})
 
 
 def _emergency_stop(stack: ExitStack) -> EmergencyStop:

@@ -25,10 +25,10 @@ import lfm_envs
 from lfm_cli import command_line as _cli
 from lfm_envs.replay import Replay, convert, from_axis_angle, loadable_model, recorded_states, replay
 from lfm_envs.tasks import TASKS, task_of_environment
+from lfm_policy.actions.poses import position_columns
 from lfm_policy.contract import Contract
 from lfm_policy.data.demos.file import DemoFile, open_demos
 from lfm_policy.data.demos.pictures import Pictures, find_pictures
-from lfm_policy.data.normalizers.affine import position_columns
 from lfm_policy.data.windows.store import Episode, Split, Store, open_store, write_store
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
@@ -71,7 +71,7 @@ class Tally:
 
     def add(self, episode: Episode, clipped: int, gap: float, seconds: float) -> None:
         """Count one episode; positions of all arms share one range."""
-        positions = episode.action[:, position_columns(episode.action.shape[1])].reshape(-1, 3)
+        positions = episode.action[:, position_columns(self.file.contract)].reshape(-1, 3)
         self.lengths.append(len(episode.action))
         self.clipped += clipped
         self.observation_gap = max(self.observation_gap, gap)

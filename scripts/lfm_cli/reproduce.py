@@ -31,8 +31,10 @@ INTRODUCTION = """# Measured results
 Made by `lfm reproduce` from the JSON files beside this page; each holds its command, commit, seeds, data and
 cost. A rate is successes over unseen episodes (seeds 100000 …) of one fixed checkpoint, with its Wilson 95 % interval.
 The demonstrations are the scripted expert's of this project, not robomimic's human ones, so the paper's row is context
-and not a like-for-like comparison. "small" and "tiny" are CPU sizes (`config/size/`), "paper" is Table A.3's. Further
-measurements: [notes](notes.md).
+and not a like-for-like comparison. "simulation-free" is flow matching on a Gaussian path with one network per block,
+not the paper's Algorithm 1, whose rows say "sequential". "small" and "tiny" are CPU sizes, "paper" is that of the
+paper's appendix. What the tables show and do not show: [robots](robots.md), [densities](densities.md),
+[pictures](pictures.md), [distillation](distillation.md); further measurements: [notes](notes.md).
 """
 
 

@@ -3,7 +3,17 @@ import pytest
 
 from lfm_envs.point_mass import CONTRACT
 from lfm_envs.tasks import TASKS
-from lfm_policy.actions.motion import command_jerk, command_positions, gripper_commands, hold, seam_jerk
+from lfm_policy.actions.motion import (
+    blend,
+    command_jerk,
+    command_positions,
+    gripper_commands,
+    hold,
+    rest_actions,
+    seam_jerk,
+)
+from lfm_policy.actions.poses import matrix_to_rot6d, moving_columns, rotvec_to_matrix
+from tests.contracts import JOINTS
 
 LIFT, TRANSPORT = TASKS["lift"].contract, TASKS["transport"].contract
 DELTA = LIFT.model_copy(update={"action_form": "delta", "rotation": "axis_angle", "action_dim": 7})
@@ -42,3 +52,33 @@ def test_to_hold_is_to_repeat_a_pose_but_not_a_displacement():
     last = np.linspace(0.1, 1, 10)
     assert hold(LIFT, last) is last
     assert hold(DELTA, last[:7]).tolist() == [0, 0, 0, 0, 0, 0, last[6]]
+
+
+def test_each_joint_is_a_point_of_its_own_and_the_gripper_none():
+    actions = np.arange(6.0).reshape(2, 3)
+    assert command_positions(JOINTS, actions).tolist() == [[[0], [1]], [[3], [4]]]
+    assert gripper_commands(JOINTS, actions).tolist() == [[2], [5]]
+    t = np.arange(6)[:, None] / 30
+    assert command_jerk(JOINTS, np.hstack([t**3, 2 * t**3, t])) == pytest.approx(np.full((3, 2), [6, 12]))
+    delta = JOINTS.model_copy(update={"action_form": "delta"})
+    assert hold(delta, np.array([1.0, 2, 3])).tolist() == [0, 0, 3]
+
+
+def test_a_robot_rests_where_it_is_measured():
+    observations = np.arange(14.0).reshape(2, 7)
+    assert rest_actions(JOINTS, observations).tolist() == [[4, 5, 6], [11, 12, 13]]
+    assert rest_actions(CONTRACT, np.zeros((1, 4))) is None
+
+
+@pytest.mark.parametrize("contract", [JOINTS, TRANSPORT])
+def test_a_blend_goes_from_start_to_end(contract):
+    generator = np.random.default_rng(0)
+    start, end = generator.standard_normal((2, contract.action_dim))
+    if contract.poses:
+        for action in (start, end):
+            for arm in (0, 10):
+                action[arm + 3 : arm + 9] = matrix_to_rot6d(rotvec_to_matrix(action[arm + 3 : arm + 6]))
+    moving = moving_columns(contract)
+    assert blend(contract, start, end, 0.0)[moving] == pytest.approx(start[moving])
+    assert blend(contract, start, end, 1.0) == pytest.approx(end)
+    assert blend(contract, start, end, 0.25)[0] == pytest.approx(0.75 * start[0] + 0.25 * end[0])

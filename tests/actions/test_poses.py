@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from lfm_envs.tasks import TASKS
 from lfm_policy.actions import poses as actions
+from tests.contracts import JOINTS
 
 NEAR_HALF_TURNS = Rotation.from_rotvec(
     np.array([[np.pi, 0, 0], [0, np.pi - 1e-9, 0], [0, 0, np.pi], [1e-9, 0, 0], [0, 0, 0], [2.2, 2.2, 0.1]])
@@ -51,3 +53,21 @@ def test_rotation_distance_is_the_angle() -> None:
     turn = Rotation.from_rotvec([0, 0, 0.3]).as_matrix()
     base = Rotation.random(1, random_state=3).as_matrix()[0]
     np.testing.assert_allclose(actions.rotation_distance(base, base @ turn), 0.3, atol=1e-12)
+
+
+def test_columns_follow_from_what_the_contract_declares() -> None:
+    lift, transport = TASKS["lift"].contract, TASKS["transport"].contract
+    assert actions.position_columns(lift) == [0, 1, 2]
+    assert actions.position_columns(transport) == [0, 1, 2, 10, 11, 12]
+    assert actions.moving_columns(transport) == [*range(9), *range(10, 19)]
+    rotvec = lift.model_copy(update={"rotation": "axis_angle", "action_dim": 14, "controllers": 2 * lift.controllers})
+    assert actions.position_columns(rotvec) == [0, 1, 2, 7, 8, 9]
+    assert actions.position_columns(JOINTS) == [0, 1, 2]
+    assert actions.moving_columns(JOINTS) == [0, 1]
+
+
+def test_chunks_are_anchored_to_hands_or_to_measured_joints() -> None:
+    assert actions.hand_columns(TASKS["lift"].contract) == [(10, 0), (11, 1), (12, 2)]
+    assert actions.hand_columns(JOINTS) == [(4, 0), (5, 1)], "the gripper is no motion"
+    assert not actions.can_anchor(JOINTS.model_copy(update={"measured": None}))
+    assert not actions.can_anchor(JOINTS.model_copy(update={"action_form": "delta"}))

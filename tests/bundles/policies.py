@@ -3,7 +3,8 @@
 import torch
 
 from lfm_envs.tasks import TASKS
-from lfm_policy.data.normalizers.affine import AffineNormalizer, position_columns
+from lfm_policy.actions.poses import position_columns
+from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.flow import Solver
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
 from lfm_policy.models.rotations import other_columns
@@ -32,5 +33,5 @@ def policy(
         made.action_normalizer = AffineNormalizer.standard(chunks).unflatten(*made.noise_shape)
     else:
         actions = torch.randn(50, contract.action_dim) * 0.4
-        made.action_normalizer = AffineNormalizer.min_max(actions, position_columns(contract.action_dim))
+        made.action_normalizer = AffineNormalizer.min_max(actions, position_columns(contract))
     return made.eval()

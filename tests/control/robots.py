@@ -7,9 +7,10 @@ import numpy as np
 
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.control.inference import Answer, Inference
+from lfm_policy.control.limits import Limits
 from lfm_policy.control.loop import ControlLoop, ControlOptions, Episode
 from lfm_policy.control.robot import Reading
-from lfm_policy.control.safety import Gate, Limits
+from lfm_policy.control.safety import Gate
 from lfm_policy.protocols import ChunkBatch
 from tests.rollout.scripted import Straight
 

@@ -10,9 +10,10 @@ from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.control.clock import MonotonicClock
 from lfm_policy.control.inference import Delay, Inference
+from lfm_policy.control.limits import Limits
 from lfm_policy.control.loop import ControlLoop, ControlOptions, describe, refusal_event
 from lfm_policy.control.robot import SimulatedRobot
-from lfm_policy.control.safety import EmergencyStop, Gate, Limits
+from lfm_policy.control.safety import EmergencyStop, Gate
 from lfm_policy.errors import ConfigError, ContractError, RolloutError, ServingError
 from lfm_policy.protocols import ChunkBatch
 from lfm_policy.rollout.runner import Runner, RunnerOptions

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from lfm_cli import train
 from lfm_envs.tasks import TASKS
-from lfm_policy.data.normalizers.affine import pose_columns
+from lfm_policy.actions.poses import moving_columns
 from lfm_policy.data.windows.memory import Windows
 from lfm_policy.data.windows.store import Episode, open_store, write_store
 from lfm_policy.errors import CheckpointError, ConfigError
@@ -151,7 +151,7 @@ def test_anchored_windows_count_from_the_hands(tmp_path: Path) -> None:
         policies.append(experiment.model)
         samples.append(experiment.pool.take(torch.arange(len(experiment.pool))))
     assert torch.equal(samples[0].x, samples[1].x)
-    poses = samples[0].x[..., pose_columns(20)]
+    poses = samples[0].x[..., moving_columns(TASKS["transport"].contract)]
     torch.testing.assert_close(poses.mean(0), torch.zeros(16, 18), atol=1e-5, rtol=0)
     torch.testing.assert_close(poses.std(0, correction=0), torch.ones(16, 18), atol=1e-5, rtol=0)
     store = open_store(path)

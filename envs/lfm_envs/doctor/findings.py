@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from lfm_policy.actions.poses import hand_columns
+from lfm_policy.actions.poses import hand_columns, position_columns
 from lfm_policy.contract import Contract, ObservationKey
-from lfm_policy.data.normalizers.affine import position_columns
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import read_json
 from lfm_policy.models.pretrained import checkpoint_in
@@ -123,7 +122,7 @@ def examine_checkpoint(
     findings = compare_contracts(contract, theirs, "the data", "the checkpoint")
     tensors = _normalizers(directory)
     ranges: dict[str, Any] = {"directory": str(directory)}
-    columns = position_columns(action.shape[1])
+    columns = position_columns(contract)
     for name, values, limit in (("observation", observation, FAR), ("action", action[:, columns], BEYOND)):
         scale, offset = (tensors.get(f"{name}_normalizer.{part}") for part in ("scale", "offset"))
         lost = _lost(name, scale, offset, tensors.get(f"{name}_normalizer.fitted"))

@@ -36,7 +36,7 @@ def readable(path: Path) -> Iterator[None]:
 def find_dataset(group: h5py.Group, key: str) -> h5py.h5d.DatasetID | None:
     """The data set of this name, None if it is not there. Raises KeyError when damaged.
 
-    Its handle: opening and reading it takes a third of the time that group[key][()] does.
+    Its handle: opening and reading it takes a third of the time that `group[key][()]` does.
     """
     try:
         return h5py.h5d.open(group.id, key.encode())

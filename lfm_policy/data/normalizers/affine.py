@@ -9,38 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lfm_policy.actions.poses import ARM_WIDTH
 from lfm_policy.errors import ContractError, DataError
 
 CONSTANT = 1e-4
 """A dimension that varies by less is only centred; dividing by its spread would blow up noise."""
-
-
-def position_columns(action_dim: int) -> list[int]:
-    """Columns that hold positions in absolute actions of ten numbers an arm.
-
-    Raises:
-        ContractError: `action_dim` is not a multiple of ten.
-    """
-    return _arm_columns(action_dim, 3)
-
-
-def pose_columns(action_dim: int) -> list[int]:
-    """Columns that hold positions and rotations in absolute actions of ten numbers an arm.
-
-    Raises:
-        ContractError: `action_dim` is not a multiple of ten.
-    """
-    return _arm_columns(action_dim, ARM_WIDTH - 1)
-
-
-def _arm_columns(action_dim: int, count: int) -> list[int]:
-    if action_dim <= 0 or action_dim % ARM_WIDTH:
-        raise ContractError(
-            f"absolute actions have {ARM_WIDTH} numbers an arm, found action_dim {action_dim}: "
-            "prepare the data again with lfm prepare"
-        )
-    return [arm + axis for arm in range(0, action_dim, ARM_WIDTH) for axis in range(count)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread, pose_columns, position_columns
+from lfm_policy.actions.poses import can_anchor, moving_columns, position_columns
+from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread
 from lfm_policy.data.windows.disk import StreamedWindows
 from lfm_policy.data.windows.memory import Windows
 from lfm_policy.data.windows.store import Split, Store, open_store
@@ -77,7 +78,7 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
         precondition=flow.precondition and flow.diffusion is None,
         initial_diffusion=flow.initial_diffusion,
         diffusion=flow.diffusion,
-        anchored=data.anchored,
+        anchored=anchored(data, store),
         quaternions=quaternions,
     )
     policy = LFMPolicy(spec, store.contract)
@@ -88,14 +89,19 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
     return policy
 
 
+def anchored(data: WindowData, store: Store) -> bool:
+    """Whether chunks count from where the robot is: as the settings say, or wherever the contract lets them."""
+    return can_anchor(store.contract) if data.anchored == "auto" else data.anchored
+
+
 def _action_normalizer(data: WindowData, store: Store, policy: LFMPolicy) -> AffineNormalizer:
-    """Diffusion Policy's: positions to [-1, 1]; where chunks are anchored, poses to unit variance at each step."""
+    """Diffusion Policy's: positions to [-1, 1]; of anchored chunks, all but grippers to unit variance per step."""
     width = store.contract.action_dim
-    if data.anchored:
-        columns = [step * width + column for step in range(data.horizon) for column in pose_columns(width)]
+    if policy.spec.anchored:
+        columns = [step * width + column for step in range(data.horizon) for column in moving_columns(store.contract)]
         spread = Spread.of(_anchored_chunks(data, store, policy))
         return AffineNormalizer.standard(spread, columns).unflatten(data.horizon, width)
-    columns = None if store.contract.rotation == "none" else position_columns(width)
+    columns = position_columns(store.contract)
     return AffineNormalizer.min_max(Spread.of(block[1] for block in store.blocks("train")), columns)
 
 

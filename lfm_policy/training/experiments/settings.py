@@ -20,9 +20,9 @@ class WindowData(Frozen):
     horizon: int = Field(default=16, ge=1)
     observation_steps: int = Field(default=2, ge=1)
     action_steps: int = Field(default=8, ge=1)
-    anchored: bool = False
+    anchored: bool | Literal["auto"] = False
     """Predict positions from where the hand is, not in the world, and normalise each step of a chunk by itself: far
-    easier to learn where the workspace is wide."""
+    easier to learn where the workspace is wide. auto: where the contract tells where the hand or the joints are."""
     observation_normalizer: Literal["standard", "scalar"] = "standard"
     """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
     rotation_rows: bool = False

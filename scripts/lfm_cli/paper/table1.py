@@ -47,7 +47,7 @@ def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
 def _section(cells: Cells) -> Iterator[str]:
     yield "## Table 1: negative log-likelihood on tables\n"
     yield "Nats, ± one standard error over the test points; validation beside it. The preparation is MAF's"
-    yield "(`lfm_policy/data/tabular.py`). `patches` are grey 8 x 8 patches by BSDS300's recipe: near BSDS300, not"
+    yield "(`lfm_policy/data/tables.py`). `patches` are grey 8 x 8 patches by BSDS300's recipe: near BSDS300, not"
     yield "equal to it. Equal parameters and updates within a size.\n"
     yield "| table | method | size | training | test NLL | validation NLL | NFE |"
     yield "|---|---|---|---|---|---|---|"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_model, save_model
 
-from lfm_policy.data.normalizers.affine import AffineNormalizer, pose_columns, position_columns
+from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ContractError, DataError
 
 SAMPLES = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-2, 1.0, 30.0, 0.0]) + 2
@@ -66,14 +66,6 @@ def test_each_step_can_have_statistics_of_its_own():
     torch.testing.assert_close(normalizer.denormalize(x), chunks)
     with pytest.raises(ContractError, match=r"shape \(3, 2\), found \(100, 2, 2\)"):
         normalizer.normalize(chunks[:, :2])
-
-
-def test_position_columns_are_those_of_each_arm():
-    assert position_columns(10) == [0, 1, 2]
-    assert position_columns(20) == [0, 1, 2, 10, 11, 12]
-    assert pose_columns(20) == [*range(9), *range(10, 19)]
-    with pytest.raises(ContractError, match="action_dim 7"):
-        position_columns(7)
 
 
 def test_unfitted_is_an_error_even_after_loading():
