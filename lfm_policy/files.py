@@ -12,12 +12,13 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lfm_policy.errors import LFMError
 from lfm_policy.locks import exchange, lock
 
 FSYNCS = 8
@@ -26,6 +27,7 @@ ATTEMPTS = 1000
 """How often others may be in the way of a folder that is being put in its place."""
 PREFIX, SUFFIX = ".lfm-", ".tmp"
 _LOCK, _NEW, _OLD = "lock", "new", "old"
+_NOTHING = "nothing"
 
 
 def resolved(path: str | Path) -> Path:
@@ -161,6 +163,39 @@ def sha256(path: str | Path) -> str:
 def digest(value: Any) -> str:
     """Hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def require_same(
+    there: Mapping[str, Any], here: Mapping[str, Any], what: str, advice: str, error: type[LFMError]
+) -> None:
+    """Check that what a folder holds was made with the settings that would be used now.
+
+    Args:
+        there: settings beside the content, as they were read from JSON.
+        here: settings of now.
+        what: begins the message ("outputs/x holds the episodes of another run").
+        advice: ends it ("choose another out=").
+        error: what to raise.
+
+    Raises:
+        LFMError: of type `error`; names every difference.
+    """
+    old, new = _flat(there), _flat(json.loads(json.dumps(here)))
+    rows = [
+        f"  {key}: there {old.get(key, _NOTHING)}, now {new.get(key, _NOTHING)}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if rows:
+        raise error("\n".join([f"{what}:", *rows, advice]))
+
+
+def _flat(value: Any, name: str = "") -> dict[str, str]:
+    """Nested mappings as dotted names, each with how its value is written."""
+    if not isinstance(value, Mapping):
+        return {name: repr(value)}
+    parts = (_flat(item, f"{name}.{key}" if name else str(key)) for key, item in value.items())
+    return {key: text for part in parts for key, text in part.items()}
 
 
 def require_regular(path: str | Path) -> None:

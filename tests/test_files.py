@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from lfm_policy import files
+from lfm_policy.errors import DataError
 from lfm_policy.files import (
     atomic_directory,
     atomic_file,
     read_json,
+    require_same,
     resolved,
     scratch,
     sha256,
@@ -235,3 +237,21 @@ def test_pipes_and_devices_are_not_read(tmp_path: Path, read) -> None:
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(OSError, match="found a pipe or a device"):
             read(path)
+
+
+class TestRequireSame:
+    def test_every_difference_is_named(self):
+        there = {"seed": 1, "solver": {"method": "euler", "steps": 2}, "old": None, "sizes": [1, 2]}
+        here = {"seed": 1, "solver": {"method": "heun", "steps": 2}, "sizes": (1, 2), "new": True}
+        with pytest.raises(DataError) as caught:
+            require_same(there, here, "x holds others", "choose another", DataError)
+        assert str(caught.value).splitlines() == [
+            "x holds others:",
+            "  new: there nothing, now True",
+            "  old: there None, now nothing",
+            "  solver.method: there 'euler', now 'heun'",
+            "choose another",
+        ]
+
+    def test_equal_settings_pass(self):
+        require_same({"a": {"b": [1]}}, {"a": {"b": (1,)}}, "x", "y", DataError)

@@ -26,7 +26,7 @@ from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.simulator import Kind
 from lfm_envs.tasks import task
 from lfm_policy.errors import ConfigError, RolloutError
-from lfm_policy.files import read_json, write_json
+from lfm_policy.files import read_json, require_same, write_json
 
 FILE, SUMMARY, IDENTITY, PARTS = "demos.hdf5", "summary.json", "recipe.json", "episodes"
 VALID_FRACTION = 0.1
@@ -92,16 +92,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
     if not path.exists():
         write_json(path, ours)
         return
-    theirs = read_json(path)
-    rows = [
-        f"  {key}: asked for {ours.get(key)!r}, found {theirs.get(key)!r}"
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
-    ]
-    if rows:
-        raise ConfigError(
-            f"{out} holds another collection:\n" + "\n".join(rows) + "\nchoose another folder (out=), or delete it"
-        )
+    advice = "choose another folder (out=), or delete it"
+    require_same(read_json(path), ours, f"{out} holds another collection", advice, ConfigError)
 
 
 def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[bool, int]]:

@@ -7,7 +7,6 @@ last one. Until the first command of an episode nothing moves.
 import contextlib
 import os
 import sys
-import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,10 +20,10 @@ from lfm_policy.actions.motion import hold
 from lfm_policy.contract import Contract
 from lfm_policy.control.clock import MonotonicClock, Ticker
 from lfm_policy.errors import LFMError, RolloutError
-from lfm_policy.processes import leave_with
+from lfm_policy.processes import child_surroundings, end_with
 from lfm_policy.protocols import Environment
 from lfm_policy.rollout.records import Failure, Ready
-from lfm_policy.rollout.workers import Factory, child_surroundings
+from lfm_policy.rollout.workers import Factory
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _live(connection: Connection, log: str, parent: int, rate_hz: float, realtim
     output = open(log, "w", buffering=1)  # noqa: SIM115 (lives as long as the process)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
-    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     try:
         environment: Environment = connection.recv()()
         if realtime:

@@ -1,5 +1,6 @@
 """Results on disk: episodes.jsonl grows by one line an episode, so that an interrupted evaluation continues."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from lfm_policy.errors import DataError, RolloutError
-from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.files import atomic_file, read_json, require_same, write_json
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.subscriber import Subscriber
-
-_MISSING = "nothing"
 
 
 class EpisodeLog(Subscriber):
@@ -35,21 +34,24 @@ class EpisodeLog(Subscriber):
         if not self.done:
             write_json(run, dict(identity))
         elif run.exists():
-            _require_same(folder, read_json(run), dict(identity))
+            what = f"{folder} holds episodes of another run, which would be mixed with these"
+            require_same(read_json(run), identity, what, "choose another out=FOLDER, or remove that one", RolloutError)
         else:
             raise RolloutError(f"{folder} holds episodes.jsonl but no run.json: expected both; choose another folder")
         self._drop_unfinished_line()
 
     def on_end(self, result: EpisodeResult) -> None:
         """Append the line, and have it on disk before the next episode."""
-        with self.path.open("a") as file:
-            file.write(result.model_dump_json() + "\n")
+        with self.path.open("ab") as file:
+            file.write(result.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.done[result.seed] = result
 
     def _drop_unfinished_line(self) -> None:
-        if self.path.exists() and not (text := self.path.read_text()).endswith("\n"):
+        if self.path.exists() and not (text := self.path.read_bytes()).endswith(b"\n"):
             with atomic_file(self.path) as temporary:
-                temporary.write_text(text[: text.rfind("\n") + 1])
+                temporary.write_bytes(text[: text.rfind(b"\n") + 1])
 
 
 def read_episodes(path: str | Path) -> list[EpisodeResult]:
@@ -62,27 +64,13 @@ def read_episodes(path: str | Path) -> list[EpisodeResult]:
     if not path.exists():
         raise DataError(f"{path}: expected the episodes of an evaluation, found no such file")
     results = []
-    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             results.append(EpisodeResult.model_validate_json(line))
         except ValidationError as error:
             raise DataError(
-                f"{path}, line {number}: expected an episode, found {line[:80]!r} "
+                f"{path}, line {number}: expected an episode, found {line[:80].decode(errors='replace')!r} "
                 f"({error.error_count()} faults, the first: {error.errors()[0]['msg']}); "
                 "remove the line to have its episode done again"
             ) from None
     return results
-
-
-def _require_same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    rows = [
-        f"  {key}: there {there.get(key, _MISSING)!r}, now {here.get(key, _MISSING)!r}"
-        for key in sorted({*there, *here})
-        if there.get(key, _MISSING) != here.get(key, _MISSING)
-    ]
-    if rows:
-        raise RolloutError(
-            f"{folder} holds episodes of another run, which would be mixed with these:\n"
-            + "\n".join(rows)
-            + "\nchoose another out=FOLDER, or remove that one"
-        )

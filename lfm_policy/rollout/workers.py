@@ -9,10 +9,9 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lfm_policy.errors import LFMError
-from lfm_policy.processes import leave_with
+from lfm_policy.processes import child_surroundings, end_with
 from lfm_policy.protocols import Environment, Observation
 from lfm_policy.rollout.records import Failure, Ready, Segment
 
@@ -31,7 +30,6 @@ FrameSize = tuple[int, int] | None
 """Width and height of the frames to render [pixels]."""
 Reply = Ready | Segment | Failure
 
-_SINGLE_THREADED = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")}
 _LOG_TAIL = 4000
 """Characters of a failed worker's output that are shown."""
 
@@ -137,20 +135,6 @@ def poll(workers: Sequence[Worker]) -> list[tuple[Worker, Reply]]:
             return replies
 
 
-@contextlib.contextmanager
-def child_surroundings() -> Iterator[None]:
-    """What a child inherits: one thread each, and Ctrl-C left to the parent, which ends its children itself."""
-    before = {name: os.environ.get(name) for name in _SINGLE_THREADED}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(_SINGLE_THREADED)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def _ending(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"signal {signal.Signals(-exitcode).name}"
@@ -164,7 +148,7 @@ def _serve(connection: Connection, log: str, parent: int) -> None:
     os.dup2(output.fileno(), 2)
     faulthandler.enable(output)
     faulthandler.register(signal.SIGUSR1, output)
-    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     try:
         _answer(connection)
     except Exception as error:

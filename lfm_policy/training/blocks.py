@@ -3,9 +3,9 @@
 Block n's run draws the batches of all blocks and trains one; merged, the weights are those of one process, bit for bit.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,7 +14,7 @@ from torch import Tensor
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import read_json
 from lfm_policy.flow import Phase
-from lfm_policy.training.loop import Trainer
+from lfm_policy.training.loop import Trainer, TrainerState
 
 
 def block_folder(out: Path, n: int) -> Path:
@@ -33,25 +33,31 @@ def merge(trainer: Trainer, out: Path) -> None:
     Raises:
         CheckpointError: a block's run is missing, damaged or not finished.
     """
-    for n in range(len(trainer.chain.blocks)):
-        folder = block_folder(out, n) / "checkpoint"
-        try:
-            record = read_json(folder / "trainer.json")
-            states = [load_file(folder / f"{name}.safetensors") for name in ("model", "ema")]
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"block {n} cannot be merged: {error}; run the same command again") from None
-        if record["updates"] < trainer.total:
-            raise CheckpointError(
-                f"block {n} cannot be merged: {record['updates']} of {trainer.total} updates are done; run the same "
-                "command again"
-            )
-        for chain, state in zip((trainer.chain, trainer.ema.chain), states, strict=True):
-            chain.blocks[n].load_state_dict(_of_block(state, n))
-        trainer.ema.step = record["ema_step"]
-        trainer.seconds += record["seconds"]
-    trainer.phase, trainer.step, trainer.optimiser = len(trainer.phases), 0, None
+    averages: dict[str, Tensor] = {}
+    ema_step, seconds = 0, 0.0
+    for n, block in enumerate(trainer.chain.blocks):
+        record, weights, average = _finished(block_folder(out, n) / "checkpoint", n, trainer.total)
+        block.load_state_dict({name.removeprefix(_name(n)): value for name, value in weights.items()})
+        averages |= {name.removeprefix("chain."): value for name, value in average.items()}
+        ema_step, seconds = record["ema_step"], seconds + record["seconds"]
+    phases = len(trainer.phases)
+    trainer.restore(TrainerState(phases, 0, trainer.seconds + seconds, ema_step, averages, optimiser={}))
 
 
-def _of_block(state: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-    prefix = f"chain.blocks.{n}."
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def _finished(folder: Path, n: int, total: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """Block n's record, weights and averages, from its own run of `total` updates."""
+    try:
+        record = read_json(folder / "trainer.json")
+        states = [load_file(folder / f"{name}.safetensors") for name in ("model", "ema")]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"block {n} cannot be merged: {error}; run the same command again") from None
+    if record["updates"] < total:
+        raise CheckpointError(
+            f"block {n} cannot be merged: {record['updates']} of {total} updates are done; run the same command again"
+        )
+    model, ema = ({k: v for k, v in state.items() if k.startswith(_name(n))} for state in states)
+    return record, model, ema
+
+
+def _name(n: int) -> str:
+    return f"chain.blocks.{n}."

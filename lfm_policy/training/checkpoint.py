@@ -8,14 +8,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, empty_like
-from torch.optim import AdamW
+from torch import Tensor
 
 from lfm_policy.errors import CheckpointError
-from lfm_policy.files import atomic_directory, read_json, sweep
+from lfm_policy.files import atomic_directory, read_json, require_same, sweep
 from lfm_policy.models.pretrained import save_tensors
 from lfm_policy.training.experiments.experiment import Model
-from lfm_policy.training.loop import Saver, Trainer
+from lfm_policy.training.loop import Saver, Trainer, TrainerState
+
+_CHAIN = "chain."
 
 
 class Checkpointer:
@@ -37,16 +38,17 @@ class Checkpointer:
         """`loop.Saver`."""
         if not force and time.monotonic() - self._last < self.seconds:
             return
+        state = trainer.state()
         with atomic_directory(self.directory) as temporary:
             self.model.write(temporary)
-            save_tensors(ema_state(trainer), temporary / "ema.safetensors")
-            save_tensors(_optimiser_state(trainer), temporary / "trainer.safetensors")
+            save_tensors(_named(state.ema), temporary / "ema.safetensors")
+            save_tensors(state.optimiser, temporary / "trainer.safetensors")
             record = {
-                "phase": trainer.phase,
-                "step": trainer.step,
-                "ema_step": trainer.ema.step,
+                "phase": state.phase,
+                "step": state.step,
+                "ema_step": state.ema_step,
                 "updates": trainer.done,
-                "seconds": trainer.seconds,
+                "seconds": state.seconds,
                 "fingerprint": self.fingerprint,
             }
             (temporary / "trainer.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -68,28 +70,14 @@ class Checkpointer:
             )
         except (SafetensorError, OSError, json.JSONDecodeError) as error:
             raise CheckpointError(f"the checkpoint in {self.directory} cannot be resumed: {error}") from None
-        self._require_same_run(record["fingerprint"])
+        what = f"{self.directory} belongs to a run with other settings"
+        advice = "use the same settings to continue it, or another out= for a new run"
+        require_same(record["fingerprint"], self.fingerprint, what, advice, CheckpointError)
         self.model.load_state_dict(model)
-        trainer.ema.chain.load_state_dict({name.removeprefix("chain."): value for name, value in ema.items()})
-        trainer.ema.step = record["ema_step"]
-        trainer.phase, trainer.step, trainer.seconds = record["phase"], record["step"], record["seconds"]
-        trainer.optimiser = _restored_optimiser(trainer, optimiser)
+        numbers = {name: record[name] for name in ("phase", "step", "seconds", "ema_step")}
+        averages = {name.removeprefix(_CHAIN): value for name, value in ema.items()}
+        trainer.restore(TrainerState(**numbers, ema=averages, optimiser=optimiser))
         return True
-
-    def _require_same_run(self, theirs: Mapping[str, Any]) -> None:
-        ours = _flat(self.fingerprint)
-        other = _flat(theirs)
-        rows = [
-            f"  {key}: the checkpoint has {other.get(key)!r}, this run {ours.get(key)!r}"
-            for key in sorted(ours.keys() | other.keys())
-            if ours.get(key) != other.get(key)
-        ]
-        if rows:
-            raise CheckpointError(
-                f"{self.directory} belongs to a run with other settings:\n"
-                + "\n".join(rows)
-                + "\nuse the same settings to continue it, or another out= for a new run"
-            )
 
 
 class Snapshots:
@@ -112,39 +100,9 @@ class Snapshots:
             return
         with atomic_directory(self.directory / f"step_{trainer.done:07d}") as temporary:
             self.model.write(temporary)
-            save_tensors(dict(self.model.state_dict()) | ema_state(trainer), temporary / "model.safetensors")
+            save_tensors(dict(self.model.state_dict()) | _named(trainer.state().ema), temporary / "model.safetensors")
 
 
-def ema_state(trainer: Trainer) -> dict[str, Tensor]:
-    """The averaged weights, named as in the model's state."""
-    return {f"chain.{name}": value for name, value in trainer.ema.chain.state_dict().items()}
-
-
-def _optimiser_state(trainer: Trainer) -> dict[str, Tensor]:
-    if trainer.optimiser is None:
-        return {}
-    state = trainer.optimiser.state_dict()["state"]
-    return {f"{index}.{key}": value for index, entries in state.items() for key, value in entries.items()}
-
-
-def _restored_optimiser(trainer: Trainer, tensors: Mapping[str, Tensor]) -> AdamW | None:
-    if not tensors:
-        return None
-    optimiser = trainer.new_optimiser(trainer.phases[trainer.phase])
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        if value.ndim:  # fused AdamW goes through memory: moments must lie there as their parameters do
-            value = empty_like(parameters[int(index)]).copy_(value)
-        state.setdefault(int(index), {})[key] = value.detach()
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return optimiser
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-        }
-    return {prefix: value}
+def _named(ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a chain, named as in the state of its model."""
+    return {f"{_CHAIN}{name}": value for name, value in ema.items()}

@@ -1,8 +1,10 @@
 """An exponential moving average of the weights, restarted with each phase and saved with its step."""
 
 import copy
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from lfm_policy.flow import FlowChain
 
@@ -43,3 +45,8 @@ class Ema:
         for n in blocks:
             self.chain.blocks[n].load_state_dict(chain.blocks[n].state_dict())
         self.step = 0
+
+    def restore(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Go on from an average that was saved after `step` updates."""
+        self.chain.load_state_dict(dict(weights))
+        self.step = step

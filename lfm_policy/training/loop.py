@@ -13,6 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
@@ -68,6 +69,22 @@ class StepReport:
     """Wall time of the update."""
 
 
+@dataclass(frozen=True)
+class TrainerState:
+    """Where a run stands, beside the weights that it trains."""
+
+    phase: int
+    step: int
+    """Updates of the phase that are done."""
+    seconds: float
+    """Wall time of all updates, those before an interruption included [s]."""
+    ema_step: int
+    ema: Mapping[str, Tensor]
+    """The averaged weights, named as in the chain."""
+    optimiser: Mapping[str, Tensor]
+    """Moments and step counts, named by parameter and kind; empty between phases."""
+
+
 @runtime_checkable
 class Saver(Protocol):
     """Stores the trainer's state when it is due."""
@@ -106,11 +123,9 @@ class Trainer:
     ) -> None:
         self.chain, self.phases, self.settings, self.seed = chain, phases, settings, seed
         self.ema = Ema(chain, settings.ema_power, settings.ema_max_decay)
-        self.phase, self.step = 0, 0
-        """Where the run stands: `step` updates of phase number `phase` are done."""
-        self.seconds = 0.0
-        """Wall time of all updates, those before an interruption included [s]."""
-        self.optimiser: torch.optim.AdamW | None = None
+        self._phase, self._step = 0, 0
+        self._seconds = 0.0
+        self._optimiser: torch.optim.AdamW | None = None
         self._on_step, self._save, self._ranks = on_step, save, ranks
         self._device = next(chain.parameters()).device
         if self._device.type == "cpu":
@@ -119,13 +134,13 @@ class Trainer:
 
     def optimise(self, k: int, phase: Phase, losses: Losses) -> None:
         """`flow.fit.Optimise`: the updates of phase k that are still to be done."""
-        if k < self.phase:
+        if k < self._phase:
             return
-        if self.step == 0:
+        if self._step == 0:
             self._begin(phase)
         gradients = self._gradients(phase)
-        optimiser = self.optimiser or self.new_optimiser(phase)
-        for step in range(self.step, phase.steps):
+        optimiser = self._optimiser or self._new_optimiser(phase)
+        for step in range(self._step, phase.steps):
             started = time.perf_counter()
             rate = learning_rate(step, phase.steps, self.settings)
             for group in optimiser.param_groups:
@@ -135,25 +150,47 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad()
             self.ema.update(self.chain, phase.blocks)
-            self.step, self.optimiser = step + 1, optimiser
+            self._step, self._optimiser = step + 1, optimiser
             seconds = time.perf_counter() - started
-            self.seconds += seconds
+            self._seconds += seconds
             self._on_step(StepReport(self.done, self.total, k, values, rate, seconds))
             self._save(self, force=False)
-        self.phase, self.step, self.optimiser = k + 1, 0, None
+        self._phase, self._step, self._optimiser = k + 1, 0, None
         self._save(self, force=True)
+
+    def state(self) -> TrainerState:
+        """Where the run stands; with the chain's weights all that it needs to go on, bit for bit.
+
+        The tensors are the trainer's own: save them before the next update.
+        """
+        ema, moments = self.ema.chain.state_dict(), _moments(self._optimiser)
+        return TrainerState(self._phase, self._step, self._seconds, self.ema.step, ema, moments)
+
+    def restore(self, state: TrainerState) -> None:
+        """Go to where a run stood; the chain's weights are the caller's to restore."""
+        self.ema.restore(state.ema, state.ema_step)
+        self._phase, self._step, self._seconds = state.phase, state.step, state.seconds
+        self._optimiser = None
+        if state.optimiser:
+            self._optimiser = self._new_optimiser(self.phases[state.phase])
+            _give_moments(self._optimiser, state.optimiser)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all updates, those before an interruption included [s]."""
+        return self._seconds
 
     @property
     def done(self) -> int:
         """Updates done, over all phases."""
-        return sum(phase.steps for phase in self.phases[: self.phase]) + self.step
+        return sum(phase.steps for phase in self.phases[: self._phase]) + self._step
 
     @property
     def total(self) -> int:
         """Updates of the whole plan."""
         return sum(phase.steps for phase in self.phases)
 
-    def new_optimiser(self, phase: Phase) -> torch.optim.AdamW:
+    def _new_optimiser(self, phase: Phase) -> torch.optim.AdamW:
         """A fresh optimiser over the phase's blocks."""
         s = self.settings
         return torch.optim.AdamW(
@@ -206,6 +243,22 @@ class Trainer:
             bf16 = self._device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             precision = "bf16" if bf16 else "fp32"
         return torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _moments(optimiser: torch.optim.AdamW | None) -> dict[str, Tensor]:
+    state = {} if optimiser is None else optimiser.state_dict()["state"]
+    return {f"{index}.{key}": value for index, entries in state.items() for key, value in entries.items()}
+
+
+def _give_moments(optimiser: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        if value.ndim:  # fused AdamW goes through memory: moments must lie there as their parameters do
+            value = torch.empty_like(parameters[int(index)]).copy_(value)
+        state.setdefault(int(index), {})[key] = value.detach()
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfm_policy.errors import ConfigError
+from lfm_policy.processes import usable_cores
 from lfm_policy.training.distillation.students import DistillSettings
 from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.log import RunLog
@@ -63,7 +64,7 @@ def show(console: Console, values: dict[str, Any], title: str = "training") -> N
 
 def parallel_blocks(wanted: int | None, device: torch.device) -> int:
     """Blocks whose gradients are computed side by side."""
-    return wanted or (1 if device.type == "cuda" else os.cpu_count() or 1)
+    return wanted or (1 if device.type == "cuda" else usable_cores())
 
 
 def usable_device(name: str) -> torch.device:

@@ -8,7 +8,6 @@ prints one `name: value` of each ratio last.
 """
 
 import importlib
-import os
 import platform
 import re
 import sys
@@ -23,6 +22,7 @@ from lfm_cli import command_line as _cli
 from lfm_cli.benchmarks import Ratio, Settings, Skipped, Suite
 from lfm_cli.paper.tables import commit
 from lfm_policy.files import read_json, write_json, write_text
+from lfm_policy.processes import usable_cores
 
 console = Console()
 
@@ -93,7 +93,7 @@ def _processor() -> str:
     facts = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", facts.read_text(), re.MULTILINE) if facts.exists() else []
     name = (names or [platform.processor() or platform.machine()])[0]
-    return f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{usable_cores()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _record(suite: str, results: list[Ratio | Skipped]) -> dict[str, object]:

@@ -180,5 +180,5 @@ def test_data_of_another_contract_are_refused(folder: Path, tmp_path: Path, monk
 def test_another_teacher_does_not_continue_a_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = [f"checkpoint={folder / 'robot'}", "blocks=2", f"out={tmp_path}"]
     _distil(monkeypatch, *common)
-    with pytest.raises(CheckpointError, match=r"solver\.steps: the checkpoint has 2, this run 5"):
+    with pytest.raises(CheckpointError, match=r"solver\.steps: there 2, now 5"):
         _distil(monkeypatch, *common, "steps=5")

@@ -179,7 +179,7 @@ def test_a_finished_collection_is_left_alone(collection):
 
 def test_another_recipe_is_not_mixed_in(collection):
     before = contents(collection / "demos.hdf5")
-    with pytest.raises(ConfigError, match="another collection:\n  seed: asked for 6, found 5"):
+    with pytest.raises(ConfigError, match="another collection:\n  seed: there 5, now 6"):
         collect(Recipe("lift", 4, 6), collection, workers=1)
     assert contents(collection / "demos.hdf5").keys() == before.keys()
 

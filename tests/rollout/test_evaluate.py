@@ -85,7 +85,7 @@ class TestRefusals:
         [
             ({"checkpoint": "xyz"}, "checkpoint: there 'abc', now 'xyz'"),
             ({"steps": 4}, "steps: there 1, now 4"),
-            ({"threads": 2}, "threads: there 'nothing', now 2"),
+            ({"threads": 2}, "threads: there nothing, now 2"),
         ],
     )
     def test_another_run_is_not_mixed_in(self, whole, change, said):

@@ -202,7 +202,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     common = (f"data.path={store}", f"out={tmp_path / 'run'}", "steps=2")
     _run_until(monkeypatch, None, *common)
     before = _weights(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"optimiser\.learning_rate: the checkpoint has 0\.001, this run 0\.01"):
+    with pytest.raises(CheckpointError, match=r"optimiser\.learning_rate: there 0\.001, now 0\.01"):
         _run_until(monkeypatch, None, *common, "optimiser.learning_rate=0.01")
     assert all(torch.equal(value, before[name]) for name, value in _weights(tmp_path / "run").items())
 

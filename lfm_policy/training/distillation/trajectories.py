@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lfm_policy.errors import DataError
-from lfm_policy.files import read_json, write_json
+from lfm_policy.files import read_json, require_same, write_json
 from lfm_policy.flow import FlowChain, Pool, Solver
 from lfm_policy.flow.distill import Trajectories, trajectory
 
@@ -82,11 +82,9 @@ def _parts_done(path: Path, expected: Mapping[str, Any]) -> int:
     if not (path / "progress.json").exists():
         return 0
     found = read_json(path / "progress.json")
-    rows = [f"  {k}: there {found.get(k)!r}, now {expected[k]!r}" for k in expected if found.get(k) != expected[k]]
-    if rows:
-        raise DataError(
-            f"{path} holds other trajectories:\n" + "\n".join(rows) + "\nname another cache=, or remove that folder"
-        )
+    expected = dict(expected, done=found["done"])
+    advice = "name another cache=, or remove that folder"
+    require_same(found, expected, f"{path} holds other trajectories", advice, DataError)
     return int(found["done"])
 
 

@@ -21,6 +21,7 @@ from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
 from lfm_policy.networks import ConditionalUnet1d
+from lfm_policy.processes import usable_cores
 from lfm_policy.protocols import Environment
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
@@ -118,4 +119,4 @@ def train(blocks: Sequence[int]) -> None:
 
 
 def _load() -> str:
-    return f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}"
+    return f"{usable_cores()} cores, load average {os.getloadavg()[0]:.1f}"

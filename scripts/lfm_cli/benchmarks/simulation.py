@@ -1,7 +1,6 @@
 """The compiled simulation against robosuite's own: control steps on one core, and whole evaluations."""
 
 import functools
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import lfm_envs
 from lfm_cli.benchmarks import Ratio, Settings, Skipped
 from lfm_envs.tasks import TASKS
+from lfm_policy.processes import usable_cores
 
 if TYPE_CHECKING:
     from lfm_envs.robosuite_env import RobosuiteEnvironment
@@ -71,7 +71,7 @@ def _rollouts(checkpoint: str, settings: Settings) -> Ratio:
     from lfm_policy.bundles.open import load_policy
     from lfm_policy.rollout.runner import Runner, RunnerOptions
 
-    policy, workers = load_policy(Path(checkpoint)), os.cpu_count() or 1
+    policy, workers = load_policy(Path(checkpoint)), usable_cores()
     factory = functools.partial(lfm_envs.make, "robosuite/lift")
     factory().close()  # compiles what the workers then load
     seeds = range(SEED, SEED + settings.rollouts)

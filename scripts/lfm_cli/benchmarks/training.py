@@ -3,7 +3,6 @@
 On a machine with CUDA also the whole loop against Diffusion Policy's, and all blocks at once against one by one.
 """
 
-import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,6 +12,7 @@ from lfm_cli.benchmarks import Ratio, Settings, Skipped, alternate
 from lfm_cli.benchmarks.plain_unet1d import PlainUnet1d
 from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
 from lfm_policy.networks import ConditionalUnet1d
+from lfm_policy.processes import usable_cores
 from lfm_policy.training.loop import OptimiserSettings, Trainer
 from lfm_policy.training.memory import keep_freed_memory, peak_memory
 
@@ -89,7 +89,7 @@ def _inference(settings: Settings) -> Ratio:
 
 
 def _blocks(settings: Settings) -> Ratio:
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     update = [_update(cores), _update(1)]
     fast, slow = (BATCH * BLOCKS / s for s in alternate(update, settings.repeats, settings.seconds))
     note = f"updates of {BLOCKS} blocks, {cores} side by side in threads; theirs one after the other"
@@ -104,12 +104,13 @@ def _update(parallel: int) -> Callable[[], None]:
     phases = plan("simulation_free", BLOCKS, 1)
 
     def run() -> None:
-        trainer.phase = trainer.step = 0
+        trainer.restore(start)
         fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=BATCH)
 
     trainer = Trainer(
         chain, phases, OptimiserSettings(), 0, lambda report: None, lambda trainer, *, force: None, parallel
     )
+    start = trainer.state()
     return run
 
 
