@@ -26,7 +26,8 @@ def load_robosuite() -> ModuleType:
         import robosuite
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"the robosuite tasks need the simulator, but '{error.name}' is missing: pip install 'lfm-policy[sim]'"
+            f"the robosuite tasks need the simulator, but '{error.name}' is missing: pip install 'lfm-policy[sim]', "
+            "then pip install --no-deps robosuite==1.5.2 robomimic==0.3.0"
         ) from error
     return robosuite
 
