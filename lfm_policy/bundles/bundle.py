@@ -16,7 +16,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
@@ -25,9 +25,6 @@ from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import read_json, sha256
 from lfm_policy.settings import Frozen, parse
-
-if TYPE_CHECKING:
-    from lfm_policy.models.policy import LFMPolicy
 
 CONFIG, CONTRACT, NORMALIZER, WEIGHTS = "config.json", "contract.json", "normalizer.json", "model.safetensors"
 CHECKSUMS, CARD = "checksums.json", "README.md"
@@ -154,17 +151,6 @@ def read(bundle: str | Path, expected: Contract | None = None) -> Bundle:
     return found
 
 
-def load(bundle: str | Path, expected: Contract | None = None, device: str = "cpu") -> "LFMPolicy":
-    """The bundle's torch policy, in evaluation mode and float32 whatever the weights are stored in.
-
-    Raises:
-        CheckpointError, ContractError: as `read`.
-    """
-    from lfm_policy.bundles.weights import restore  # torch
-
-    return restore(read(bundle, expected), device)
-
-
 def _candidates(bundle: str | Path) -> list[Path]:
     named = [PRETRAINED / bundle] if Path(bundle).name == str(bundle) else []
     return [Path(bundle), *named]
@@ -188,15 +174,15 @@ def _verify(directory: Path) -> dict[str, str]:
     strangers = sorted(name for name in checksums if Path(name).name != name)
     if strangers:
         raise CheckpointError(f"{directory / CHECKSUMS} lists {strangers}: expected names of files beside it")
-    for name in (*PARTS, *checksums):
+    for name in dict.fromkeys((*PARTS, *checksums)):
         path = directory / name
         if name not in checksums or not path.is_file():
             where = "in the directory" if name in checksums else f"in {CHECKSUMS}"
             raise CheckpointError(f"{directory} is incomplete: {name} is missing {where}; copy or export it again")
-        if sha256(path) != checksums[name]:
+        if (found := sha256(path)) != checksums[name]:
             raise CheckpointError(
                 f"{path} is damaged or was changed: expected SHA-256 {checksums[name][:12]}…, "
-                f"found {sha256(path)[:12]}…; copy or export the bundle again"
+                f"found {found[:12]}…; copy or export the bundle again"
             )
     return checksums
 

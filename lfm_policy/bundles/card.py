@@ -71,16 +71,11 @@ def _facts(config: BundleConfig, contract: Contract) -> Rows:
 
 
 def _usage(name: str, graphs: bool) -> str:
-    without = (
-        "from lfm_policy.bundles.onnx_policy import OnnxPolicy  # numpy and onnxruntime, no torch\n\n"
-        f'policy = OnnxPolicy("{name}")\n\n'
-    )
+    robot = ', runtime="onnx")  # numpy and onnxruntime, no torch' if graphs else ")  # torch"
     return (
-        "## Use\n\n```python\n"
-        + (without if graphs else "")
-        + "from lfm_policy.bundles import bundle  # torch\n\n"
-        + f'policy = bundle.load("{name}")\n```\n\n'
-        + f"```sh\nlfm evaluate checkpoint={name} episodes=100 seed=100000\n```"
+        "## Use\n\n```python\nfrom lfm_policy.bundles.open import open_policy\n\n"
+        f'policy = open_policy("{name}"{robot}\n```\n\n'
+        f"```sh\nlfm evaluate checkpoint={name} episodes=100 seed=100000\n```"
     )
 
 

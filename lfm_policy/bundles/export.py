@@ -65,7 +65,7 @@ def export(
         _write_json(directory / layout.NORMALIZER, normalizer.model_dump(mode="json"))
         store(rounded(policy, dtype), directory / layout.WEIGHTS)
         _write_checksums(directory)
-        stored = restore(layout.read(directory))
+        stored = restore(layout.read(directory), trust_code=True)  # the policy has its code already
         for precision in graphs:
             write_graph(stored, directory / graph_name(precision))
         _write_checksums(directory)

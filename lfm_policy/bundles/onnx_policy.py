@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 
 from lfm_policy.bundles.bundle import WEIGHTS, Bundle, read
+from lfm_policy.bundles.sources import locate
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ContractError
 from lfm_policy.protocols import ChunkBatch
@@ -21,9 +22,9 @@ class OnnxPolicy:
     """A `ChunkPolicy` whose sampler is one ONNX graph, from normalising to denormalising.
 
     Args:
-        bundle: directory of a bundle, or the name of one in data/pretrained.
+        bundle: one that was read already, or what names one: a folder, an installed one ("lift"), a hub id.
         precision: which of its graphs to run; None: the most exact one.
-        threads: CPU threads of one call.
+        threads: CPU threads of one call; None: a thread per core.
         expected: the contract of the environment or robot it is meant for.
 
     Raises:
@@ -37,17 +38,19 @@ class OnnxPolicy:
 
     def __init__(
         self,
-        bundle: str | Path,
+        bundle: Bundle | str | Path,
         precision: str | None = None,
         *,
-        threads: int = 1,
+        threads: int | None = 1,
         expected: Contract | None = None,
     ) -> None:
-        self.bundle = read(bundle, expected)
+        self.bundle = bundle if isinstance(bundle, Bundle) else read(locate(bundle))
+        if expected is not None:
+            self.contract.require_match(expected, f"bundle {self.bundle.directory}", "the robot")
         if precision is None and not self.bundle.graphs:
             raise CheckpointError(
                 f"{self.bundle.directory} holds no graph for onnxruntime: export it with onnx=[float32], "
-                "or load it with lfm_policy.bundles.bundle.load, which needs torch"
+                "or use runtime=torch"
             )
         self.precision = precision or self.bundle.graphs[0]
         self._session = _session(self.bundle.graph(self.precision), threads)
@@ -94,9 +97,9 @@ class OnnxPolicy:
         return self.bundle.digest("onnxruntime", self.precision)
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised
     try:

@@ -1,4 +1,9 @@
-"""Policies that scripts run: checkpoints and bundles, in torch or onnxruntime."""
+"""The one door to every policy: checkpoints, bundles, students by name, repositories of the hub, policy servers.
+
+policy = open_policy("outputs/lift")                   # torch
+policy = open_policy("lift", runtime="onnx")           # onnxruntime, no torch
+policy = open_policy("ws://robot:8000")                # a PolicyClient
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,112 +11,215 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from lfm_policy.errors import ConfigError
+from lfm_policy.bundles import bundle
+from lfm_policy.bundles.sources import is_server, locate
+from lfm_policy.contract import Contract
+from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
     from lfm_policy.bundles.onnx_policy import OnnxPolicy
+    from lfm_policy.models.density import FlowModel
     from lfm_policy.models.policy import LFMPolicy
-    from lfm_policy.protocols import ChunkPolicy
 
-Runtime = Literal["torch", "onnx"]
+Runtime = Literal["torch", "onnx", "auto"]
+"""Who computes: torch, onnxruntime a bundle's graph, or the latter where there is one and it does what is asked."""
+Weights = Literal["ema", "raw"]
 
 
 class Sampling(Frozen):
     """How a policy draws its chunks, where it is not to be as in the checkpoint; part of a script's settings."""
 
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
-    steps: int | None = Field(ge=1)
-    temperature: float | None = Field(ge=0, allow_inf_nan=False)
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None = None
+    steps: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """Arguments of `load_policy`."""
-        return {name: getattr(self, name) for name in Sampling.model_fields}
+    def sampling(self) -> "Sampling":
+        """This part of a script's settings alone."""
+        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is to be other than in the checkpoint."""
+        return self.sampling.model_dump(exclude_none=True)
 
 
-def load_policy(
-    checkpoint: Path,
+def open_policy(
+    source: str | Path,
     *,
-    weights: Literal["ema", "raw"] = "ema",
+    runtime: Runtime = "torch",
+    weights: Weights = "ema",
+    precision: str | None = None,
+    sampling: Sampling | None = None,
     device: str = "cpu",
-    solver: str | None = None,
-    steps: int | None = None,
-    temperature: float | None = None,
-) -> "LFMPolicy":
-    """The torch policy of a checkpoint or bundle, with the solver and the temperature asked for.
-
-    Raises:
-        ConfigError: there is no such solver or device.
-        CheckpointError: there is nothing to load, or it is damaged.
-    """
-    import torch
-
-    from lfm_policy.bundles import bundle
-    from lfm_policy.models.policy import LFMPolicy
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={device}: this machine has no GPU that torch can use; use device=cpu")
-    if bundle.is_bundle(checkpoint):
-        policy = bundle.load(checkpoint, device=device)
-    else:
-        policy = LFMPolicy.from_pretrained(checkpoint, weights=weights, device=device)
-    changes: dict[str, Any] = {"method": solver, "steps": steps}
-    try:
-        policy.chain.solver = replace(policy.chain.solver, **{k: v for k, v in changes.items() if v is not None})
-    except ValueError as error:
-        raise ConfigError(f"solver={solver}: {error}") from None
-    if temperature is not None:
-        policy.set_temperature(temperature)
-    return policy
-
-
-def load_onnx(checkpoint: Path, precision: str | None, threads: int, **fixed: str | int | float | None) -> "OnnxPolicy":
-    """One of the graphs of a bundle.
+    threads: int | None = 1,
+    trust_code: bool = False,
+    expected: Contract | None = None,
+    api_key: str | None = None,
+) -> ChunkPolicy:
+    """Open a policy, whatever it is stored as and wherever it computes.
 
     Args:
-        checkpoint: the bundle.
-        precision: of the graph.
-        threads: of onnxruntime.
-        fixed: settings that a graph cannot change, such as the solver; None leaves one alone.
+        source: a folder of a run, checkpoint or bundle; the name of an installed bundle ("lift"); "user/repository" of
+            the Hugging Face hub; or the address of a policy server ("ws://host:8000").
+        runtime: who computes; a server decides for itself.
+        weights: of a checkpoint, the moving average or the weights as trained.
+        precision: which of a bundle's graphs onnxruntime runs; None: the most exact one.
+        sampling: solver and temperature, where they are not to be the checkpoint's; for torch alone.
+        device: of torch.
+        threads: CPU threads of one call; None: as many as torch or onnxruntime take by themselves.
+        trust_code: allow a network class from outside this package.
+        expected: the contract of the environment or robot it is meant for.
+        api_key: where the server asks for one.
 
     Raises:
-        ConfigError: one of these is asked for.
-        CheckpointError: there is no such bundle or graph, or it is damaged.
+        CheckpointError: there is nothing of that name, or it is damaged.
+        ConfigError: a setting does not go with the source, or torch cannot compute on that device.
+        ContractError: the policy has another contract than `expected`.
+        ServingError: no policy server answers there.
     """
-    from lfm_policy.bundles.onnx_policy import OnnxPolicy
+    asked = {} if sampling is None else sampling.asked
+    if is_server(source):
+        # Not above: a robot that runs a graph itself needs no websockets.
+        from lfm_policy.server.client import PolicyClient
 
-    asked = {name: value for name, value in fixed.items() if value is not None}
+        _require_nothing(asked | ({} if precision is None else {"precision": precision}), "a server's sampler")
+        return PolicyClient(str(source), api_key=api_key, contract=expected)
+    stored = _stored(source, expected)
+    has_graph = isinstance(stored, bundle.Bundle) and bool(stored.graphs)
+    if runtime == "onnx" or (runtime == "auto" and has_graph and not asked):
+        _require_nothing(asked, "a graph's sampler")
+        return _graph(stored, precision, threads)
+    return require_policy(_model(stored, weights, sampling, device, threads, trust_code, expected), source)
+
+
+def open_model(
+    source: str | Path,
+    *,
+    weights: Weights = "ema",
+    sampling: Sampling | None = None,
+    device: str = "cpu",
+    threads: int | None = 1,
+    trust_code: bool = False,
+    expected: Contract | None = None,
+) -> "LFMPolicy | FlowModel":
+    """Open a model in torch: as `open_policy`, for what looks inside, and for densities too."""
+    return _model(_stored(source, expected), weights, sampling, device, threads, trust_code, expected)
+
+
+def open_torch(source: str | Path, **options: Any) -> "LFMPolicy":
+    """Open a policy in torch; see `open_model`. Raises CheckpointError where the source is a density."""
+    return require_policy(open_model(source, **options), source)
+
+
+def require_policy(model: "LFMPolicy | FlowModel", source: str | Path) -> "LFMPolicy":
+    """Return `model`; raise CheckpointError if it is a density."""
+    from lfm_policy.models.policy import LFMPolicy
+
+    if not isinstance(model, LFMPolicy):
+        raise CheckpointError(f"{source} holds a density, expected a policy: name a run on demonstrations")
+    return model
+
+
+def _stored(source: str | Path, expected: Contract | None) -> bundle.Bundle | Path:
+    """A bundle, read once, or the folder of what should be a checkpoint."""
+    directory = locate(source)
+    return bundle.read(directory, expected) if bundle.is_bundle(directory) else directory
+
+
+def _graph(stored: bundle.Bundle | Path, precision: str | None, threads: int | None) -> "OnnxPolicy":
+    try:
+        from lfm_policy.bundles.onnx_policy import OnnxPolicy
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"runtime=onnx needs {error.name}: pip install 'lfm-policy[deploy]'") from None
+    return OnnxPolicy(stored, precision, threads=threads)
+
+
+def _model(
+    stored: bundle.Bundle | Path,
+    weights: Weights,
+    sampling: Sampling | None,
+    device: str,
+    threads: int | None,
+    trust_code: bool,
+    expected: Contract | None,
+) -> "LFMPolicy | FlowModel":
+    try:
+        from lfm_policy.bundles.weights import load, restore
+        from lfm_policy.models.device import usable_device
+        from lfm_policy.models.policy import LFMPolicy
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"runtime=torch needs {error.name}: pip install 'lfm-policy[train]', or use runtime=onnx with a bundle"
+        ) from None
+    place = usable_device(device)
+    if isinstance(stored, Path):
+        model = load(stored, weights, place, trust_code)
+    elif weights == "raw":
+        raise ConfigError(f"weights=raw: the bundle {stored.directory} holds one set of weights; use weights=ema")
+    else:
+        model = restore(stored, place, trust_code)
+    if isinstance(model, LFMPolicy):
+        model.threads = threads
+        if expected is not None:
+            model.contract.require_match(expected, f"checkpoint {stored}", "the robot")
+    _change(model, sampling or Sampling())
+    return model
+
+
+def _change(model: "LFMPolicy | FlowModel", sampling: Sampling) -> None:
+    changes: dict[str, Any] = {"method": sampling.solver, "steps": sampling.steps}
+    try:
+        model.chain.solver = replace(model.chain.solver, **{k: v for k, v in changes.items() if v is not None})
+    except ValueError as error:
+        raise ConfigError(f"solver={sampling.solver}: {error}") from None
+    if sampling.temperature is not None:
+        require_policy(model, "temperature is for policies, and the source").set_temperature(sampling.temperature)
+
+
+def _require_nothing(asked: dict[str, Any], what: str) -> None:
     if asked:
         settings = " ".join(f"{name}={value}" for name, value in asked.items())
-        raise ConfigError(f"a graph's sampler is fixed: export again with {settings}, or use runtime=torch")
-    return OnnxPolicy(checkpoint, precision, threads=threads)
+        raise ConfigError(f"{what} is fixed: export or serve again with {settings}, or use runtime=torch")
 
 
-def dress(
-    policy: "LFMPolicy", seam: str, warm_blocks: int | None, best_of: int
-) -> "tuple[ChunkPolicy, dict[str, Any]]":
-    """The policy as the seam and the best of several chunks ask for it, and what of that decides its chunks.
+def form_of(policy: ChunkPolicy) -> dict[str, Any]:
+    """Return what decides an opened policy's chunks, as plain values."""
+    digest = {"checkpoint": policy.digest()}  # pyright: ignore[reportAttributeAccessIssue]
+    if (precision := getattr(policy, "precision", None)) is not None:
+        return digest | {"runtime": "onnx", "precision": precision}
+    if (chain := getattr(policy, "chain", None)) is None:
+        return digest | {"runtime": "server"}
+    temperature = policy.spec.temperature  # pyright: ignore[reportAttributeAccessIssue]
+    solver = {"solver": chain.solver.method, "steps": chain.solver.steps, "tolerance": chain.solver.tolerance}
+    return digest | solver | {"temperature": temperature}
+
+
+def dress(policy: ChunkPolicy, seam: str, warm_blocks: int | None, best_of: int) -> tuple[ChunkPolicy, dict[str, Any]]:
+    """Return the policy as the seam and the best of several chunks ask for it, and what of that decides its chunks.
 
     Raises:
-        ConfigError: both are asked for, or the policy's chain is too short to be entered in the middle.
+        ConfigError: both are asked for, or of what only a torch policy with a long enough chain can do.
     """
+    if best_of > 1 and seam == "warm":
+        raise ConfigError("seam=warm: the best of several chunks cannot begin at the running one; use seam=switch")
     if best_of > 1:
         from lfm_policy.chunks.best_of import BestOf
 
-        require_plain(seam, 1, "the best of several chunks")
-        return BestOf(policy, best_of), {"best_of": best_of}
+        return BestOf(_torch(policy, f"best_of={best_of}"), best_of), {"best_of": best_of}
     if seam == "warm":
         from lfm_policy.chunks.warm import WarmStart
 
-        warm = WarmStart(policy, warm_blocks)
+        warm = WarmStart(_torch(policy, "seam=warm"), warm_blocks)
         return warm, {"warm_blocks": warm.blocks}
     return policy, {}
 
 
-def require_plain(seam: str, best_of: int, what: str) -> None:
-    """Raise ConfigError where something that only torch policies do is asked of `what`."""
-    if seam == "warm":
-        raise ConfigError(f"seam=warm: {what} cannot begin at the running chunk; use seam=ensemble or seam=switch")
-    if best_of > 1:
-        raise ConfigError(f"best_of={best_of}: {what} knows no densities; use the torch policy")
+def _torch(policy: ChunkPolicy, setting: str) -> "LFMPolicy":
+    from lfm_policy.models.policy import LFMPolicy
+
+    if not isinstance(policy, LFMPolicy):
+        raise ConfigError(f"{setting} looks inside the policy, which a graph or a server hides: use runtime=torch")
+    return policy

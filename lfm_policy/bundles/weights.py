@@ -1,5 +1,6 @@
 """A torch policy's weights to a bundle and back."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from torch import Tensor
 
 from lfm_policy.bundles.bundle import CONFIG, WEIGHTS, Affine, Bundle, BundleConfig, Dtype, Normalizer
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
+from lfm_policy.files import read_json
+from lfm_policy.models.density import FORMAT as FLOW_FORMAT
+from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.pretrained import Weights, checkpoint_in
 
 HORIZONS = ("horizon", "observation_steps", "action_steps")
 NORMALIZERS = ("observation", "action")
@@ -62,15 +67,32 @@ def store(state: dict[str, Tensor], path: Path) -> None:
     save_file(state, path)
 
 
-def restore(bundle: Bundle, device: torch.device | str = "cpu") -> LFMPolicy:
-    """The policy of a bundle, in float32 and evaluation mode.
+def load(
+    directory: Path, weights: Weights = "ema", device: torch.device | str = "cpu", trust_code: bool = False
+) -> LFMPolicy | FlowModel:
+    """Load the policy or the density in a checkpoint, whichever it is, in evaluation mode.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    try:
+        config = read_json(checkpoint_in(directory) / CONFIG)
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(f"{directory} holds no model that can be read: {error}") from None
+    density = isinstance(config, dict) and config.get("format") == FLOW_FORMAT
+    model = FlowModel if density else LFMPolicy
+    return model.from_pretrained(directory, weights=weights, device=device, trust_code=trust_code)
+
+
+def restore(bundle: Bundle, device: torch.device | str = "cpu", trust_code: bool = False) -> LFMPolicy:
+    """Restore the policy of a bundle, in float32 and evaluation mode.
 
     Raises:
         CheckpointError: specification and weights do not fit each other, or hold what is unknown.
     """
     spec = {name: getattr(bundle.config, name) for name in HORIZONS} | bundle.config.chain
     try:
-        policy = LFMPolicy(PolicySpec.model_validate(spec), bundle.contract, trust_code=False)
+        policy = LFMPolicy(PolicySpec.model_validate(spec), bundle.contract, trust_code=trust_code)
     except (ValidationError, ValueError, ConfigError, ContractError) as error:
         raise CheckpointError(f"{bundle.directory / CONFIG} describes no policy that can be built: {error}") from None
     state = _tensors(bundle) | _normalizer_state(bundle, policy)

@@ -16,6 +16,7 @@ from torch import Tensor
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Hutchinson, log_prob
 from lfm_policy.flow.interpolant import interpolate
+from lfm_policy.models.device import cpu_threads
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.settings import Frozen
 
@@ -54,7 +55,7 @@ class Monitor:
 
     def scores(self, histories: np.ndarray, chunks: np.ndarray) -> np.ndarray:
         """Scores (B,) of chunks (B, T, action_dim) under histories (B, To, observation_dim), raw units."""
-        with torch.no_grad():
+        with torch.no_grad(), cpu_threads(self.policy.threads):
             device = self.policy.device
             state, action = torch.from_numpy(histories).to(device), torch.from_numpy(chunks).to(device)
             x, cond = self.policy.encode(action, state), self.policy.condition(state)

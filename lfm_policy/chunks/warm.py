@@ -41,17 +41,17 @@ class WarmStart:
         """`ChunkPolicy`: the whole chain, from noise."""
         return self.policy.predict(histories, noise)
 
-    @torch.inference_mode()
     def resume(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray) -> ChunkBatch:
         """`WarmChunkPolicy`: the last `blocks` blocks, from the running chunks (B, T, action_dim), noised."""
         policy, device = self.policy, self.policy.device
-        history = torch.from_numpy(histories).to(device)
-        condition = policy.condition(history)
-        chunks = policy.encode(torch.from_numpy(running).to(device), history)
-        fresh = policy.latent(torch.from_numpy(noise).to(device))
-        noised = policy.chain.schedule.marginal(self.blocks, chunks, fresh)
-        passage = policy.chain.to_data(noised, condition, start=self.blocks)
-        actions = policy.decode(passage.x, history).cpu().numpy()
+        with policy.computing():
+            history = torch.from_numpy(histories).to(device)
+            condition = policy.condition(history)
+            chunks = policy.encode(torch.from_numpy(running).to(device), history)
+            fresh = policy.latent(torch.from_numpy(noise).to(device))
+            noised = policy.chain.schedule.marginal(self.blocks, chunks, fresh)
+            passage = policy.chain.to_data(noised, condition, start=self.blocks)
+            actions = policy.decode(passage.x, history).cpu().numpy()
         return ChunkBatch(actions, passage.nfe)
 
     def digest(self) -> str:

@@ -1,7 +1,8 @@
 """The policy: normalise the observations, run the chain from noise to data under them, denormalise the actions."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +20,7 @@ from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ContractError
 from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
+from lfm_policy.models.device import cpu_threads
 from lfm_policy.models.pretrained import Pretrained, digest
 from lfm_policy.models.rotations import RotationRows
 from lfm_policy.protocols import ChunkBatch
@@ -96,6 +98,8 @@ class LFMPolicy(Pretrained):
         self.observation_normalizer = AffineNormalizer(contract.observation_dim)
         self.action_normalizer = AffineNormalizer(*(self.noise_shape if spec.anchored else self.noise_shape[1:]))
         self.register_buffer("hands", hands(contract) if spec.anchored else None, persistent=False)
+        self.threads: int | None = 1
+        """CPU threads of one call; None: as many as torch takes by itself."""
         self.reset()
 
     @property
@@ -160,35 +164,63 @@ class LFMPolicy(Pretrained):
         normalised = self.observation_normalizer.normalize(history)
         return (self.rotations(normalised) if self.rotations else normalised).flatten(1)
 
-    @torch.inference_mode()
     def predict_action_chunk(
-        self, batch: Mapping[str, Tensor], noise: Float[Tensor, "b t a"] | None = None, solver: Solver | None = None
-    ) -> Float[Tensor, "b t a"]:
-        """Action chunks (B, T, A) in the contract's units, from "observation.state" (B, D) or (B, To, D).
+        self,
+        batch: Mapping[str, Tensor | np.ndarray],
+        noise: Float[Tensor, "b t a"] | None = None,
+        solver: Solver | None = None,
+    ) -> Float[Tensor, "*b t a"]:
+        """Return action chunks (B, T, A) in the contract's units, from "observation.state" (B, D) or (B, To, D).
+
+        One observation (D,) gives one chunk (T, A).
 
         Raises:
             ContractError: the observations have another shape, or the normalisers were lost.
         """
-        return self._chunk(self._history(batch[STATE]), noise, solver)[0]
+        state = _state(batch)
+        with self.computing():
+            chunk = self._chunk(self._history(state if state.ndim > 1 else state[None]), noise, solver)[0]
+        return chunk if state.ndim > 1 else chunk[0]
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py."""
-        with torch.inference_mode():
+        with self.computing():
             actions, nfe = self._chunk(
                 self._history(torch.from_numpy(histories)), torch.from_numpy(noise).to(self.device), None
             )
-        return ChunkBatch(actions.cpu().numpy(), nfe)
+            return ChunkBatch(actions.cpu().numpy(), nfe)
 
-    @torch.inference_mode()
-    def select_action(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "b a"]:
-        """The next action of B parallel episodes, from their current observation (B, D); keeps history and chunk."""
-        self._past.append(batch[STATE].to(self.device))
+    def select_action(self, batch: Mapping[str, Tensor | np.ndarray]) -> Float[Tensor, "*b a"]:
+        """Return the next action (B, A) of B parallel episodes, from their current observations (B, D).
+
+        History and chunk are kept until `reset`. One observation (D,) gives one action (A,).
+
+        Raises:
+            ContractError: the observations have another shape than expected, or than those before.
+        """
+        state = _state(batch)
+        rows = state if state.ndim > 1 else state[None]
+        expected = (len(self._past[0]) if self._past else len(rows), self.contract.observation_dim)
+        if rows.shape != expected:
+            raise ContractError(
+                f"expected the current observations (B, {expected[1]}) of as many episodes as before "
+                f"({expected[0]}; reset() begins others), or one of shape ({expected[1]},), found {tuple(state.shape)}"
+            )
+        self._past.append(rows.to(self.device))
         if not self._queue:
             first = self.observation_steps - 1
             past = [self._past[0]] * (self.observation_steps - len(self._past)) + list(self._past)
-            chunk, _ = self._chunk(torch.stack(past, dim=1), None, None)
+            with self.computing():
+                chunk, _ = self._chunk(torch.stack(past, dim=1), None, None)
             self._queue.extend(chunk[:, first : first + self.action_steps].unbind(1))
-        return self._queue.popleft()
+        action = self._queue.popleft()
+        return action if state.ndim > 1 else action[0]
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute inside without gradients, on `threads` CPU threads, which are torch's own again afterwards."""
+        with torch.inference_mode(), cpu_threads(self.threads if self.device.type == "cpu" else None):
+            yield
 
     def reset(self) -> None:
         """Forget history and chunk of `select_action`: a new episode begins."""
@@ -224,6 +256,13 @@ class LFMPolicy(Pretrained):
         """Write the files of `save_pretrained`, contract.json among them, into an existing directory."""
         super().write(directory)
         (directory / "contract.json").write_text(self.contract.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _state(batch: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+    """The observations of a batch, as float32."""
+    if STATE not in batch:
+        raise ContractError(f"expected observations under '{STATE}', found {sorted(batch)}")
+    return torch.as_tensor(batch[STATE], dtype=torch.float32)
 
 
 def hands(contract: Contract) -> Float[Tensor, "d a"]:

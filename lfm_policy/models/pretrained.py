@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json
+from lfm_policy.models.device import usable_device
 
 Weights = Literal["ema", "raw"]
 Model = TypeVar("Model", bound="Pretrained")
@@ -60,15 +61,16 @@ class Pretrained(nn.Module):
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the others.
+            ConfigError: torch cannot compute on that device.
         """
-        directory = checkpoint_in(directory)
+        place, directory = usable_device(device), checkpoint_in(directory)
         try:
             parts = [part.model_validate(read_json(directory / name)) for name, part in cls.descriptions.items()]
         except (ValidationError, json.JSONDecodeError, FileNotFoundError) as error:
             raise CheckpointError(f"{directory} holds no {cls.kind} that can be read: {error}") from None
         model = cls(*parts, trust_code=trust_code)
         load_weights(model, directory, weights)
-        return model.to(device).eval()
+        return model.to(place).eval()
 
 
 def checkpoint_in(directory: str | Path) -> Path:

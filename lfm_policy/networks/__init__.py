@@ -12,7 +12,7 @@ from lfm_policy.networks.mlp import VelocityMlp
 from lfm_policy.networks.shared import SharedBlocks
 from lfm_policy.networks.unet1d import ConditionalUnet1d
 
-__all__ = ["ConditionalUnet1d", "SharedBlocks", "VelocityGrid", "VelocityMlp", "build", "build_blocks"]
+__all__ = ["ConditionalUnet1d", "SharedBlocks", "VelocityGrid", "VelocityMlp", "build", "build_blocks", "require_own"]
 
 
 def build_blocks(
@@ -39,11 +39,8 @@ def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> n
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
     target = str(spec.get("_target_", ""))
     module_name, _, class_name = target.rpartition(".")
-    if own_only and module_name.split(".")[0] != "lfm_policy":
-        raise ConfigError(
-            f"the network '{target}' is code from outside this package: load it with trust_code=True "
-            "if you know where the checkpoint comes from"
-        )
+    if own_only:
+        require_own(spec)
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
@@ -56,3 +53,13 @@ def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> n
         return modules[class_name](**arguments, **sizes)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"network {target} refuses {arguments}: {error}") from None
+
+
+def require_own(spec: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the network that `spec` describes is code from outside this package."""
+    target = str(spec.get("_target_", ""))
+    if not target.startswith("lfm_policy."):
+        raise ConfigError(
+            f"the network '{target}' is code from outside this package: say trust_code=true "
+            "(trust_code=True in Python) if you know where the checkpoint comes from"
+        )

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from lfm_policy.bundles.open import Weights, form_of, open_policy
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.protocols import ChunkPolicy
@@ -22,8 +23,9 @@ class ServeSettings(ServerOptions):
 
     policy: str = Field(description="directory of a bundle or checkpoint, replay:DATA.zarr, or zero")
     precision: str | None = Field(default=None, description="graph of a bundle: float32; none: the most exact")
-    weights: Literal["ema", "raw"] = Field(default="ema", description="of a checkpoint: ema (moving average) or raw")
+    weights: Weights = Field(default="ema", description="of a checkpoint: ema (moving average) or raw")
     threads: int = Field(default=1, ge=1, description="CPU threads of one policy call")
+    trust_code: bool = Field(default=False, description="build a network class from elsewhere, which runs its code")
     contract: Path | None = Field(default=None, description="contract.json of the robot, or a directory that holds one")
     episode: int = Field(default=0, ge=0, description="of replay: the episode to repeat")
     horizon: int = Field(default=16, ge=1, description="of replay and zero: actions in a chunk")
@@ -87,36 +89,19 @@ def _stand_in(settings: ServeSettings, expected: Contract | None) -> Served | No
 
 
 def _model(settings: ServeSettings) -> Served:
-    from lfm_policy.bundles import bundle
-
-    if not bundle.is_bundle(settings.policy) and not Path(settings.policy).is_dir():
-        raise ConfigError(
-            f"nothing to serve in '{settings.policy}': expected the directory of a bundle (lfm export) or of a "
-            f"checkpoint (lfm train), {REPLAY}DATA.zarr, or {ZERO}"
-        )
-    if bundle.is_bundle(settings.policy) and bundle.read(settings.policy).graphs:
-        from lfm_policy.bundles.onnx_policy import OnnxPolicy
-
-        policy = OnnxPolicy(settings.policy, settings.precision, threads=settings.threads)
-    else:
-        policy = _torch(settings)
+    policy = open_policy(
+        settings.policy,
+        runtime="auto" if settings.precision is None else "onnx",
+        weights=settings.weights,
+        precision=settings.precision,
+        threads=settings.threads,
+        trust_code=settings.trust_code,
+    )
     warm_up(policy)
-    return Served(policy, Path(settings.policy).resolve().name, policy.digest())
+    return Served(policy, Path(settings.policy).resolve().name, form_of(policy)["checkpoint"])
 
 
 def warm_up(policy: ChunkPolicy) -> None:
     """Ask for a chunk before a robot waits for one: the first call after an installation compiles."""
     history = np.zeros((1, policy.observation_steps, policy.contract.observation_dim), np.float32)
     policy.predict(history, np.zeros((1, *policy.noise_shape), np.float32))
-
-
-def _torch(settings: ServeSettings) -> Any:
-    import torch
-
-    from lfm_policy.bundles import bundle
-    from lfm_policy.models.policy import LFMPolicy
-
-    torch.set_num_threads(settings.threads)
-    if bundle.is_bundle(settings.policy):
-        return bundle.load(settings.policy)
-    return LFMPolicy.from_pretrained(settings.policy, weights=settings.weights)

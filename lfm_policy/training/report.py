@@ -1,6 +1,5 @@
 """What scripts that train have in common: where they run, what they show, how they end."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lfm_policy.errors import ConfigError
 from lfm_policy.processes import usable_cores
 from lfm_policy.training.distillation.students import DistillSettings
 from lfm_policy.training.experiments.settings import TrainSettings
@@ -65,18 +63,3 @@ def show(console: Console, values: dict[str, Any], title: str = "training") -> N
 def parallel_blocks(wanted: int | None, device: torch.device) -> int:
     """Blocks whose gradients are computed side by side."""
     return wanted or (1 if device.type == "cuda" else usable_cores())
-
-
-def usable_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one, of several the one that torchrun means.
-
-    Raises:
-        ConfigError: it cannot be used here.
-    """
-    if name == "auto":
-        gpu = f"cuda:{rank}" if (rank := os.environ.get("LOCAL_RANK")) else "cuda"
-        return torch.device(gpu if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device '{name}' cannot be used here: {error}") from None

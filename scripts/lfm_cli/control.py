@@ -14,7 +14,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from rich.table import Table
 
 import lfm_envs
 from lfm_cli import command_line as _cli
-from lfm_policy.bundles.open import Sampling, dress, load_onnx, load_policy
+from lfm_policy.bundles.open import Sampling, dress, open_policy, open_torch
 from lfm_policy.control.clock import Pace
 from lfm_policy.control.inference import Delay, Inference
 from lfm_policy.control.limits import Limits, limits_of
@@ -52,6 +52,7 @@ class Settings(Sampling):
     api_key: str | None
     precision: str | None
     threads: int = Field(ge=1)
+    trust_code: bool = False
     env: str | None
     seed: int = Field(ge=0)
     episodes: int = Field(ge=1)
@@ -128,17 +129,18 @@ def run(
 
 def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":
     """The policy, here or behind a server."""
-    if settings.server is not None:
-        from lfm_policy.server.client import PolicyClient
-
-        return stack.enter_context(PolicyClient(settings.server, api_key=settings.api_key))
-    if settings.bundle is not None and settings.seam != "warm":
-        return load_onnx(Path(settings.bundle), settings.precision, settings.threads, **settings.sampling)
-    import torch
-
-    torch.set_num_threads(settings.threads)
-    source = settings.checkpoint or Path(str(settings.bundle))
-    policy = load_policy(source, **settings.sampling)
+    source = settings.server or settings.bundle or str(settings.checkpoint)
+    policy = open_policy(
+        source,
+        runtime="onnx" if settings.bundle is not None and settings.seam != "warm" else "torch",
+        precision=settings.precision,
+        sampling=settings.sampling,
+        threads=settings.threads,
+        trust_code=settings.trust_code,
+        api_key=settings.api_key,
+    )
+    if isinstance(policy, AbstractContextManager):  # a connection to a server
+        stack.enter_context(policy)
     return dress(policy, settings.seam, settings.warm_blocks, 1)[0]
 
 
@@ -159,7 +161,7 @@ def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
     if settings.monitor_score not in levels:
         raise ConfigError(f"no alarm level for '{settings.monitor_score}' in {settings.monitor}: run lfm monitor")
     level = parse(Threshold, levels[settings.monitor_score], str(settings.monitor))
-    policy = load_policy(Path(source), **settings.sampling)
+    policy = open_torch(source, sampling=settings.sampling, threads=settings.threads, trust_code=settings.trust_code)
     monitor = Monitor(policy, level.score, level.draws)
     return lambda history, chunk: float(monitor.scores(history[None], chunk[None])[0]), level.value
 

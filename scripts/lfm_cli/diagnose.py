@@ -28,6 +28,7 @@ from lfm_policy.flow import Sample, Solver
 from lfm_policy.locks import owned
 from lfm_policy.measure.blocks import BlockReport, LogDensity, diagnose
 from lfm_policy.models.pretrained import Weights, checkpoint_in, load_weights
+from lfm_policy.networks import require_own
 from lfm_policy.settings import Frozen, parse
 from lfm_policy.training.experiments.density import load_density
 from lfm_policy.training.experiments.settings import DensityData, TrainSettings
@@ -43,6 +44,7 @@ class Settings(Frozen):
     solver: Solver | None
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
+    trust_code: bool = False
     out: Path | None
 
 
@@ -51,6 +53,8 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     folder = checkpoint_in(settings.checkpoint)
     run = run_settings(folder, settings.path)
+    if not settings.trust_code:
+        require_own(run.block_network)
     torch.manual_seed(settings.seed)
     experiment = new_experiment(run, torch.device("cpu"))
     model = experiment.load(folder)

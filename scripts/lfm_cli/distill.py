@@ -5,7 +5,7 @@ interrupted run, bit for bit from its last checkpoint.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 
 from lfm_cli import command_line as _cli
 from lfm_cli.rollouts import rollouts
+from lfm_policy.bundles.open import Sampling, open_model
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.flow import plan
 from lfm_policy.flow.distill import Trajectories, distil
 from lfm_policy.measure.fidelity import Fidelity, fidelity
+from lfm_policy.models.device import usable_device
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.training.checkpoint import Checkpointer
 from lfm_policy.training.distillation.students import (
@@ -26,12 +28,11 @@ from lfm_policy.training.distillation.students import (
     Conditions,
     DistillSettings,
     conditions_of,
-    load_model,
     student_of,
 )
 from lfm_policy.training.distillation.trajectories import Teacher, cached
 from lfm_policy.training.loop import Trainer
-from lfm_policy.training.report import Reporter, parallel_blocks, show, usable_device
+from lfm_policy.training.report import Reporter, parallel_blocks, show
 
 
 def main(settings: DistillSettings) -> None:
@@ -39,7 +40,7 @@ def main(settings: DistillSettings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = usable_device(settings.device)
-    teacher = load_teacher(settings, device)
+    teacher = load_teacher(settings)
     conditions = conditions_of(teacher, settings.demonstrations or known_data(settings.checkpoint))
     torch.manual_seed(settings.seed)  # of weights that nothing is inherited for
     student = student_of(teacher, settings.blocks, grow=settings.grow)
@@ -59,22 +60,28 @@ def main(settings: DistillSettings) -> None:
     reporter.begin(trainer, resumed)
     with reporter:
         distil(student.chain, trainer.ema.chain, draw, phases, trainer.optimise, target=settings.target)
-    values = summary(settings, teacher, load_model(settings.out, device=device), conditions, trainer.seconds)
+    values = summary(
+        settings,
+        teacher,
+        open_model(settings.out, device=settings.device, threads=settings.threads, trust_code=settings.trust_code),
+        conditions,
+        trainer.seconds,
+    )
     write_json(settings.out / "summary.json", values)
     show(reporter.console, values, "distillation")
 
 
-def load_teacher(settings: DistillSettings, device: torch.device) -> AnyModel:
+def load_teacher(settings: DistillSettings) -> AnyModel:
     """The teacher, with the solver that the settings ask for."""
-    teacher = load_model(settings.checkpoint, weights=settings.set, device=device)
-    asked = {"method": settings.solver, "steps": settings.steps}
-    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    teacher.chain.solver = replace(teacher.chain.solver, **changes)
-    if settings.temperature is not None:
-        if not isinstance(teacher, LFMPolicy):
-            raise ConfigError("temperature is for policies, and the checkpoint is a density: use temperature=null")
-        teacher.set_temperature(settings.temperature)
-    return teacher
+    sampling = Sampling(solver=settings.solver, steps=settings.steps, temperature=settings.temperature)
+    return open_model(
+        settings.checkpoint,
+        weights=settings.set,
+        sampling=sampling,
+        device=settings.device,
+        threads=settings.threads,
+        trust_code=settings.trust_code,
+    )
 
 
 def known_data(checkpoint: Path) -> Path | None:

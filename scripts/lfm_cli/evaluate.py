@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 import lfm_envs
 from lfm_cli import command_line as _cli
 from lfm_envs.simulator import Kind
-from lfm_policy.bundles.open import Runtime, Sampling, dress, load_onnx, load_policy, require_plain
+from lfm_policy.bundles.open import Runtime, Sampling, Weights, dress, form_of, open_policy
 from lfm_policy.locks import owned
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Settings(Sampling):
     simulation: Kind
     episodes: int = Field(ge=1)
     seed: int = Field(ge=0)
-    set: Literal["ema", "raw"]
+    set: Weights
+    trust_code: bool = False
     runtime: Runtime
     precision: str | None
     inference: Literal["sync", "async"]
@@ -107,31 +108,15 @@ def _options(simulation: Kind, environment: str) -> dict[str, str]:
 
 
 def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
-    """The policy, and what decides its chunks, as plain values."""
-    if settings.runtime == "onnx":
-        require_plain(settings.seam, settings.best_of, "a graph")
-        graph = load_onnx(settings.checkpoint, settings.precision, settings.threads, **settings.sampling)
-        return graph, {"checkpoint": graph.digest(), "runtime": "onnx", "precision": graph.precision}
-    import torch
+    """Open the policy; return it with what decides its chunks, as plain values."""
+    opening = settings.model_dump(include={"runtime", "precision", "device", "threads", "trust_code"})
+    policy = open_policy(settings.checkpoint, weights=settings.set, sampling=settings.sampling, **opening)
+    if settings.device.startswith("cuda"):
+        import torch
 
-    torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.deterministic = True
-    policy = load_policy(
-        settings.checkpoint,
-        weights=settings.set,
-        device=settings.device,
-        **settings.sampling,
-    )
-    solver = policy.chain.solver
-    form = {
-        "checkpoint": policy.digest(),
-        "solver": solver.method,
-        "steps": solver.steps,
-        "tolerance": solver.tolerance,
-        "temperature": policy.spec.temperature,
-    }
+        torch.backends.cudnn.deterministic = True
     dressed, more = dress(policy, settings.seam, settings.warm_blocks, settings.best_of)
-    return dressed, form | more
+    return dressed, form_of(policy) | more
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ evaluated with lfm evaluate checkpoint=BUNDLE runtime=onnx.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lfm_cli import command_line as _cli
 from lfm_policy.bundles.bundle import CHECKSUMS, Dtype, Precision
-from lfm_policy.bundles.open import Sampling, load_policy
+from lfm_policy.bundles.open import Sampling, Weights, open_torch
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.locks import owned
@@ -26,7 +26,8 @@ class Settings(Sampling):
 
     checkpoint: Path
     out: Path | None
-    set: Literal["ema", "raw"]
+    set: Weights
+    trust_code: bool = False
     dtype: Dtype
     onnx: tuple[Precision, ...]
     results: Path | None
@@ -40,7 +41,9 @@ def main(settings: Settings) -> None:
     out = settings.out or Path("outputs/bundles") / settings.checkpoint.resolve().name
     _require_replaceable(out)
     results = _results(settings.results) if settings.results else None
-    policy = load_policy(settings.checkpoint, weights=settings.set, **settings.sampling)
+    policy = open_torch(
+        settings.checkpoint, weights=settings.set, sampling=settings.sampling, trust_code=settings.trust_code
+    )
     with owned(out):
         with console.status(f"exporting {settings.checkpoint}"):
             exported: Exported = export(policy, out, dtype=settings.dtype, graphs=settings.onnx, results=results)

@@ -22,11 +22,12 @@ from rich.table import Table
 import lfm_envs
 from lfm_cli import command_line as _cli
 from lfm_envs.perturbed import Perturbation, Perturbed
-from lfm_policy.bundles.open import load_policy
+from lfm_policy.bundles.open import Sampling, open_torch
 from lfm_policy.chunks.horizon import EpisodeInputs, RecedingHorizon
 from lfm_policy.chunks.timeline import complete
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
+from lfm_policy.flow.ode import Method
 from lfm_policy.protocols import ChunkPolicy, Environment
 from lfm_policy.settings import Frozen
 
@@ -52,9 +53,10 @@ class Settings(Frozen):
     distance_m: float = Field(gt=0)
     draws: int = Field(ge=2)
     quantile: float = Field(gt=0, lt=1)
-    solver: str | None
+    solver: Method | None
     steps: int | None = Field(ge=1)
     threads: int = Field(ge=1)
+    trust_code: bool = False
     out: Path
 
 
@@ -75,7 +77,12 @@ def main(settings: Settings) -> None:
     from lfm_policy.data.windows.store import open_store
 
     torch.set_num_threads(settings.threads)
-    policy = load_policy(settings.checkpoint, solver=settings.solver, steps=settings.steps)
+    policy = open_torch(
+        settings.checkpoint,
+        sampling=Sampling(solver=settings.solver, steps=settings.steps),
+        threads=settings.threads,
+        trust_code=settings.trust_code,
+    )
     store = open_store(settings.demonstrations)
     policy.contract.require_match(store.contract, f"checkpoint {settings.checkpoint}", str(settings.demonstrations))
     kinds = get_args(Perturbation)

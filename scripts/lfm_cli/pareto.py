@@ -7,7 +7,7 @@ seeds, with paired differences) and the distance to the data of densities. Run t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from lfm_cli import command_line as _cli
 from lfm_cli.rollouts import Rollouts, rollouts
+from lfm_policy.bundles.open import Sampling, open_model
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.files import atomic_file, read_json, write_json
 from lfm_policy.flow import Solver
@@ -27,7 +28,7 @@ from lfm_policy.measure.latency import latencies
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import Weights
 from lfm_policy.settings import Frozen, parse
-from lfm_policy.training.distillation.students import AnyModel, load_model
+from lfm_policy.training.distillation.students import AnyModel
 from lfm_policy.training.experiments.density import TEST_SEED, density_report, load_density
 from lfm_policy.training.experiments.settings import DensityData
 
@@ -50,6 +51,7 @@ class Settings(Frozen):
     samples: int = Field(ge=2)
     calls: int = Field(ge=1)
     threads: int = Field(ge=1)
+    trust_code: bool = False
     device: str
 
 
@@ -99,18 +101,16 @@ def entries(settings: Settings) -> Iterator[Entry]:
     Raises:
         ConfigError: a student is of another kind than the teacher, or a density is given a temperature.
     """
+    opening: dict[str, Any] = settings.model_dump(include={"device", "threads", "trust_code"})
+    opening["weights"] = settings.set
     for method in settings.solvers:
         for steps in settings.steps:
-            teacher = load_model(settings.checkpoint, weights=settings.set, device=settings.device)
-            teacher.chain.solver = replace(teacher.chain.solver, method=method, steps=steps)
-            if settings.temperature is not None:
-                if not isinstance(teacher, LFMPolicy):
-                    raise ConfigError("temperature is for policies, and the checkpoint is a density: use null")
-                teacher.set_temperature(settings.temperature)
+            sampling = Sampling(solver=method, steps=steps, temperature=settings.temperature)
+            teacher = open_model(settings.checkpoint, sampling=sampling, **opening)
             label = f"{len(teacher.chain.blocks)}x{steps}" + ("" if method == "euler" else f"-{method}")
             yield Entry(label, settings.checkpoint, teacher, student=False)
     for folder in settings.students:
-        student = load_model(folder, weights=settings.set, device=settings.device)
+        student = open_model(folder, **opening)
         if type(student) is not type(teacher):
             raise ConfigError(f"{folder} holds a {type(student).__name__}, but the teacher is another kind of model")
         yield Entry(folder.resolve().name, folder, student, student=True)
@@ -159,7 +159,9 @@ def _call(model: AnyModel) -> Callable[[], int]:
 
 def successes(settings: Settings, found: Sequence[Entry], reference: str) -> Iterator[dict[str, Any]]:
     """Each policy's success, and its paired difference from the reference."""
-    shared = settings.model_dump(include={"episodes", "seed", "environment", "workers", "threads", "device", "set"})
+    shared = settings.model_dump(
+        include={"episodes", "seed", "environment", "workers", "threads", "trust_code", "device", "set"}
+    )
     done: dict[str, Rollouts] = {}
     for entry in found:
         assert isinstance(entry.model, LFMPolicy)

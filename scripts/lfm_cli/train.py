@@ -17,6 +17,7 @@ from lfm_cli import command_line as _cli
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import write_json
 from lfm_policy.flow import Phase, fit, plan
+from lfm_policy.models.device import usable_device
 from lfm_policy.training.blocks import block_folder, block_phase, merge
 from lfm_policy.training.checkpoint import Checkpointer, Snapshots
 from lfm_policy.training.distributed import Ranks, joined
@@ -28,7 +29,7 @@ from lfm_policy.training.experiments.settings import DensityData, ImageData, Tab
 from lfm_policy.training.experiments.tabular import tabular_experiment
 from lfm_policy.training.loop import Trainer
 from lfm_policy.training.memory import peak_memory
-from lfm_policy.training.report import Reporter, parallel_blocks, show, usable_device
+from lfm_policy.training.report import Reporter, parallel_blocks, show
 
 
 def main(settings: TrainSettings) -> None:

@@ -15,6 +15,8 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.bundles import bundle
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.open import open_torch
+from lfm_policy.bundles.weights import restore
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError, LFMError
 from lfm_policy.files import sha256
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
@@ -42,7 +44,7 @@ def _chunk(made: LFMPolicy) -> np.ndarray:
 def test_in_float32_a_bundle_is_the_policy_bit_for_bit(tmp_path: Path) -> None:
     made = policy()
     export(made, tmp_path / "lift", graphs=[])
-    loaded = bundle.load(tmp_path / "lift", expected=TASKS["lift"].contract)
+    loaded = open_torch(tmp_path / "lift", expected=TASKS["lift"].contract)
     np.testing.assert_array_equal(_chunk(loaded), _chunk(made))
     assert (loaded.spec, loaded.contract, loaded.training) == (made.spec, made.contract, False)
 
@@ -51,7 +53,7 @@ def test_in_float32_a_bundle_is_the_policy_bit_for_bit(tmp_path: Path) -> None:
 def test_half_formats_round_the_weights_and_nothing_else(tmp_path: Path, dtype: str, digits: int) -> None:
     made = policy()
     found = export(made, tmp_path / "lift", dtype=dtype, graphs=[])
-    loaded = bundle.load(tmp_path / "lift")
+    loaded = open_torch(tmp_path / "lift")
     for name, value in made.state_dict().items():
         other = loaded.state_dict()[name]
         assert value.dtype == other.dtype
@@ -250,7 +252,7 @@ DAMAGES = [
 
 
 def _run_both_ways(directory: Path) -> None:
-    bundle.load(directory, expected=TASKS["lift"].contract)
+    restore(bundle.read(directory, expected=TASKS["lift"].contract))
     OnnxPolicy(directory, expected=TASKS["lift"].contract)
 
 

@@ -16,6 +16,7 @@ from lfm_policy.bundles import bundle, graph
 from lfm_policy.bundles.export import TOLERANCE, export
 from lfm_policy.bundles.graph import Velocity, example, program
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.open import open_torch
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import ConfigError, ContractError
 from lfm_policy.flow import Solver
@@ -88,7 +89,7 @@ def test_the_graph_anchors_chunks_at_both_hands_and_knows_the_temperature(tmp_pa
     expected = made.predict(histories, noise).actions
     assert "| noise | standard normal at temperature 0.25 |" in (tmp_path / "transport" / bundle.CARD).read_text()
     assert np.abs(expected - OnnxPolicy(tmp_path / "transport").predict(histories, noise).actions).max() <= TOLERANCE
-    np.testing.assert_array_equal(expected, bundle.load(tmp_path / "transport").predict(histories, noise).actions)
+    np.testing.assert_array_equal(expected, open_torch(tmp_path / "transport").predict(histories, noise).actions)
 
 
 def test_the_graph_writes_quaternions_as_rotation_rows(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_batch_is_its_rows(exported: Path) -> None:
 
 def test_an_episode_of_a_seed_has_the_same_noise_in_every_form(exported: Path) -> None:
     """So that evaluations of checkpoint, bundle and graph can be compared seed by seed."""
-    forms = (policy(), bundle.load(exported), OnnxPolicy(exported))
+    forms = (policy(), open_torch(exported), OnnxPolicy(exported))
     observations = np.random.default_rng(0).standard_normal((12, 19)).astype(np.float32)
     actions = []
     for form in forms:
@@ -169,6 +170,7 @@ class NotInstalled:
 sys.meta_path.insert(0, NotInstalled())
 import numpy as np
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.open import open_torch
 from lfm_policy.actions.poses import decode_absolute, matrix_to_rotvec
 from lfm_policy.chunks.horizon import RecedingHorizon
 import lfm_policy.protocols, lfm_policy.contract

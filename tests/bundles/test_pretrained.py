@@ -8,6 +8,7 @@ import pytest
 
 from lfm_policy.bundles import bundle
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.open import open_torch
 
 NAMES = sorted(path.parent.name for path in bundle.PRETRAINED.glob(f"*/{bundle.CHECKSUMS}"))
 MEGABYTE = 10**6
@@ -22,7 +23,7 @@ def test_there_are_some_and_they_are_small() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_plans_and_both_runtimes_agree(name: str) -> None:
-    graph, torch_policy = OnnxPolicy(name), bundle.load(name)
+    graph, torch_policy = OnnxPolicy(name), open_torch(name)
     generator = np.random.default_rng(0)
     history = (1, graph.observation_steps, graph.contract.observation_dim)
     histories = generator.standard_normal(history).astype(np.float32)

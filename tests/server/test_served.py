@@ -7,7 +7,7 @@ import pytest
 
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
-from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.errors import CheckpointError
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.protocols import ChunkBatch, ChunkPolicy
 from lfm_policy.server.client import PolicyClient
@@ -59,7 +59,7 @@ def test_metadata_is_plain_and_complete(places: dict[str, Path]) -> None:
 
 
 def test_what_is_no_policy_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing to serve in 'nowhere'"):
+    with pytest.raises(CheckpointError, match="there is no policy 'nowhere'"):
         load(ServeSettings(policy="nowhere"))
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         load(ServeSettings(policy=str(tmp_path)))

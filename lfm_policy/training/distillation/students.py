@@ -1,6 +1,5 @@
 """What a distillation trains: a student of the teacher's own class, with fewer blocks and one evaluation in each."""
 
-import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -11,14 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from lfm_policy.data.windows.store import open_store
-from lfm_policy.errors import CheckpointError, ConfigError
-from lfm_policy.files import read_json
+from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Pool, Schedule, TensorPool
 from lfm_policy.flow.distill import ONE_STEP, Target
-from lfm_policy.models.density import FORMAT as FLOW_FORMAT
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
-from lfm_policy.models.pretrained import Weights, checkpoint_in
+from lfm_policy.models.pretrained import Weights
 from lfm_policy.networks.grow import grown, inherit
 from lfm_policy.settings import Frozen
 from lfm_policy.training.experiments.robot import window_pool
@@ -47,6 +44,7 @@ class DistillSettings(Frozen):
     seed: int
     device: str
     threads: int | None = Field(ge=1)
+    trust_code: bool = False
     parallel: int | None = Field(ge=1)
     updates: int = Field(ge=1)
     batch: int = Field(ge=1)
@@ -68,20 +66,6 @@ class DistillSettings(Frozen):
         """All that decides the student's weights, but for teacher and data."""
         decides = {"blocks", "target", "grow", "cached", "seed", "updates", "batch", "optimiser"}
         return self.model_dump(mode="json", include=decides)
-
-
-def load_model(directory: Path, *, weights: Weights = "ema", device: torch.device | str = "cpu") -> AnyModel:
-    """The policy or the flow model in a checkpoint, whichever it is.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be read.
-    """
-    try:
-        kind = read_json(checkpoint_in(directory) / "config.json").get("format")
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{directory} holds no model that can be read: {error}") from None
-    model = FlowModel if kind == FLOW_FORMAT else LFMPolicy
-    return model.from_pretrained(directory, weights=weights, device=device)
 
 
 def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel:

@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -68,10 +67,10 @@ def _seconds_per_step(env: "RobosuiteEnvironment", actions: np.ndarray) -> float
 
 
 def _rollouts(checkpoint: str, settings: Settings) -> Ratio:
-    from lfm_policy.bundles.open import load_policy
+    from lfm_policy.bundles.open import open_torch
     from lfm_policy.rollout.runner import Runner, RunnerOptions
 
-    policy, workers = load_policy(Path(checkpoint)), usable_cores()
+    policy, workers = open_torch(checkpoint), usable_cores()
     factory = functools.partial(lfm_envs.make, "robosuite/lift")
     factory().close()  # compiles what the workers then load
     seeds = range(SEED, SEED + settings.rollouts)
