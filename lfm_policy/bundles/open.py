@@ -85,12 +85,12 @@ def open_policy(
         # Not above: a robot that runs a graph itself needs no websockets.
         from lfm_policy.server.client import PolicyClient
 
-        _require_nothing(asked | ({} if precision is None else {"precision": precision}), "a server's sampler")
+        _require_nothing(asked | ({} if precision is None else {"precision": precision}), "a server's sampler", "serve")
         return PolicyClient(str(source), api_key=api_key, contract=expected)
     stored = _stored(source, expected)
     has_graph = isinstance(stored, bundle.Bundle) and bool(stored.graphs)
     if runtime == "onnx" or (runtime == "auto" and has_graph and not asked):
-        _require_nothing(asked, "a graph's sampler")
+        _require_nothing(asked, "a graph's sampler", "export")
         return _graph(stored, precision, threads)
     return require_policy(_model(stored, weights, sampling, device, threads, trust_code, expected), source)
 
@@ -179,10 +179,10 @@ def _change(model: "LFMPolicy | FlowModel", sampling: Sampling) -> None:
         require_policy(model, "temperature is for policies, and the source").set_temperature(sampling.temperature)
 
 
-def _require_nothing(asked: dict[str, Any], what: str) -> None:
+def _require_nothing(asked: dict[str, Any], what: str, verb: str) -> None:
     if asked:
         settings = " ".join(f"{name}={value}" for name, value in asked.items())
-        raise ConfigError(f"{what} is fixed: export or serve again with {settings}, or use runtime=torch")
+        raise ConfigError(f"{what} is fixed: {verb} again with {settings}, or use runtime=torch")
 
 
 def form_of(policy: ChunkPolicy) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def dress(policy: ChunkPolicy, seam: str, warm_blocks: int | None, best_of: int)
         ConfigError: both are asked for, or of what only a torch policy with a long enough chain can do.
     """
     if best_of > 1 and seam == "warm":
-        raise ConfigError("seam=warm: the best of several chunks cannot begin at the running one; use seam=switch")
+        raise ConfigError("seam=warm: the best of several chunks cannot begin at the running chunk; use seam=switch")
     if best_of > 1:
         from lfm_policy.chunks.best_of import BestOf
 

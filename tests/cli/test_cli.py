@@ -28,7 +28,7 @@ def test_help_shows_what_it_does_and_every_setting(name: str) -> None:
     ("arguments", "message"),
     [
         (["chekpoint=x"], "error: unknown setting 'chekpoint': did you mean 'checkpoint'?"),
-        (["checkpoint=nowhere"], "error: no checkpoint in nowhere: expected config.json"),
+        (["checkpoint=nowhere"], "error: there is no policy 'nowhere': expected the folder of a run"),
         (["checkpoint"], "error: expected key=value, found 'checkpoint' (try --help)"),
         (["episodes=0", "checkpoint=x"], "'episodes': Input should be greater than or equal to 1; found 0"),
         (["episodes=[1"], "error: "),

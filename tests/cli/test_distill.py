@@ -138,7 +138,7 @@ def test_rollouts_of_both_and_their_paired_difference(
         (["blocks=8"], ConfigError, "among 8 students"),
         (["blocks=2", "demonstrations=nowhere.zarr"], DataError, "no data set at nowhere.zarr"),
         (["blocks=2", "target=trajectories"], ConfigError, "'trajectory', 'on_policy' or 'consistency'"),
-        (["blocks=2", "checkpoint=nowhere"], CheckpointError, "no checkpoint in nowhere"),
+        (["blocks=2", "checkpoint=nowhere"], CheckpointError, "there is no policy 'nowhere'"),
         (["blocks=2", "solver=dopri"], ConfigError, "'dopri5'"),
     ],
 )
