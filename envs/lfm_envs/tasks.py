@@ -1,23 +1,28 @@
-"""The five robosuite tasks of the robomimic benchmark: names, horizons, observations, controllers, contracts."""
+"""robosuite tasks: names, horizons, observations, controllers, contracts; robomimic's five, and yours.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+A task of your own is one `Task` in a file of yours, for any environment and robots of robosuite, and is named by its
+address, "my_module:TASK", wherever a command takes a task or an environment; or registered (`register_task`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
+from lfm_envs.lookup import is_address, load_object
 from lfm_policy.actions.poses import ARM_WIDTH
 from lfm_policy.contract import ArmController, Camera, Contract, ObservationKey
 from lfm_policy.errors import ConfigError, nearest
 
 CONTROL_HZ = 20
-
-PROPRIOCEPTION = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
-"""What a policy sees of each robot, in robosuite's names and in this order, with widths."""
+PROPRIOCEPTION = ("eef_pos", "eef_quat", "gripper_qpos")
+"""What a policy sees of each robot, in robosuite's names and in this order."""
+_CONTROLLER = ArmController()
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task as robomimic runs it."""
+    """One task as robomimic runs it: single arms with grippers, each behind an operational-space controller."""
 
     name: str
     """robomimic's name ("lift")."""
@@ -34,6 +39,15 @@ class Task:
     """Height and width of these pictures [pixels]."""
     options: tuple[tuple[str, Any], ...] = ()
     """Further keyword arguments of the robosuite environment."""
+    gripper_dim: int = 2
+    """Width of each gripper's observation `gripper_qpos`: 2 for Panda's, 6 for Robotiq's."""
+    control_hz: int = CONTROL_HZ
+    controller: ArmController = _CONTROLLER
+    """Of every arm."""
+    expert: Callable[..., Any] | str | None = None
+    """The scripted expert that `lfm collect` asks (see lfm_envs.experts.Expert), or its address; None without one."""
+    made_by: str | None = None
+    """The address that `lfm_envs.make` knows this task by; filled in where the task is looked up."""
 
     @property
     def arms(self) -> int:
@@ -43,7 +57,8 @@ class Task:
     @property
     def observations(self) -> tuple[ObservationKey, ...]:
         """The policy's observation: object first, then each arm's pose and fingers, in robomimic's names."""
-        arms = [(f"robot{arm}_{name}", dim) for arm in range(self.arms) for name, dim in PROPRIOCEPTION]
+        seen = list(zip(PROPRIOCEPTION, (3, 4, self.gripper_dim), strict=True))
+        arms = [(f"robot{arm}_{name}", dim) for arm in range(self.arms) for name, dim in seen]
         return tuple(ObservationKey(name=name, dim=dim) for name, dim in [("object", self.object_dim), *arms])
 
     @property
@@ -53,10 +68,11 @@ class Task:
             suite_version=version("robosuite"),
             environment=self.environment,
             robots=self.robots,
-            control_hz=CONTROL_HZ,
-            controllers=(ArmController(),) * self.arms,
+            control_hz=self.control_hz,
+            controllers=(self.controller,) * self.arms,
             action_dim=ARM_WIDTH * self.arms,
             observations=self.observations,
+            made_by=self.made_by,
         )
 
     def view(self, cameras: Sequence[Camera] = (), objects: bool = True) -> Contract:
@@ -70,7 +86,7 @@ class Task:
         return {
             "robots": list(self.robots) if self.arms > 1 else self.robots[0],
             "controller_configs": configs if self.arms > 1 else configs[0],
-            "control_freq": CONTROL_HZ,
+            "control_freq": self.control_hz,
             "lite_physics": self.contract.lite_physics,
             "has_renderer": False,
             "has_offscreen_renderer": False,
@@ -111,9 +127,9 @@ def controller_config(arm: ArmController, input_type: Literal["absolute", "delta
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("lift", "Lift", horizon=400, object_dim=10),
-        Task("can", "PickPlaceCan", horizon=400, object_dim=14),
-        Task("square", "NutAssemblySquare", horizon=400, object_dim=14),
+        Task("lift", "Lift", horizon=400, object_dim=10, expert="lfm_envs.experts.lift:lift"),
+        Task("can", "PickPlaceCan", horizon=400, object_dim=14, expert="lfm_envs.experts.can:can"),
+        Task("square", "NutAssemblySquare", horizon=400, object_dim=14, expert="lfm_envs.experts.square:square"),
         Task(
             "transport",
             "TwoArmTransport",
@@ -122,6 +138,7 @@ TASKS: dict[str, Task] = {
             robots=("Panda", "Panda"),
             cameras=("shouldercamera0", "robot0_eye_in_hand", "shouldercamera1", "robot1_eye_in_hand"),
             options=(("env_configuration", "opposed"),),
+            expert="lfm_envs.experts.transport:transport",
         ),
         Task(
             "tool_hang",
@@ -130,29 +147,48 @@ TASKS: dict[str, Task] = {
             object_dim=44,
             cameras=("sideview", "robot0_eye_in_hand"),
             image_size=240,
+            expert="lfm_envs.experts.tool_hang:tool_hang",
         ),
     )
 }
 
 
+def register_task(task: Task) -> Task:
+    """Make a task known as "robosuite/NAME", in this process; the address "my_module:TASK" is known in every one.
+
+    Raises:
+        ConfigError: another task has that name.
+    """
+    named = replace(task, made_by=f"robosuite/{task.name}")
+    if TASKS.setdefault(task.name, named) != named:
+        raise ConfigError(f"there is a robosuite task '{task.name}' already: choose another name")
+    return named
+
+
 def task(name: str) -> Task:
-    """The task of robomimic's `name`.
+    """Find the task of a name ("lift", "robosuite/lift") or an address ("my_module:TASK").
 
     Raises:
         ConfigError: no such task; names the nearest one.
     """
+    name = name.removeprefix("robosuite/")
+    if is_address(name):
+        found = load_object(name)
+        if not isinstance(found, Task):
+            raise ConfigError(f"'{name}' is no lfm_envs.tasks.Task, found {type(found).__name__}")
+        return replace(found, made_by=name)
     if name not in TASKS:
-        raise ConfigError(f"unknown task '{name}': {nearest(name, TASKS)}")
+        raise ConfigError(f"unknown task '{name}': {nearest(name, TASKS)}, or package.module:TASK for one of your own")
     return TASKS[name]
 
 
 def task_of_environment(environment: str) -> Task:
-    """The task whose robosuite class is `environment` ("NutAssemblySquare").
+    """Find the first task whose robosuite class is `environment` ("NutAssemblySquare").
 
     Raises:
-        ConfigError: none of the five tasks uses it; names the nearest one.
+        ConfigError: none uses it; names the nearest one.
     """
-    by_environment = {task.environment: task for task in TASKS.values()}
+    by_environment = {task.environment: task for task in reversed(TASKS.values())}
     if environment not in by_environment:
         raise ConfigError(f"unknown robosuite environment '{environment}': {nearest(environment, by_environment)}")
     return by_environment[environment]

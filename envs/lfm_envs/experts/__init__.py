@@ -1,30 +1,23 @@
-"""Scripted experts: one a task, driven through the same controller and rate as human demonstrations."""
+"""Scripted experts: one per task, driven through the same controller and rate as human demonstrations."""
 
 from lfm_envs.experts.base import Command, Expert
-from lfm_envs.experts.can import can
-from lfm_envs.experts.lift import lift
-from lfm_envs.experts.square import square
-from lfm_envs.experts.tool_hang import tool_hang
-from lfm_envs.experts.transport import transport
-from lfm_policy.errors import ConfigError, nearest
+from lfm_envs.lookup import load_object
+from lfm_envs.tasks import TASKS, task
+from lfm_policy.errors import ConfigError
 
-EXPERTS: dict[str, Expert] = {
-    "lift": lift,
-    "can": can,
-    "square": square,
-    "transport": transport,
-    "tool_hang": tool_hang,
-}
-
-__all__ = ["EXPERTS", "Command", "Expert", "expert"]
+__all__ = ["Command", "Expert", "expert"]
 
 
-def expert(task: str) -> Expert:
-    """The expert of a task.
+def expert(name: str) -> Expert:
+    """Find the expert that the task of this name or address says.
 
     Raises:
-        ConfigError: the task has none; names the nearest task that has one.
+        ConfigError: there is no such task, or it has none.
     """
-    if task not in EXPERTS:
-        raise ConfigError(f"no scripted expert for task '{task}': {nearest(task, EXPERTS)}")
-    return EXPERTS[task]
+    found = task(name).expert
+    if found is None:
+        known = ", ".join(name for name, entry in TASKS.items() if entry.expert)
+        raise ConfigError(
+            f"no scripted expert for task '{name}': give its Task an expert; tasks that have one: {known}"
+        )
+    return load_object(found) if isinstance(found, str) else found

@@ -26,9 +26,8 @@ class Compiled(Sensors, Checks, Reuse):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._stepper = Stepper(self)
-        seen = tuple(name for name, _ in PROPRIOCEPTION)
         for name, observable in self._observables.items():
-            if observable.modality.endswith("proprio") and not name.endswith(seen):
+            if observable.modality.endswith("proprio") and not name.endswith(PROPRIOCEPTION):
                 observable.set_enabled(False)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
