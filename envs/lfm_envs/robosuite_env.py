@@ -21,14 +21,15 @@ class RobosuiteEnvironment:
     """One robosuite task at 20 Hz, with absolute actions (`step`) and delta actions (`step_delta`) on one controller.
 
     Args:
-        task: which of the five tasks.
-        simulation: "compiled" steps in compiled code; "robosuite" in robosuite's own, with the same results.
+        task: which one.
+        simulation: "compiled" steps in compiled code; "robosuite" in robosuite's own, with the same results; None in
+            compiled code where that knows the arms and grippers.
         cameras: whose pictures are part of the observation; see `look`.
         objects: whether the objects' poses are, which no real robot knows.
     """
 
     def __init__(
-        self, task: Task, simulation: Kind = "compiled", cameras: Sequence[Camera] = (), objects: bool = True
+        self, task: Task, simulation: Kind | None = None, cameras: Sequence[Camera] = (), objects: bool = True
     ) -> None:
         self.task = task
         self.contract: Contract = task.view(cameras, objects)

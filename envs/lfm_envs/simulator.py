@@ -13,6 +13,10 @@ Kind = Literal["compiled", "robosuite"]
 """Who steps: our compiled code, bit-equal and several times faster, or robosuite itself."""
 
 
+class NotCompiledError(ConfigError):
+    """The compiled simulation does not know such an arm or gripper."""
+
+
 @cache
 def load_robosuite() -> ModuleType:
     """Import robosuite without its warnings, with a rendering backend that works without a display.
@@ -38,12 +42,23 @@ def _headless_backend() -> str:
     return next((name for name, library in libraries.items() if ctypes.util.find_library(library)), "disabled")
 
 
-def make_simulation(environment: str, kwargs: dict[str, Any], kind: Kind) -> Any:
+def make_simulation(environment: str, kwargs: dict[str, Any], kind: Kind | None) -> Any:
     """Build the robosuite environment: robosuite's own class, or one that steps in compiled code with the same bits.
+
+    Args:
+        environment: robosuite's class name.
+        kwargs: of the class.
+        kind: who steps; None: compiled code where it knows arms and grippers, or else robosuite.
 
     Raises:
         ConfigError: unknown kind (names the nearest one), or robosuite is not installed.
+        NotCompiledError: compiled code is asked for, and does not know them.
     """
+    if kind is None:
+        try:
+            return make_simulation(environment, kwargs, "compiled")
+        except NotCompiledError:
+            return make_simulation(environment, kwargs, "robosuite")
     if kind not in get_args(Kind):
         raise ConfigError(f"unknown simulation '{kind}': {nearest(kind, get_args(Kind))}")
     robosuite = load_robosuite()

@@ -69,7 +69,7 @@ def evaluate(
             runner = Runner if backend == "local" else ClusterRunner
             runner(policy, factory, options, [log, bar], name, link).run(missing)
     results = [log.done[seed] for seed in seeds]
-    report, title = summarize(results), f"{identity.get('environment', 'evaluation')}: {name}"
+    report, title = summarize(results, policy.contract), f"{identity.get('environment', 'evaluation')}: {name}"
     summary = _write(out, title, identity, report, results)
     _show(screen, title, report)
     if chosen := choose(results, videos):

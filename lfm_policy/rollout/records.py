@@ -50,6 +50,9 @@ class EpisodeResult(Frozen):
     nfe: int
     """Network evaluations of the whole episode."""
     final_reward: float
+    largest_reward: float | None = None
+    """Of any step; None in logs of older versions, as `mean_reward`."""
+    mean_reward: float | None = None
     digest: str
     """Hash of every observation and action: equal digests mean the same episode, bit for bit."""
     chunk_ms: tuple[float, ...]
@@ -61,6 +64,6 @@ class EpisodeResult(Frozen):
     attempts: int = 1
     """1, and one more for every time that its worker failed."""
     seam_jerk: float | None = None
-    """Root mean square jerk of the commanded positions where one chunk follows another [m/s³]."""
+    """Root mean square jerk of the commands where one chunk follows another [unit/s³]; see Contract.unit."""
     inner_jerk: float | None = None
-    """The same elsewhere [m/s³]."""
+    """The same elsewhere."""

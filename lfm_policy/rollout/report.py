@@ -3,9 +3,12 @@
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
+from lfm_policy.contract import Contract, Score
 from lfm_policy.errors import RolloutError
 from lfm_policy.files import write_text
 from lfm_policy.measure.statistics import wilson_interval
@@ -35,13 +38,24 @@ class Report(Frozen):
     redone: int
     """Episodes that were done again because their worker failed."""
     seam_jerk: float | None = None
-    """Jerk of the commanded positions between chunks, root mean square of an episode, mean over them [m/s³]."""
+    """Jerk of the commands between chunks, root mean square of an episode, mean over them [unit/s³]."""
     inner_jerk: float | None = None
-    """The same within chunks [m/s³]."""
+    """The same within chunks."""
+    unit: str = "m"
+    """Of the commands; empty where they have none, or several."""
+    score: Score | None = None
+    """Which reward of each episode the task is judged by, beside success."""
+    mean_score: float | None = None
+    score_interval: tuple[float, float] | None = None
+    """Student's 95 % interval of the mean; None of fewer than two episodes."""
 
 
-def summarize(results: Sequence[EpisodeResult]) -> Report:
-    """The report of some episodes, at least one.
+def summarize(results: Sequence[EpisodeResult], contract: Contract | None = None) -> Report:
+    """Report on some episodes, at least one.
+
+    Args:
+        results: the episodes.
+        contract: of the task, which may declare a score and a unit of its own.
 
     Raises:
         RolloutError: no episodes.
@@ -66,7 +80,21 @@ def summarize(results: Sequence[EpisodeResult]) -> Report:
         redone=sum(result.attempts > 1 for result in results),
         seam_jerk=_mean(result.seam_jerk for result in results),
         inner_jerk=_mean(result.inner_jerk for result in results),
+        unit="m" if contract is None else contract.unit,
+        **_scored(results, contract.score if contract else None),
     )
+
+
+def _scored(results: Sequence[EpisodeResult], score: Score | None) -> dict[str, Any]:
+    if score is None:
+        return {}
+    values = [value for result in results if (value := getattr(result, score)) is not None]
+    mean, count = statistics.fmean(values) if values else None, len(values)
+    interval = None
+    if mean is not None and count > 1:
+        half = float(student_t.ppf(0.975, count - 1)) * statistics.stdev(values) / count**0.5
+        interval = (mean - half, mean + half)
+    return {"score": score, "mean_score": mean, "score_interval": interval}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -83,10 +111,17 @@ def rows(report: Report) -> list[tuple[str, str]]:
         steps = f"{report.mean_steps:.1f} mean, {report.median_steps:g} median"
     jerk = "no seam"
     if report.seam_jerk is not None and report.inner_jerk is not None:
-        jerk = f"{report.seam_jerk:.0f} m/s³ between chunks, {report.inner_jerk:.0f} m/s³ within"
+        unit = f" {report.unit}/s³" if report.unit else ""
+        jerk = f"{report.seam_jerk:.0f}{unit} between chunks, {report.inner_jerk:.0f}{unit} within"
+    scored = []
+    if report.score is not None and report.mean_score is not None:
+        ends = report.score_interval
+        scored.append((f"{report.score.replace('_', ' ')}, mean", f"{report.mean_score:.3f}"))
+        scored += [("Student's 95 % interval", f"[{ends[0]:.3f}, {ends[1]:.3f}]")] if ends else []
     return [
         ("success", f"{report.success:.3f} ({succeeded} of {report.episodes})"),
         ("Wilson 95 % interval", f"[{low:.3f}, {high:.3f}]"),
+        *scored,
         ("steps to success", steps),
         ("network evaluations a chunk", f"{report.nfe:g}"),
         ("time a chunk", f"{report.ms_per_chunk:.1f} ms median, {report.ms_per_chunk_p95:.1f} ms at 95 %"),

@@ -206,7 +206,7 @@ class _Episode:
         self._commands: list[np.ndarray] = []
         self._seams: list[int] = []
         self._steps = self._nfe = 0
-        self._reward = 0.0
+        self._rewards: list[np.ndarray] = []
         self._success = self.over = False
 
     def absorb(self, segment: Segment, limit: int) -> None:
@@ -214,7 +214,7 @@ class _Episode:
         self._hash.update(segment.observations.tobytes())
         self.horizon.observe(segment.observations)
         self._steps += len(segment.rewards)
-        self._reward = float(segment.rewards[-1]) if len(segment.rewards) else 0.0
+        self._rewards.append(segment.rewards)
         self._success = segment.success
         self.over = segment.success or self._steps >= limit
 
@@ -236,6 +236,7 @@ class _Episode:
 
     def result(self) -> EpisodeResult:
         commands = np.concatenate(self._commands)[: self._steps]
+        rewards = np.concatenate(self._rewards)
         seam, inner = (jerk and round(jerk, 3) for jerk in seam_jerk(self._contract, commands, self._seams))
         return EpisodeResult(
             seed=self.seed,
@@ -244,7 +245,9 @@ class _Episode:
             steps_to_success=self._steps if self._success else None,
             chunks=self.horizon.chunks,
             nfe=self._nfe,
-            final_reward=self._reward,
+            final_reward=float(rewards[-1]) if len(rewards) else 0.0,
+            largest_reward=float(rewards.max()) if len(rewards) else None,
+            mean_reward=float(rewards.mean()) if len(rewards) else None,
             digest=self._hash.hexdigest()[:16],
             chunk_ms=tuple(round(1000 * seconds, 3) for seconds in self._seconds),
             policy_seconds=round(sum(self._seconds), 6),

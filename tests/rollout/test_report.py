@@ -7,6 +7,7 @@ from lfm_policy.errors import RolloutError
 from lfm_policy.rollout.plot import plot
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.report import rows, summarize, wilson_interval, write_markdown
+from tests.contracts import JOINTS
 
 
 def episode(
@@ -52,6 +53,18 @@ class TestReport:
         assert "| success | 0.000 (0 of 2) |" in text
         assert text.index("| 7 |") < text.index("| 8 |")
         assert "nan" not in text.lower()
+
+    def test_a_score_that_the_contract_declares_is_reported(self):
+        pushed = JOINTS.model_copy(update={"score": "largest_reward"})
+        results = [episode(n, False).model_copy(update={"largest_reward": r}) for n, r in enumerate((0.5, 0.7, 0.9))]
+        report = summarize(results, pushed)
+        assert report.mean_score == pytest.approx(0.7)
+        assert report.score_interval == pytest.approx(
+            (0.7 - 4.3027 * 0.2 / 3**0.5, 0.7 + 4.3027 * 0.2 / 3**0.5), abs=1e-4
+        )
+        assert ("largest reward, mean", "0.700") in rows(report)
+        assert report.unit == "deg"
+        assert not any("reward" in label for label, _ in rows(summarize(results)))
 
     def test_nothing(self):
         with pytest.raises(RolloutError, match="at least one episode"):

@@ -172,7 +172,8 @@ def test_stops_at_success_and_hears_everything(reference):
         assert sum(lengths) == result.steps
         assert result.chunks == len(lengths) - 1 == -(-result.steps // Straight.action_steps)
         assert result.nfe == 3 * result.chunks
-        assert result.final_reward == float(result.success)
+        assert result.final_reward == result.largest_reward == float(result.success)
+        assert result.mean_reward == pytest.approx(result.success / result.steps)
         assert all(event[3] for event in mine if event[0] == "segment")
 
 

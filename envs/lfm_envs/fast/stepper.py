@@ -7,7 +7,7 @@ import numpy as np
 from robosuite.utils import transform_utils as T
 
 from lfm_envs.fast.osc import Arms, Servo, Simulation, control_step
-from lfm_policy.errors import ConfigError
+from lfm_envs.simulator import NotCompiledError
 
 JOINTS, FINGERS = 7, 2
 
@@ -19,7 +19,7 @@ class Stepper:
         environment: a robosuite environment whose robots are Pandas, each with an `OSC_POSE` controller.
 
     Raises:
-        ConfigError: a controller is set up in a way that only robosuite itself can step.
+        NotCompiledError: a controller is set up in a way that only robosuite itself can step.
     """
 
     def __init__(self, environment: Any):
@@ -92,7 +92,7 @@ def _check(robot: Any) -> None:
     }
     for name, (found, expected) in wanted.items():
         if found != expected:
-            raise ConfigError(
+            raise NotCompiledError(
                 f"the compiled simulation steps arms with {name} {expected!r} only, found {found!r}: "
                 "use simulation='robosuite'"
             )
