@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -11,16 +13,27 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from lfm_policy.errors import ConfigError
-from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.errors import ConfigError, nearest
+from lfm_policy.files import read_json, write_json, write_text
 from lfm_policy.settings import Frozen
+
+
+Mode = Literal["online", "offline", "disabled"]
+_ENVIRONMENT: Mapping[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+"""What wandb's own variable WANDB_MODE may say."""
 
 
 class LogSettings(Frozen):
     """Where the metrics go, besides metrics.jsonl."""
 
-    mode: Literal["online", "offline", "disabled"] = "offline"
-    """wandb's mode; an offline run is sent later with `wandb sync`."""
+    mode: Mode | None = None
+    """wandb's mode; what WANDB_MODE and WANDB_DISABLED say if None, or offline: sent later with `wandb sync`."""
     project: str = "lfm-policy"
     every: int = Field(default=10, ge=1)
     """Steps between two lines."""
@@ -51,9 +64,8 @@ class RunLog:
         self.folder = Path(folder)
         self.path = self.folder / "metrics.jsonl"
         self._wandb = _start_wandb(self.folder, config, settings, start, name)
-        with atomic_file(self.path) as temporary:
-            temporary.write_text("".join(_lines_until(self.path, start)))
-        self._file = self.path.open("a")
+        write_text(self.path, "".join(_lines_until(self.path, start)))
+        self._file = self.path.open("a", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
         """Write one line; a value that is not finite becomes null, which JSON can say."""
@@ -65,7 +77,8 @@ class RunLog:
             self._wandb.log(record, step=step)
 
     def close(self, failed: bool = False) -> None:
-        """Finish the wandb run."""
+        """Have all lines on disk, and finish the wandb run."""
+        os.fsync(self._file.fileno())
         self._file.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(failed))
@@ -81,26 +94,45 @@ class RunLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line that an interruption cut short is left out."""
-    return [json.loads(line) for line in _whole_lines(Path(path))]
+    """The lines of a metrics.jsonl; those that an interruption cut short or that are damaged are left out."""
+    return [record for _, record in _readable(Path(path))]
 
 
-def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return lines if not lines or lines[-1].endswith("\n") else lines[:-1]
+def _readable(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines that can be read, and what they say."""
+    content = path.read_bytes() if path.exists() else b""
+    for line in content.split(b"\n")[:-1]:
+        with suppress(ValueError, RecursionError):  # not UTF-8, no JSON: it is only a log
+            text = line.decode()
+            record = json.loads(text)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                yield f"{text}\n", record
 
 
 def _lines_until(path: Path, start: int) -> list[str]:
-    return [line for line in _whole_lines(path) if json.loads(line)["step"] <= start] if start else []
+    return [line for line, record in _readable(path) if record["step"] <= start] if start else []
+
+
+def wandb_mode(settings: LogSettings) -> Mode:
+    """wandb's mode, from the settings or else from wandb's variables."""
+    if settings.mode is not None:
+        return settings.mode
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        return "disabled"
+    name = os.environ.get("WANDB_MODE", "").lower() or "offline"
+    if name not in _ENVIRONMENT:
+        raise ConfigError(f"the environment variable WANDB_MODE is '{name}': {nearest(name, _ENVIRONMENT)}")
+    return _ENVIRONMENT[name]
 
 
 def _start_wandb(folder: Path, config: Mapping[str, Any], settings: LogSettings, start: int, name: str | None) -> Any:
-    if settings.mode == "disabled":
+    mode = wandb_mode(settings)
+    if mode == "disabled":
         return None
     try:
         import wandb
     except ModuleNotFoundError:
-        if settings.mode == "online":
+        if mode == "online":
             raise ConfigError("logging.mode=online needs wandb, which is not installed: pip install wandb") from None
         print(
             f"note: wandb is not installed, metrics go to {folder / 'metrics.jsonl'} only "
@@ -115,7 +147,7 @@ def _start_wandb(folder: Path, config: Mapping[str, Any], settings: LogSettings,
             id=_run_id(folder, start),
             dir=folder,
             config=dict(config),
-            mode=settings.mode,
+            mode=mode,
             resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -128,9 +160,10 @@ def _start_wandb(folder: Path, config: Mapping[str, Any], settings: LogSettings,
 
 def _run_id(folder: Path, start: int) -> str:
     """The id of the folder's wandb run; a run that starts anew gets a new one."""
-    path = folder / "wandb.json"
+    path, fresh = folder / "wandb.json", uuid4().hex[:8]
     if start and path.exists():
-        return read_json(path)["id"]
+        with suppress(OSError, ValueError, TypeError, KeyError):  # damaged: its metrics go to a new one
+            return str(read_json(path)["id"])
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"id": uuid4().hex[:8]})
-    return read_json(path)["id"]
+    write_json(path, {"id": fresh})
+    return fresh

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lfm_policy.errors import ConfigError
-from lfm_policy.training.log import LogSettings, RunLog, read_metrics
+from lfm_policy.training.log import LogSettings, RunLog, read_metrics, wandb_mode
 
 DISABLED = LogSettings(mode="disabled")
 OFFLINE = LogSettings(mode="offline")
@@ -30,6 +30,49 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 7
     run(tmp_path, range(4, 10))
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"{", b"null", b'{"step": "2"}', b"\0" * 100, b"[" * 10_000])
+def test_a_damaged_line_stops_no_training(tmp_path: Path, damage: bytes) -> None:
+    run(tmp_path, range(0, 3))
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], damage, *lines[2:]]))
+    assert [row["step"] for row in read_metrics(path)] == [1, 3]
+    run(tmp_path, range(3, 4))
+    assert [row["step"] for row in read_metrics(path)] == [1, 3, 4]
+
+
+def test_a_damaged_note_of_the_wandb_run_stops_no_training(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    (tmp_path / "wandb.json").write_bytes(b"\xff")
+    run(tmp_path, range(1, 2), OFFLINE)
+    assert json.loads((tmp_path / "wandb.json").read_text())["id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("WANDB_MODE", "disabled", "disabled"),
+        ("WANDB_MODE", "dryrun", "offline"),
+        ("WANDB_MODE", "online", "online"),
+        ("WANDB_MODE", "", "offline"),
+        ("WANDB_DISABLED", "true", "disabled"),
+        ("WANDB_DISABLED", "false", "offline"),
+    ],
+)
+def test_wandbs_variables_decide_unless_the_settings_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    monkeypatch.setenv(name, value)
+    assert wandb_mode(LogSettings()) == expected
+    assert wandb_mode(OFFLINE) == "offline"
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    with pytest.raises(ConfigError, match="WANDB_MODE is 'ofline': did you mean 'offline'"):
+        wandb_mode(LogSettings())
 
 
 def test_a_new_run_starts_a_new_file(tmp_path: Path) -> None:
