@@ -1,6 +1,8 @@
 """Results on disk: episodes.jsonl grows by one line an episode, so that an interrupted evaluation continues."""
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.files import atomic_file, read_json, require_same, write_json
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.subscriber import Subscriber
+
+_CHECKED = re.compile(rb'(\{.*),"sha256":"([0-9a-f]{16})"\}', re.DOTALL)
 
 
 class EpisodeLog(Subscriber):
@@ -35,7 +39,8 @@ class EpisodeLog(Subscriber):
             write_json(run, dict(identity))
         elif run.exists():
             what = f"{folder} holds episodes of another run, which would be mixed with these"
-            require_same(read_json(run), identity, what, "choose another out=FOLDER, or remove that one", RolloutError)
+            remedy = "choose another out=FOLDER, or remove that one"
+            require_same(_read_identity(run), identity, what, remedy, RolloutError)
         else:
             raise RolloutError(f"{folder} holds episodes.jsonl but no run.json: expected both; choose another folder")
         self._drop_unfinished_line()
@@ -43,15 +48,15 @@ class EpisodeLog(Subscriber):
     def on_end(self, result: EpisodeResult) -> None:
         """Append the line, and have it on disk before the next episode."""
         with self.path.open("ab") as file:
-            file.write(result.model_dump_json().encode() + b"\n")
+            file.write(_line(result))
             file.flush()
             os.fsync(file.fileno())
         self.done[result.seed] = result
 
     def _drop_unfinished_line(self) -> None:
-        if self.path.exists() and not (text := self.path.read_bytes()).endswith(b"\n"):
+        if self.path.exists() and not (content := self.path.read_bytes()).endswith(b"\n"):
             with atomic_file(self.path) as temporary:
-                temporary.write_bytes(text[: text.rfind(b"\n") + 1])
+                temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
 def read_episodes(path: str | Path) -> list[EpisodeResult]:
@@ -63,14 +68,36 @@ def read_episodes(path: str | Path) -> list[EpisodeResult]:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: expected the episodes of an evaluation, found no such file")
-    results = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            results.append(EpisodeResult.model_validate_json(line))
-        except ValidationError as error:
-            raise DataError(
-                f"{path}, line {number}: expected an episode, found {line[:80].decode(errors='replace')!r} "
-                f"({error.error_count()} faults, the first: {error.errors()[0]['msg']}); "
-                "remove the line to have its episode done again"
-            ) from None
-    return results
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_read_line(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _line(result: EpisodeResult) -> bytes:
+    """An episode as JSON whose last key is the beginning of the SHA-256 of what stands before it."""
+    record = result.model_dump_json().encode().removesuffix(b"}")
+    return b'%s,"sha256":"%s"}\n' % (record, _checksum(record))
+
+
+def _checksum(record: bytes) -> bytes:
+    return hashlib.sha256(record).hexdigest()[:16].encode()
+
+
+def _read_line(line: bytes, where: str) -> EpisodeResult:
+    found = _CHECKED.fullmatch(line)
+    damage = f"{where}: expected an episode, found {line[:80].decode(errors='replace')!r}"
+    remedy = "remove the line to have its episode done again"
+    if found is not None and _checksum(found[1]) != found[2]:
+        raise DataError(f"{damage}, which does not fit its checksum: it was changed; {remedy}")
+    try:  # without a checksum it is of an earlier version
+        return EpisodeResult.model_validate_json(line if found is None else found[1] + b"}")
+    except ValidationError as error:
+        raise DataError(
+            f"{damage} ({error.error_count()} faults, the first: {error.errors()[0]['msg']}); {remedy}"
+        ) from None
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(path))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): choose another folder, or remove that one") from None

@@ -17,7 +17,6 @@ from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.files import read_json, write_json, write_text
 from lfm_policy.settings import Frozen
 
-
 Mode = Literal["online", "offline", "disabled"]
 _ENVIRONMENT: Mapping[str, Mode] = {
     "online": "online",

@@ -21,7 +21,7 @@ from tests.rollout.scripted import Breaking, Straight
 
 SEEDS = range(100, 110)
 IDENTITY = {"environment": "point_mass", "checkpoint": "abc", "solver": "euler", "steps": 1}
-TIMING = {"chunk_ms", "policy_seconds", "wall_seconds", "workers", "attempts"}
+TIMING = {"chunk_ms", "policy_seconds", "wall_seconds", "workers", "attempts", "sha256"}
 
 
 def run(out, seeds=SEEDS, factory=PointMass, identity=IDENTITY, **options):

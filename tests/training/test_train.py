@@ -70,6 +70,24 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize("other", ["contract", "rows"])
+def test_a_run_continues_only_on_the_same_data_and_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Whatever its data set says about where it comes from."""
+    contract = TASKS["lift"].contract
+    data = random_store(tmp_path / "data.zarr", contract)
+    common = [f"data.path={data}", f"out={tmp_path / 'run'}", "checkpoint_seconds=0"]
+    with pytest.raises(Killed):
+        _run_until(monkeypatch, 2, *common)
+    if other == "contract":
+        random_store(data, contract.model_copy(update={"suite_version": "1.4.1"}))
+    else:
+        random_store(data, contract, steps=21)
+    with pytest.raises(CheckpointError, match="suite_version" if other == "contract" else r"source\.data"):
+        _run_until(monkeypatch, None, *common)
+
+
 def _command(store: Path, out: Path, steps: int) -> list[str]:
     overrides = [*TINY, f"data.path={store}", f"out={out}", f"steps={steps}", "checkpoint_seconds=0.2"]
     return [sys.executable, "-m", "lfm_cli", "train", *overrides]

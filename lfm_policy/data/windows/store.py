@@ -1,6 +1,6 @@
 """The prepared data set: a zarr 3 group that holds the contract, the provenance and the flat arrays of all episodes."""
 
-import json
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,13 @@ from zarr.codecs import ZstdCodec
 
 from lfm_policy.contract import Contract
 from lfm_policy.errors import DataError
-from lfm_policy.files import atomic_directory
+from lfm_policy.files import atomic_directory, digest, read_json
 
 FORMAT = "lfm-data/1"
 CHUNK_ROWS = 2_048
 SHARD_ROWS = 64 * CHUNK_ROWS
+DIGESTED = ("contract", "source", "content")
+"""Attributes that the attribute `sha256` is of; stores of earlier versions have none."""
 BLOCK_ROWS = 32 * CHUNK_ROWS
 """Rows that are read at once."""
 FRAME_ROWS = 16
@@ -57,8 +59,15 @@ class Store:
     """float32 (S, D), on disk."""
     action: "zarr.Array[Any]"
     """float32 (S, A), on disk."""
+    digest: str
+    """SHA-256 of all of it: contract, provenance, rows and splits."""
     frames: "zarr.Array[Any] | None" = None
     """uint8 (S, cameras, height, width, 3), on disk, if the contract has cameras."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a training on it depends on, as JSON."""
+        return {**self.source, "contract": self.contract.model_dump(mode="json"), "data": self.digest}
 
     def __len__(self) -> int:
         return len(self.episode_end)
@@ -173,9 +182,11 @@ def write_store(
             raise DataError(f"no episode to write to {path}: the source has no demonstrations")
         for writer in writers:
             writer.close()
-        _write_indices(group, lengths, split)
+        content = {writer.name: writer.sha256.hexdigest() for writer in writers}
+        content |= _write_indices(group, lengths, split)
+        told = {"contract": contract.model_dump(mode="json"), "source": dict(source), "content": content}
         # written last and as a whole: a directory without them is not a data set
-        group.attrs.update({"format": FORMAT, "contract": contract.model_dump(mode="json"), "source": dict(source)})
+        group.attrs.update({"format": FORMAT, **told, "sha256": digest(told)})
 
 
 def open_store(path: str | Path) -> Store:
@@ -194,8 +205,13 @@ def open_store(path: str | Path) -> Store:
         indices = {name: np.asarray(_array(group, name)[:]) for name in ("episode_end", "train", "valid")}
     except (KeyError, ValidationError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise _damaged(path, str(error)) from error
-    source = attributes.get("source", {})
-    store = Store(path, contract, source, observation=observation, action=action, frames=frames, **indices)
+    source, sums = attributes.get("source", {}), {name: _sha256(array) for name, array in indices.items()}
+    recorded = attributes.get("content", sums)
+    if changed := [name for name, value in sums.items() if recorded.get(name) != value]:
+        raise _damaged(path, f"{changed} are not what was written")
+    old = {"contract": attributes["contract"], "source": source, "content": sums}
+    arrays = {"observation": observation, "action": action, "frames": frames, **indices}
+    store = Store(path, contract, source, digest=attributes.get("sha256", digest(old)), **arrays)
     _check_store(store)
     return store
 
@@ -234,6 +250,7 @@ class _RowWriter:
         )
         self._buffer = np.empty((shard, *shape), dtype=dtype)
         self._held = 0
+        self.name, self.sha256 = name, hashlib.sha256()
 
     def append(self, rows: np.ndarray) -> None:
         while len(rows):
@@ -247,6 +264,7 @@ class _RowWriter:
     def close(self) -> None:
         if self._held:
             self._array.append(self._buffer[: self._held])
+            self.sha256.update(self._buffer[: self._held])
             self._held = 0
 
 
@@ -260,7 +278,8 @@ def _pictures(group: zarr.Group, shape: tuple[int, int, int, int]) -> _RowWriter
     return _RowWriter(group, "frames", shape, (FRAME_ROWS, 1, *shape[1:]), shard, "uint8", 0)
 
 
-def _write_indices(group: zarr.Group, lengths: list[int], split: Mapping[Split, Iterable[int]]) -> None:
+def _write_indices(group: zarr.Group, lengths: list[int], split: Mapping[Split, Iterable[int]]) -> dict[str, str]:
+    """Write where episodes end and the splits. Returns the SHA-256 of each."""
     values = {"episode_end": np.cumsum(lengths, dtype=np.int64)}
     for name in ("train", "valid"):
         values[name] = np.array(sorted(split.get(name, ())), dtype=np.int64)
@@ -268,8 +287,13 @@ def _write_indices(group: zarr.Group, lengths: list[int], split: Mapping[Split, 
         if outside:
             raise DataError(f"split '{name}' names episodes {outside}, expected indices in 0 … {len(lengths) - 1}")
     for name, array in values.items():
-        chunks = (max(len(array), 1),)
-        group.create_array(name, shape=array.shape, chunks=chunks, dtype="int64", fill_value=-1)[:] = array
+        options = {"dtype": "int64", "fill_value": -1, "compressors": ZstdCodec(level=3, checksum=True)}
+        group.create_array(name, shape=array.shape, chunks=(max(len(array), 1),), **options)[:] = array
+    return {name: _sha256(array) for name, array in values.items()}
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
 def _check_episode(index: int, episode: Episode, contract: Contract) -> None:
@@ -299,12 +323,14 @@ def _attributes(path: Path) -> dict[str, Any]:
     if not metadata.is_file():
         raise DataError(f"{path} is not a prepared data set (no zarr.json in it): make one with lfm prepare")
     try:
-        attributes = json.loads(metadata.read_text()).get("attributes", {})
+        attributes = read_json(metadata).get("attributes", {})
     except (ValueError, AttributeError, OSError) as error:
         raise _damaged(path, f"zarr.json cannot be read ({error})") from error
     found = attributes.get("format")
     if found != FORMAT:
         raise DataError(f"{path}: expected format '{FORMAT}', found {found!r}: prepare it again with this version")
+    if "sha256" in attributes and attributes["sha256"] != digest({key: attributes.get(key) for key in DIGESTED}):
+        raise _damaged(path, "its contract, provenance or checksums in zarr.json were changed")
     return attributes
 
 

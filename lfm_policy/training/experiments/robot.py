@@ -58,7 +58,7 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
         return {"valid_loss": evaluation_loss(trained.chain, window_pool(data, store, trained, "valid"))}
 
     load = partial(LFMPolicy.from_pretrained, device=device, trust_code=True)
-    return Experiment(policy, window_pool(data, store, policy), load, report, dict(store.source))
+    return Experiment(policy, window_pool(data, store, policy), load, report, store.identity)
 
 
 def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPolicy:

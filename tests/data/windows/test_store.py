@@ -126,6 +126,15 @@ def edit_metadata(change):
     return edit
 
 
+def old(path):
+    """As earlier versions wrote it, without checksums."""
+    edit_metadata(lambda a: (a.pop("sha256"), a.pop("content")))(path)
+
+
+def split_changed(path):
+    zarr.open_array(path / "train", mode="r+")[1] = 1
+
+
 def shard(path, name):
     return path / name / "c" / "0" / "0"
 
@@ -148,8 +157,11 @@ DAMAGE = {
     "plain zarr": (edit_metadata(lambda a: a.clear()), "expected format 'lfm-data/1', found None"),
     "newer format": (edit_metadata(lambda a: a.update(format="lfm-data/9")), "found 'lfm-data/9'"),
     "no contract": (edit_metadata(lambda a: a.pop("contract")), "damaged.*contract"),
-    "bad contract": (edit_metadata(lambda a: a["contract"].pop("environment")), "damaged.*environment"),
-    "other contract": (edit_metadata(lambda a: a["contract"]["observations"].pop()), "damaged.*shape"),
+    "bad contract": (edit_metadata(lambda a: a["contract"].pop("environment")), "damaged.*contract"),
+    "other contract": (edit_metadata(lambda a: a["contract"]["observations"].pop()), "damaged.*contract"),
+    "other provenance": (edit_metadata(lambda a: a["source"]["files"][0].update(name="b.hdf5")), "damaged.*provenance"),
+    "other checksums": (edit_metadata(lambda a: a["content"].update(action="0")), "damaged.*checksums"),
+    "split changed": (split_changed, r"damaged.*\['train'\] are not what was written"),
     "array gone": (lambda p: shutil.rmtree(p / "action"), "'action' is missing"),
     "index gone": (lambda p: shutil.rmtree(p / "train" / "c"), "damaged.*'train'"),
     "shard gone": (lambda p: shard(p, "action").unlink(), "'action' has missing rows"),
@@ -163,3 +175,21 @@ def test_damage_is_found_and_named(path, damage, message):
     damage(path)
     with pytest.raises(DataError, match=f"(?s){message}"):
         open_store(path).read("train")
+
+
+def test_stores_of_earlier_versions_are_read(path):
+    new = open_store(path)
+    old(path)
+    store = open_store(path)
+    assert np.array_equal(store.read("train")[0], new.read("train")[0])
+    assert store.identity["contract"] == CONTRACT.model_dump(mode="json")
+    split_changed(path)
+    assert store.digest not in (new.digest, open_store(path).digest)
+
+
+def test_the_digest_tells_rows_apart(tmp_path):
+    digests = set()
+    for seed in (0, 0, 1):
+        write_store(tmp_path / f"{len(digests)}.zarr", make_episodes(seed=seed), CONTRACT, SPLIT, {})
+        digests.add(open_store(tmp_path / f"{len(digests)}.zarr").digest)
+    assert len(digests) == 2
