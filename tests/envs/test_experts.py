@@ -91,5 +91,7 @@ def test_hand_geometry():
 
 
 def test_a_task_without_an_expert_is_refused():
-    with pytest.raises(ConfigError, match="no scripted expert for task 'lfit': did you mean 'lift'"):
+    with pytest.raises(ConfigError, match="unknown task 'lfit': did you mean 'lift'"):
         expert("lfit")
+    with pytest.raises(ConfigError, match=r"no scripted expert for task 'tests\..*:STACK': give its Task an expert"):
+        expert("tests.envs.test_registry:STACK")
