@@ -138,7 +138,8 @@ def _simplified(model: Any, mesh: int) -> tuple[np.ndarray, np.ndarray]:
     start, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
     corners, place = np.unique(_vertices(model, mesh), axis=0, return_inverse=True)
     faces = place.reshape(-1)[model.mesh_face[start : start + count]]
-    return simplify(corners.astype(np.float32), faces.astype(np.int32), target_count=FACES)
+    points: Any = corners.astype(np.float32)  # it takes both precisions, and declares one
+    return simplify(points, faces.astype(np.int32), target_count=FACES)[:2]
 
 
 def _vertices(model: Any, mesh: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def render(source: Path, out: Path, cameras: Sequence[Camera], workers: int) -> 
 def _pictures_in(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path) as file:
-            data = file["data"]
+            data: Any = file["data"]
             demos = [name for name in data if name.startswith("demo")]
             return {"cameras": json.loads(data.attrs.get(CAMERAS, "[]")), "demonstrations": len(demos)}
     except (OSError, KeyError) as error:
@@ -133,7 +133,8 @@ def _draw(source: Path, part: Path, name: str, cameras: tuple[Camera, ...], inde
         for start in range(0, len(states), BLOCK):
             block = [_seen(env, state) for state in states[start : start + BLOCK]]
             for camera in cameras:
-                file[camera.key][start : start + len(block)] = np.stack([seen[camera.key] for seen in block])
+                pictures: Any = file[camera.key]
+                pictures[start : start + len(block)] = np.stack([seen[camera.key] for seen in block])
     return time.process_time() - begun
 
 
@@ -173,7 +174,7 @@ def _assemble(source: Path, out: Path, parts: Path, names: Sequence[str], camera
             before.copy(key, file)
         for key, value in before.attrs.items():
             file.attrs[key] = value
-        data = file["data"]
+        data: Any = file["data"]
         data.attrs[CAMERAS] = json.dumps(cameras)
         for index, name in enumerate(names):
             seen = data[name].require_group("obs")

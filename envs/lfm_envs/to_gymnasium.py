@@ -3,7 +3,7 @@
 `import lfm_envs` registers them. Episodes are those of `lfm_envs.make`, bit for bit, where `reset` is given a seed.
 """
 
-from typing import Any, ClassVar, Literal, SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -35,7 +35,7 @@ class LFMEnv(gymnasium.Env):
         options: of `lfm_envs.make`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's form)
 
     def __init__(
         self,
@@ -49,7 +49,8 @@ class LFMEnv(gymnasium.Env):
         self.metadata = {**self.metadata, "render_fps": self.contract.control_hz}
         self.render_mode, self._flat = render_mode, obs_type == "state"
         self.action_space = action_space(self.contract)
-        parts = {key.name: _box(key.dim, np.float64) for key in self.contract.observations}
+        keys = self.contract.observations
+        parts: dict[str, spaces.Space[Any]] = {key.name: _box(key.dim, np.float64) for key in keys}
         self.observation_space = _box(self.contract.observation_dim, np.float32) if self._flat else spaces.Dict(parts)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

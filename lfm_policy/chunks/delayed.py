@@ -70,6 +70,7 @@ class LinkedHorizon(RecedingHorizon):
             self._tries += 1
             return Executed(self._go_on(max(1, latency), still=waits), seam=None)
         count, late = len(self._executable(chunk)), 0 if self._last is None else latency
+        assert chunk is not None  # _executable raises
         self.answered()
         self._tries += 1
         if waits:

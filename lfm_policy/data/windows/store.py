@@ -174,7 +174,7 @@ def write_store(
         lengths = []
         for episode in episodes:
             _check_episode(len(lengths), episode, contract)
-            parts = (episode.observation, episode.action, episode.frames)
+            parts: tuple[Any, ...] = (episode.observation, episode.action, episode.frames)
             for writer, part in zip(writers, parts, strict=False):  # frames have no writer where there are none
                 writer.append(part)
             lengths.append(len(episode.action))
@@ -264,7 +264,7 @@ class _RowWriter:
     def close(self) -> None:
         if self._held:
             self._array.append(self._buffer[: self._held])
-            self.sha256.update(self._buffer[: self._held])
+            self.sha256.update(self._buffer[: self._held].data)
             self._held = 0
 
 
@@ -293,7 +293,7 @@ def _write_indices(group: zarr.Group, lengths: list[int], split: Mapping[Split, 
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _check_episode(index: int, episode: Episode, contract: Contract) -> None:

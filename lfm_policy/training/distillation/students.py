@@ -141,7 +141,7 @@ class Observations:
     def __init__(self, policy: LFMPolicy, data: Path) -> None:
         self._policy, self._store = policy, open_store(data)
         policy.contract.require_match(self._store.contract, "the checkpoint", f"the data set {data}")
-        self.source = self._store.identity
+        self.source: Mapping[str, Any] = self._store.identity
         self.event, self.scale = policy.noise_shape, policy.action_normalizer.scale
         self.temperature = policy.spec.temperature
         spec = policy.spec
