@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 COPIES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-MEASURED = re.compile(r"<!-- (cells|pareto): (\w+) -->")
+INSERTED = re.compile(r"<!-- (cells|pareto|example): (\w+) -->")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -39,8 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace `<!-- cells: table4 -->` by the table made of docs/results/table4/*.json, and pareto alike."""
-    return MEASURED.sub(lambda match: {"cells": cells, "pareto": pareto}[match[1]](match[2]), markdown)
+    """Replace `<!-- cells: table4 -->` by the table made of docs/results/table4/*.json; pareto and example alike."""
+    makers = {"cells": cells, "pareto": pareto, "example": example}
+    return INSERTED.sub(lambda match: makers[match[1]](match[2]), markdown)
 
 
 def api_pages() -> dict[str, str]:
@@ -140,6 +141,19 @@ def _difference(row: Any) -> str:
         return ""
     low, high = pair["interval"]
     return f"{pair['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def example(name: str) -> str:
+    """Return the page of an example and its files, below a heading of the page that shows it."""
+    folder = ROOT / "examples" / name
+    title, _, text = (folder / "README.md").read_text().partition("\n")
+    text = re.sub(r"^## ", "### ", text, flags=re.MULTILINE)
+    text = re.sub(r"\]\(\.\./own_(\w+)/README\.md\)", r"](\1.md)", text)
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in (".py", ".yaml")]
+    blocks = [
+        f"`{file.name}`\n\n```{file.suffix[1:].replace('py', 'python')}\n{file.read_text()}```\n" for file in files
+    ]
+    return "\n".join([f"## Example: {title.removeprefix('# ')}", text, *blocks])
 
 
 def _rooted(text: str) -> str:

@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "data/README.md"])
+FOLDERS = ("docs", "examples")
+PAGES = sorted(
+    [*ROOT.glob("*.md"), ROOT / "data/README.md", *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
+)
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 RUN = "<!-- run -->"
