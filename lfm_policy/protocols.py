@@ -113,3 +113,13 @@ class WarmChunkPolicy(ChunkPolicy, Protocol):
     def resume(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray) -> ChunkBatch:
         """As `predict`, from running chunks (B, T, action_dim) whose latest observations are those of `histories`."""
         ...
+
+
+@runtime_checkable
+class PortablePolicy(ChunkPolicy, Protocol):
+    """A policy that other processes may hold copies of, made by pickling it from one process to the next."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether a copy beside others gives the same chunks in the same time: no state, no GPU, one thread."""
+        ...

@@ -1,6 +1,7 @@
 """Run an exported sampler with numpy and onnxruntime; torch is not needed, nor imported."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -53,8 +54,18 @@ class OnnxPolicy:
                 "or use runtime=torch"
             )
         self.precision = precision or self.bundle.graphs[0]
+        self.threads = threads
         self._session = _session(self.bundle.graph(self.precision), threads)
         _require_signature(self._session, self.bundle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made from: a session cannot go to another process, which opens the graph again."""
+        return _again, (self.bundle, self.precision, self.threads)
+
+    @property
+    def portable(self) -> bool:
+        """`PortablePolicy`."""
+        return self.threads == 1
 
     @property
     def contract(self) -> Contract:
@@ -95,6 +106,10 @@ class OnnxPolicy:
     def digest(self) -> str:
         """Hash of all that decides what the policy does."""
         return self.bundle.digest("onnxruntime", self.precision)
+
+
+def _again(bundle: Bundle, precision: str, threads: int | None) -> OnnxPolicy:
+    return OnnxPolicy(bundle, precision, threads=threads)
 
 
 def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:

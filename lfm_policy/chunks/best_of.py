@@ -30,6 +30,11 @@ class BestOf:
         self.observation_steps, self.action_steps = policy.observation_steps, policy.action_steps
         self.noise_shape = (count, *policy.noise_shape)
 
+    @property
+    def portable(self) -> bool:
+        """`PortablePolicy`, as the policy inside."""
+        return self.policy.portable
+
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`; the network evaluations of the densities count, vector-Jacobian products do not."""
         rows, repeated = len(histories), np.repeat(histories, self.count, axis=0)

@@ -37,6 +37,11 @@ class WarmStart:
         self.observation_steps, self.action_steps = policy.observation_steps, policy.action_steps
         self.noise_shape = policy.noise_shape
 
+    @property
+    def portable(self) -> bool:
+        """`PortablePolicy`, as the policy inside."""
+        return self.policy.portable
+
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`: the whole chain, from noise."""
         return self.policy.predict(histories, noise)

@@ -118,6 +118,11 @@ class LFMPolicy(Pretrained):
         return (self.spec.horizon, self.contract.action_dim)
 
     @property
+    def portable(self) -> bool:
+        """`PortablePolicy`."""
+        return self.device.type == "cpu" and self.threads == 1
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.observation_normalizer.scale.device

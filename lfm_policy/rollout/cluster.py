@@ -9,13 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lfm_policy.chunks.delayed import Link
 from lfm_policy.errors import ConfigError, LFMError, RolloutError
-from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.rollout.records import EpisodeResult
-from lfm_policy.rollout.runner import Runner, RunnerOptions
-from lfm_policy.rollout.subscriber import Subscriber
-from lfm_policy.rollout.workers import Factory
+from lfm_policy.rollout.runner import EpisodeRunner, Runner
 
 LARGEST_TASK = 10
 """Episodes in a task: their environment is started once, and as many are lost with a machine."""
@@ -23,34 +19,20 @@ TASKS_PER_CPU = 4
 """At least, so that CPUs finish together."""
 
 
-class ClusterRunner:
-    """Runs episodes of one policy in environments of one kind, as `Runner` does, on a Ray cluster.
+class ClusterRunner(EpisodeRunner):
+    """Runs episodes as `Runner` does, on a Ray cluster.
 
-    Args:
-        policy: goes to every machine; picklable, on a CPU.
-        factory: makes an environment, in each task; picklable.
-        options: how to run each task; its `workers` is not used, a task takes one CPU.
-        subscribers: hear the end of each episode, in this process.
-        name: what the policy belongs to, for messages.
-        link: simulated delay and loss between robot and policy, and how chunks follow one another.
+    The policy goes to every machine: it must be picklable, and on a CPU. A task takes one CPU, whatever `workers` says;
+    subscribers hear the end of each episode only.
 
     Raises:
         ConfigError: Ray is not installed.
     """
 
-    def __init__(
-        self,
-        policy: ChunkPolicy,
-        factory: Factory,
-        options: RunnerOptions | None = None,
-        subscribers: Sequence[Subscriber] = (),
-        name: str = "the policy",
-        link: Link | None = None,
-    ) -> None:
-        self._ray = _ray()
-        options = (options or RunnerOptions()).model_copy(update={"workers": 1})
-        self._parts = (policy, factory, options, name, link)
-        self._retries, self._subscribers = options.retries, subscribers
+    def _prepare(self) -> None:
+        self._ray, self._retries = _ray(), self._options.retries
+        alone = self._options.model_copy(update={"workers": 1, "policy_in": "parent"})
+        self._parts = (self._policy, self._factory, alone, self._name, self._link)
 
     def run(self, seeds: Sequence[int]) -> list[EpisodeResult]:
         """Run the episodes of `seeds`, and return them in the order of `seeds`.
@@ -64,8 +46,7 @@ class ClusterRunner:
             for part in self._finished(list(seeds)):
                 for result in part:
                     results[result.seed] = result
-                    for subscriber in self._subscribers:
-                        subscriber.on_end(result)
+                    self._ended(result)
         return [results[seed] for seed in seeds]
 
     @contextmanager

@@ -7,6 +7,9 @@ import numpy as np
 from lfm_policy.contract import Contract
 from lfm_policy.settings import Frozen
 
+FrameSize = tuple[int, int] | None
+"""Width and height of the frames to render [pixels]."""
+
 
 @dataclass(frozen=True)
 class Ready:

@@ -1,30 +1,29 @@
-"""The receding-horizon runner: environments step in worker processes, this one batches the policy over those that wait.
+"""The receding-horizon runner: environments in worker processes, chunks from one policy or from a copy in each worker.
 
 An episode is a function of its seed: start, policy noise and therefore every action are the same, bit for bit, whatever
-the number of workers, the order of the seeds, or a restart between.
+the number of workers, the order of the seeds, the place of the policy, or a restart between.
 """
 
-import hashlib
+import contextlib
 import tempfile
-import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from pydantic import Field
 
-from lfm_policy.actions.motion import seam_jerk
 from lfm_policy.chunks.delayed import Link
-from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.chunks.timeline import require_seam
-from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError, RolloutError
-from lfm_policy.protocols import ChunkBatch, ChunkPolicy, WarmChunkPolicy
-from lfm_policy.rollout.records import EpisodeResult, Failure, Ready, Segment
+from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.rollout.planner import require_row_independence
+from lfm_policy.rollout.records import EpisodeResult, Failure, FrameSize, Ready, Segment
+from lfm_policy.rollout.seats import PolicyIn, Seat, choose_seat
 from lfm_policy.rollout.subscriber import Subscriber
-from lfm_policy.rollout.workers import Factory, FrameSize, Worker, poll
+from lfm_policy.rollout.workers import Factory, Reply, Worker, poll
 from lfm_policy.settings import Frozen
 
 
@@ -32,6 +31,8 @@ class RunnerOptions(Frozen):
     """How to run. None of it changes an episode, except that `policy_batch` decides the last bits of the actions."""
 
     workers: int = Field(default=2, ge=1)
+    policy_in: PolicyIn = "auto"
+    """workers: a copy of the policy in each; parent: one for all, in this process; auto: see `seats.choose_seat`."""
     policy_batch: int = Field(default=1, ge=1)
     """Histories per policy call; smaller groups are padded to it. Above 1 the rows' independence is tested first.
 
@@ -46,16 +47,19 @@ class RunnerOptions(Frozen):
     """Times that an episode is redone after its worker failed."""
 
 
-class Runner:
+class EpisodeRunner(ABC):
     """Runs episodes of one policy in environments of one kind.
 
     Args:
-        policy: predicts chunks, in this process.
+        policy: predicts chunks.
         factory: makes an environment, in each worker; picklable.
         options: how to run.
-        subscribers: hear every event, in this process.
+        subscribers: hear what happens, in this process.
         name: what the policy belongs to, for messages ("checkpoint outputs/lift").
         link: simulated delay and loss between robot and policy, and how chunks follow one another.
+
+    Raises:
+        ConfigError: the policy cannot continue chunks, but is asked to.
     """
 
     def __init__(
@@ -67,12 +71,47 @@ class Runner:
         name: str = "the policy",
         link: Link | None = None,
     ) -> None:
-        self._link = link or Link()
-        require_seam(policy, self._link.seam)
         self._policy, self._factory, self._subscribers, self._name = policy, factory, subscribers, name
-        self._options = options or RunnerOptions()
+        self._options, self._link = options or RunnerOptions(), link or Link()
+        require_seam(policy, self._link.seam)
+        self._prepare()
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Set up what this kind of runner needs beside."""
+
+    @abstractmethod
+    def run(self, seeds: Sequence[int]) -> list[EpisodeResult]:
+        """Run the episodes of `seeds`, and return them in the order of `seeds`."""
+
+    def _ended(self, result: EpisodeResult) -> None:
+        for subscriber in self._subscribers:
+            subscriber.on_end(result)
+
+
+class Runner(EpisodeRunner):
+    """Runs episodes on this machine. As a context manager it keeps its workers from one `run` to the next.
+
+    Raises:
+        ConfigError: `policy_batch` is above 1, and the policy's rows depend on each other.
+    """
+
+    def _prepare(self) -> None:
         if self._options.policy_batch > 1:
-            require_row_independence(policy, self._options.policy_batch)
+            require_row_independence(self._policy, self._options.policy_batch)
+        self._seat: Seat | None = None
+        self._crew: list[Worker] = []
+        self._stack: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> "Runner":
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(self._workers())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        stack, self._stack = self._stack, None
+        assert stack is not None
+        stack.__exit__(*error)
 
     def run(self, seeds: Sequence[int], frame: FrameSize = None) -> list[EpisodeResult]:
         """Run the episodes of `seeds`, and return them in the order of `seeds`.
@@ -87,195 +126,89 @@ class Runner:
         """
         if len(set(seeds)) != len(seeds) or min(seeds, default=0) < 0:
             raise ConfigError(f"expected distinct seeds that are not negative, found {list(seeds)}")
-        waiting, results = deque(seeds), {}
-        with self._workers(min(self._options.workers, len(seeds))) as workers:
-            running = {worker: self._episode(waiting.popleft(), len(workers)) for worker in workers}
-            while running:
-                ready = []
-                for worker, reply in poll(list(running)):
-                    episode = running[worker]
-                    self._absorb(worker, episode, reply, frame)
-                    if episode.over:
-                        results[episode.seed] = self._finish(episode)
-                        del running[worker]
-                        if waiting:
-                            running[worker] = self._episode(waiting.popleft(), len(workers))
-                            self._begin(worker, running[worker], frame)
-                    elif isinstance(reply, Segment):
-                        ready.append((worker, episode))
-                self._act(ready, frame)
-        return [results[seed] for seed in seeds]
+        with contextlib.nullcontext() if self._stack else self._workers():
+            count = min(self._options.workers, len(seeds))
+            if self._seat is None:
+                place, size = self._options.policy_in, self._options.policy_batch
+                counts = {"workers": count, "episodes": len(seeds)}
+                self._seat = choose_seat(self._policy, self._link, place, size=size, **counts)
+            while len(self._crew) < count:
+                self._crew.append(self._worker(len(self._crew), self._seat))
+            return self._play(deque(seeds), self._crew[:count], self._seat, frame)
 
-    @contextmanager
-    def _workers(self, count: int) -> Iterator[list[Worker]]:
-        workers: list[Worker] = []
+    @contextlib.contextmanager
+    def _workers(self) -> Iterator[None]:
+        """Workers and the policy's seat, none at first; they end with the context."""
         with tempfile.TemporaryDirectory(prefix="lfm-workers-") as logs:
+            self._logs, self._crew, self._seat = Path(logs), [], None
             try:
-                for number in range(count):
-                    log = Path(logs) / f"worker-{number}.log"
-                    workers.append(Worker(self._factory, log, self._options.timeout_s, self._options.start_timeout_s))
-                yield workers
-                for worker in workers:
+                yield
+                for worker in self._crew:
                     worker.close()
             finally:
-                for worker in workers:
+                for worker in self._crew:
                     worker.stop()
 
-    def _episode(self, seed: int, workers: int) -> "_Episode":
-        return _Episode(seed, self._link.horizon(self._policy, seed), workers, self._policy.contract)
+    def _worker(self, number: int, seat: Seat) -> Worker:
+        log, times = self._logs / f"worker-{number}.log", (self._options.timeout_s, self._options.start_timeout_s)
+        return Worker(self._factory, log, seat.player, *times)
 
-    def _begin(self, worker: Worker, episode: "_Episode", frame: FrameSize) -> None:
+    def _play(self, waiting: deque[int], crew: list[Worker], seat: Seat, frame: FrameSize) -> list[EpisodeResult]:
+        order, results = list(waiting), {}
+        running: dict[Worker, _Turn] = {}
+        free = list(crew)
+        while waiting or running:
+            while free and waiting:
+                worker = free.pop(0)
+                running[worker] = _Turn(waiting.popleft())
+                if worker.ready is not None:  # else it begins when it is
+                    self._begin(worker, running[worker], seat, frame)
+            for worker, reply in poll(list(running)):
+                result = self._absorb(worker, running[worker], reply, seat, frame)
+                if result is not None:
+                    turn = running.pop(worker)
+                    results[turn.seed] = result.model_copy(update={"workers": len(crew), "attempts": turn.attempts})
+                    self._ended(results[turn.seed])
+                    free.append(worker)
+            seat.act(frame)
+        return [results[seed] for seed in order]
+
+    def _begin(self, worker: Worker, turn: "_Turn", seat: Seat, frame: FrameSize) -> None:
         for subscriber in self._subscribers:
-            subscriber.on_start(episode.seed)
-        episode.begin()
-        worker.reset(episode.seed, frame)
+            subscriber.on_start(turn.seed)
+        seat.begin(worker, turn.seed, frame)
 
-    def _absorb(self, worker: Worker, episode: "_Episode", reply: Ready | Segment | Failure, frame: FrameSize) -> None:
-        match reply:
-            case Failure():
-                self._redo(worker, episode, reply)
-            case Ready():
-                self._policy.contract.require_match(
-                    reply.contract, self._name, f"environment {reply.contract.suite}/{reply.contract.environment}"
-                )
-                self._begin(worker, episode, frame)
-            case Segment():
-                episode.absorb(reply, worker.horizon)
-                for subscriber in self._subscribers:
-                    subscriber.on_segment(episode.seed, reply)
+    def _absorb(
+        self, worker: Worker, turn: "_Turn", reply: Reply, seat: Seat, frame: FrameSize
+    ) -> EpisodeResult | None:
+        """Take in what a worker says; returns the result once its episode is over."""
+        if isinstance(reply, Failure):
+            self._redo(worker, turn, reply)
+            return None
+        if isinstance(reply, Ready):
+            environment = f"environment {reply.contract.suite}/{reply.contract.environment}"
+            self._policy.contract.require_match(reply.contract, self._name, environment)
+            self._begin(worker, turn, seat, frame)
+            return None
+        if isinstance(reply, Segment):
+            for subscriber in self._subscribers:
+                subscriber.on_segment(turn.seed, reply)
+        return seat.absorb(worker, reply)
 
-    def _redo(self, worker: Worker, episode: "_Episode", failure: Failure) -> None:
-        if failure.final or episode.attempts > self._options.retries:
-            attempts = f" in {episode.attempts} attempts" if episode.attempts > 1 else ""
-            raise RolloutError(f"the episode of seed {episode.seed} failed{attempts}: {failure.reason}")
+    def _redo(self, worker: Worker, turn: "_Turn", failure: Failure) -> None:
+        if failure.final or turn.attempts > self._options.retries:
+            attempts = f" in {turn.attempts} attempts" if turn.attempts > 1 else ""
+            raise RolloutError(f"the episode of seed {turn.seed} failed{attempts}: {failure.reason}")
         for subscriber in self._subscribers:
-            subscriber.on_failure(episode.seed, episode.attempts, failure.reason)
+            subscriber.on_failure(turn.seed, turn.attempts, failure.reason)
         worker.stop()
         worker.start()
-        episode.attempts += 1
-
-    def _act(self, ready: list[tuple[Worker, "_Episode"]], frame: FrameSize) -> None:
-        fresh, resumed = [], []
-        for worker, episode in ready:
-            if episode.horizon.lost:
-                worker.execute(episode.go_on(None, worker.horizon), frame)
-            else:
-                (fresh if episode.horizon.running is None else resumed).append((worker, episode))
-        size = self._options.policy_batch
-        for episodes in (fresh, resumed):
-            for first in range(0, len(episodes), size):
-                self._plan(episodes[first : first + size], frame)
-
-    def _plan(self, group: list[tuple[Worker, "_Episode"]], frame: FrameSize) -> None:
-        started = time.perf_counter()
-        batch = self._predict([episode.horizon for _, episode in group])
-        seconds = time.perf_counter() - started
-        for row, (worker, episode) in enumerate(group):
-            worker.execute(episode.plan(batch.actions[row], batch.nfe, seconds, worker.horizon), frame)
-
-    def _predict(self, horizons: list[RecedingHorizon]) -> ChunkBatch:
-        padded = horizons + [horizons[0]] * (self._options.policy_batch - len(horizons))
-        histories, noise = np.stack([h.history for h in padded]), np.stack([h.noise for h in padded])
-        running = [h.running for h in padded if h.running is not None]
-        if not running:
-            return self._policy.predict(histories, noise)
-        assert isinstance(self._policy, WarmChunkPolicy)  # Link.horizon has made sure
-        return self._policy.resume(histories, noise, np.stack(running))
-
-    def _finish(self, episode: "_Episode") -> EpisodeResult:
-        result = episode.result()
-        for subscriber in self._subscribers:
-            subscriber.on_end(result)
-        return result
+        turn.attempts += 1
 
 
-class _Episode:
-    """What is known of an episode under way."""
+@dataclass
+class _Turn:
+    """One worker's episode."""
 
-    def __init__(self, seed: int, horizon: RecedingHorizon, workers: int, contract: Contract) -> None:
-        self.seed, self.horizon, self._workers, self._contract = seed, horizon, workers, contract
-        self.attempts = 1
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin, or begin again, from the seed."""
-        self.horizon.reset(self.seed)
-        self._hash = hashlib.sha256()
-        self._started = time.perf_counter()
-        self._seconds: list[float] = []
-        self._commands: list[np.ndarray] = []
-        self._seams: list[int] = []
-        self._steps = self._nfe = 0
-        self._rewards: list[np.ndarray] = []
-        self._success = self.over = False
-
-    def absorb(self, segment: Segment, limit: int) -> None:
-        """Take in what the environment did; the episode is over at success or after `limit` steps."""
-        self._hash.update(segment.observations.tobytes())
-        self.horizon.observe(segment.observations)
-        self._steps += len(segment.rewards)
-        self._rewards.append(segment.rewards)
-        self._success = segment.success
-        self.over = segment.success or self._steps >= limit
-
-    def plan(self, chunk: np.ndarray, nfe: int, seconds: float, limit: int) -> np.ndarray:
-        """The actions to execute now, (k, action_dim); fewer than Ta where the episode ends before."""
-        self._nfe += nfe
-        self._seconds.append(seconds)
-        return self.go_on(chunk, limit)
-
-    def go_on(self, chunk: np.ndarray | None, limit: int) -> np.ndarray:
-        """The actions to execute now, with a new chunk or without."""
-        executed = self.horizon.advance(chunk)
-        if executed.seam is not None:
-            self._seams.append(self._steps + executed.seam)
-        actions = executed.actions[: limit - self._steps]
-        self._hash.update(actions.tobytes())
-        self._commands.append(actions)
-        return actions
-
-    def result(self) -> EpisodeResult:
-        commands = np.concatenate(self._commands)[: self._steps]
-        rewards = np.concatenate(self._rewards)
-        seam, inner = (jerk and round(jerk, 3) for jerk in seam_jerk(self._contract, commands, self._seams))
-        return EpisodeResult(
-            seed=self.seed,
-            success=self._success,
-            steps=self._steps,
-            steps_to_success=self._steps if self._success else None,
-            chunks=self.horizon.chunks,
-            nfe=self._nfe,
-            final_reward=float(rewards[-1]) if len(rewards) else 0.0,
-            largest_reward=float(rewards.max()) if len(rewards) else None,
-            mean_reward=float(rewards.mean()) if len(rewards) else None,
-            digest=self._hash.hexdigest()[:16],
-            chunk_ms=tuple(round(1000 * seconds, 3) for seconds in self._seconds),
-            policy_seconds=round(sum(self._seconds), 6),
-            wall_seconds=round(time.perf_counter() - self._started, 6),
-            workers=self._workers,
-            attempts=self.attempts,
-            seam_jerk=seam,
-            inner_jerk=inner,
-        )
-
-
-def require_row_independence(policy: ChunkPolicy, size: int) -> None:
-    """Make sure that a row's chunk depends neither on its place in a batch of `size` nor on other rows, bit for bit.
-
-    Raises:
-        ConfigError: it does, as with many CPU kernels; episodes would then depend on which workers wait together.
-    """
-    generator = np.random.default_rng(0)
-    shape = (size, policy.observation_steps, policy.contract.observation_dim)
-    histories = generator.standard_normal(shape).astype(np.float32)
-    noise = generator.standard_normal((size, *policy.noise_shape)).astype(np.float32)
-    reference = policy.predict(histories, noise).actions
-    for shift in range(size):
-        rolled = policy.predict(np.roll(histories, shift, 0), np.roll(noise, shift, 0)).actions
-        alone = policy.predict(*(np.repeat(rows[shift : shift + 1], size, 0) for rows in (histories, noise))).actions
-        same = np.array_equal(rolled, np.roll(reference, shift, 0)) and (alone == reference[shift]).all()
-        if not same:
-            raise ConfigError(
-                f"policy_batch={size}: on this machine a chunk's bits depend on the rest of its batch, so an episode "
-                "would not be a function of its seed alone; expected equal rows, use policy_batch=1"
-            )
+    seed: int
+    attempts: int = 1

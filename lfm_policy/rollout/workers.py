@@ -1,12 +1,14 @@
 """Environments in processes of their own, one each: they step in parallel, and one that breaks takes nothing along.
 
 The parent holds a `Worker` for each and waits for all of them with `poll`. Children start fresh (spawn), compute with
-one thread, and import only what the environment needs: no torch. Messages go over multiprocessing's pipes.
+one thread, and import only what the environment needs, and the policy where they get a copy of it: without one, no
+torch. Messages go over multiprocessing's pipes.
 """
 
 import contextlib
 import faulthandler
 import os
+import pickle
 import signal
 import sys
 import time
@@ -21,14 +23,14 @@ import numpy as np
 
 from lfm_policy.errors import LFMError
 from lfm_policy.processes import child_surroundings, end_with
-from lfm_policy.protocols import Environment, Observation
-from lfm_policy.rollout.records import Failure, Ready, Segment
+from lfm_policy.protocols import Environment
+from lfm_policy.rollout.planner import Planner
+from lfm_policy.rollout.play import Player, execute, play, start
+from lfm_policy.rollout.records import EpisodeResult, Failure, FrameSize, Ready, Segment
 
 Factory = Callable[[], Environment]
 """Makes one environment; picklable, for example `functools.partial(lfm_envs.make, "robosuite/lift")`."""
-FrameSize = tuple[int, int] | None
-"""Width and height of the frames to render [pixels]."""
-Reply = Ready | Segment | Failure
+Reply = Ready | Segment | EpisodeResult | Failure
 
 _LOG_TAIL = 4000
 """Characters of a failed worker's output that are shown."""
@@ -40,17 +42,23 @@ class Worker:
     Args:
         factory: makes the environment in the child.
         log: file that takes what the child prints.
+        player: a pickled `play.Player`, for episodes that the child plays by itself.
         timeout_s: longest time between a request and its answer [s]; None waits for ever.
         start_timeout_s: the same for the child's start, imports and simulator included [s].
     """
 
-    horizon: int
-    """Steps after which an episode of the environment is over; known once it is `Ready`."""
+    ready: Ready | None
+    """What is known of the environment once it is made."""
 
     def __init__(
-        self, factory: Factory, log: Path, timeout_s: float | None = 60.0, start_timeout_s: float | None = 300.0
+        self,
+        factory: Factory,
+        log: Path,
+        player: bytes | None = None,
+        timeout_s: float | None = 60.0,
+        start_timeout_s: float | None = 300.0,
     ) -> None:
-        self._factory, self._log = factory, log
+        self._factory, self._log, self._player = factory, log, player
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self.start()
 
@@ -62,7 +70,8 @@ class Worker:
         with child_surroundings():
             self._process.start()
         theirs.close()
-        self._request(self._factory, self._start_timeout_s)
+        self.ready, self._playing = None, False
+        self._request((self._factory, self._player), self._start_timeout_s)
 
     def reset(self, seed: int, frame: FrameSize = None) -> None:
         """Ask for the start of the episode of `seed`; answered by a `Segment` of one observation."""
@@ -72,6 +81,11 @@ class Worker:
         """Ask for the actions (k, action_dim), stopping at success; answered by a `Segment`."""
         self._request(("execute", actions, frame), self._timeout_s)
 
+    def play(self, seed: int, frame: FrameSize = None) -> None:
+        """Ask for the episode of `seed`, played in the child; answered by its segments, and its result."""
+        self._playing = True
+        self._request(("play", seed, frame), self._timeout_s)
+
     def receive(self) -> Reply:
         """The answer that lies in the pipe, or a `Failure` that says how the child ended."""
         self.deadline = None
@@ -80,8 +94,13 @@ class Worker:
         except (EOFError, ConnectionResetError):
             self._process.join(5)
             return Failure(f"the worker process died ({_ending(self._process.exitcode)}){self._output()}", final=False)
-        if isinstance(reply, Ready):
-            self.horizon = reply.horizon
+        match reply:
+            case Ready():
+                self.ready = reply
+            case Segment() if self._playing:
+                self._expect(self._timeout_s)
+            case EpisodeResult():
+                self._playing = False
         return reply
 
     def hung(self) -> Failure:
@@ -108,11 +127,14 @@ class Worker:
         self.stop()
 
     def _request(self, message: Any, seconds: float | None) -> None:
-        self._waits_for = seconds or 0.0
-        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self._expect(seconds)
         # A dead child breaks the pipe here; the answer, which then is the end of the file, tells how it died.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
+
+    def _expect(self, seconds: float | None) -> None:
+        self._waits_for = seconds or 0.0
+        self.deadline = None if seconds is None else time.monotonic() + seconds
 
     def _output(self) -> str:
         tail = self._log.read_text(errors="replace").strip()[-_LOG_TAIL:] if self._log.exists() else ""
@@ -158,13 +180,22 @@ def _serve(connection: Connection, log: str, parent: int) -> None:
 
 
 def _answer(connection: Connection) -> None:
-    environment: Environment = connection.recv()()
+    factory, pickled = connection.recv()
+    environment: Environment = factory()
     try:
+        player: Player | None = pickle.loads(pickled) if pickled else None  # our own parent's, over our own pipe
+        planner = Planner(player.policy) if player else None
         connection.send(Ready(environment.contract, environment.horizon))
         while (message := _next(connection)) is not None:
-            kind, argument, frame = message
-            answer = _reset if kind == "reset" else _execute
-            connection.send(answer(environment, argument, frame))
+            match message:
+                case ("reset", seed, frame):
+                    connection.send(start(environment, seed, frame))
+                case ("execute", actions, frame):
+                    connection.send(execute(environment, actions, frame))
+                case ("play", seed, frame):
+                    assert player is not None and planner is not None  # noqa: PT018
+                    for reply in play(environment, player, planner, seed, frame):
+                        connection.send(reply)
     finally:
         environment.close()
 
@@ -175,32 +206,3 @@ def _next(connection: Connection) -> Any:
         return connection.recv()
     except EOFError:
         return None
-
-
-def _reset(environment: Environment, seed: int, frame: FrameSize) -> Segment:
-    observation = environment.reset(seed)
-    return _segment(environment, [observation], [], False, [environment.render(*frame)] if frame else [])
-
-
-def _execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> Segment:
-    observations, rewards, frames, success = [], [], [], False
-    for action in actions:
-        result = environment.step(action)
-        observations.append(result.observation)
-        rewards.append(result.reward)
-        if frame:
-            frames.append(environment.render(*frame))
-        if success := result.success:
-            break
-    return _segment(environment, observations, rewards, success, frames)
-
-
-def _segment(
-    environment: Environment,
-    observations: list[Observation],
-    rewards: list[float],
-    success: bool,
-    frames: list[np.ndarray],
-) -> Segment:
-    rows = np.stack([environment.contract.flatten(observation) for observation in observations])
-    return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None)

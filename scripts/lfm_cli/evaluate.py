@@ -44,6 +44,7 @@ class Settings(Sampling):
     videos: int = Field(ge=0)
     backend: Literal["local", "ray"]
     workers: int = Field(ge=1)
+    policy_in: Literal["auto", "workers", "parent"]
     policy_batch: int = Field(ge=1)
     threads: int = Field(ge=1)
     device: str

@@ -1,6 +1,7 @@
 """Graphs compute what torch computes, for every task's shapes; torch.export's program does too."""
 
 import io
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -196,3 +197,14 @@ def test_a_robot_needs_neither_torch_nor_what_trains(exported: Path) -> None:
 def test_a_network_that_all_blocks_share_is_exported_with_each_blocks_code(tmp_path: Path) -> None:
     made = policy(share=True, network=SMALL)
     assert export(made, tmp_path / "lift", samples=4).parity["float32"] <= TOLERANCE
+
+
+def test_a_graph_goes_to_another_process_as_what_it_was_made_from(exported: Path) -> None:
+    here = OnnxPolicy(exported)
+    there = pickle.loads(pickle.dumps(here))
+    generator = np.random.default_rng(0)
+    history = generator.standard_normal((1, here.observation_steps, here.contract.observation_dim), np.float32)
+    noise = generator.standard_normal((1, *here.noise_shape), np.float32)
+    np.testing.assert_array_equal(there.predict(history, noise).actions, here.predict(history, noise).actions)
+    assert here.portable
+    assert (there.precision, there.digest()) == (here.precision, here.digest())

@@ -10,8 +10,9 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
 from lfm_policy.protocols import ChunkBatch
+from lfm_policy.rollout.planner import require_row_independence
 from lfm_policy.rollout.records import EpisodeResult
-from lfm_policy.rollout.runner import Runner, RunnerOptions, require_row_independence
+from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.rollout.subscriber import Subscriber
 from tests.rollout.scripted import Breaking, Straight, needs_a_licence, short_lift
 

@@ -1,0 +1,72 @@
+"""What a worker does with its environment: step it on demand, or play whole episodes with a policy of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfm_policy.chunks.delayed import Link
+from lfm_policy.protocols import ChunkPolicy, Environment, Observation
+from lfm_policy.rollout.episode import Episode
+from lfm_policy.rollout.planner import Planner
+from lfm_policy.rollout.records import EpisodeResult, FrameSize, Segment
+
+
+@dataclass(frozen=True)
+class Player:
+    """A policy as it goes to a worker, with what decides its episodes."""
+
+    policy: ChunkPolicy
+    link: Link
+
+
+def play(
+    environment: Environment, player: Player, planner: Planner, seed: int, frame: FrameSize
+) -> Iterator[Segment | EpisodeResult]:
+    """Play the episode of `seed`: yields every segment when it has happened, and the result at the end."""
+    horizon = player.link.horizon(player.policy, seed)
+    episode = Episode(seed, horizon, environment.contract, environment.horizon)
+    segment = start(environment, seed, frame)
+    while True:
+        episode.absorb(segment)
+        yield segment
+        if episode.over:
+            break
+        if horizon.lost:
+            actions = episode.go_on()
+        else:
+            batch, seconds = planner.chunks([horizon])
+            actions = episode.plan(batch.actions[0], batch.nfe, seconds)
+        segment = execute(environment, actions, frame)
+    yield episode.result()
+
+
+def start(environment: Environment, seed: int, frame: FrameSize) -> Segment:
+    """Begin the episode of `seed`."""
+    observation = environment.reset(seed)
+    return _segment(environment, [observation], [], False, [environment.render(*frame)] if frame else [])
+
+
+def execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> Segment:
+    """Execute actions (k, action_dim), stopping at success."""
+    observations, rewards, frames, success = [], [], [], False
+    for action in actions:
+        result = environment.step(action)
+        observations.append(result.observation)
+        rewards.append(result.reward)
+        if frame:
+            frames.append(environment.render(*frame))
+        if success := result.success:
+            break
+    return _segment(environment, observations, rewards, success, frames)
+
+
+def _segment(
+    environment: Environment,
+    observations: list[Observation],
+    rewards: list[float],
+    success: bool,
+    frames: list[np.ndarray],
+) -> Segment:
+    rows = np.stack([environment.contract.flatten(observation) for observation in observations])
+    return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None)

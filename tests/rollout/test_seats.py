@@ -1,0 +1,195 @@
+"""A copy of the policy in every worker plays the episodes of the one in the parent, and is taken where it pays."""
+
+import functools
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lfm_envs.point_mass import CONTRACT, PointMass
+from lfm_policy.chunks.delayed import Link
+from lfm_policy.chunks.warm import WarmStart
+from lfm_policy.data.normalizers.affine import AffineNormalizer
+from lfm_policy.errors import ConfigError, ContractError, RolloutError
+from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.protocols import PortablePolicy
+from lfm_policy.rollout import seats
+from lfm_policy.rollout.planner import Planner
+from lfm_policy.rollout.play import Player, play
+from lfm_policy.rollout.records import EpisodeResult
+from lfm_policy.rollout.runner import Runner, RunnerOptions
+from lfm_policy.rollout.seats import ParentSeat, WorkerSeat, choose_seat
+from tests.rollout.scripted import OBSERVATION_STEPS, Breaking, Straight
+from tests.rollout.test_runner import Listener, outcomes
+
+SEEDS = list(range(100, 110))
+COPIES = RunnerOptions(workers=2, policy_in="workers")
+PARENT = RunnerOptions(workers=1, policy_in="parent")
+
+
+class Portable(Straight):
+    """Says that it may be copied, and can continue chunks."""
+
+    portable = True
+
+    def resume(self, histories, noise, running):
+        return self.predict(histories, 0.1 * noise)
+
+
+class Bound(Portable):
+    """Holds what cannot go to another process."""
+
+    def __init__(self):
+        super().__init__()
+        self.secret = lambda: None
+
+
+def tiny() -> LFMPolicy:
+    torch.manual_seed(0)
+    network = {"_target_": "lfm_policy.networks.unet1d.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
+    policy = LFMPolicy(PolicySpec(horizon=8, action_steps=4, gammas=(0.1,), network=network), CONTRACT)
+    policy.observation_normalizer = AffineNormalizer.identity(CONTRACT.observation_dim)
+    policy.action_normalizer = AffineNormalizer.identity(CONTRACT.action_dim)
+    return policy.eval()
+
+
+def here(policy, link=Link(), seeds=SEEDS) -> list[EpisodeResult]:
+    """The episodes, played in this process."""
+    environment, player, planner = PointMass(), Player(policy, link), Planner(policy)
+    return [list(play(environment, player, planner, seed, None))[-1] for seed in seeds]
+
+
+class TestSameEpisodes:
+    @pytest.mark.parametrize(
+        "link", [Link(), Link(inference="async", latency_steps=2, loss=0.3), Link(seam="warm", latency_steps=1)]
+    )
+    def test_of_a_scripted_policy(self, link):
+        copies = Runner(Portable(), PointMass, COPIES, link=link).run(SEEDS)
+        assert outcomes(copies) == outcomes(here(Portable(), link))
+        assert sum(result.success for result in copies) > 0
+        assert {result.workers for result in copies} == {2}
+
+    def test_of_a_network_to_the_last_bit(self):
+        copies = Runner(tiny(), PointMass, COPIES.model_copy(update={"workers": 1})).run(SEEDS[:3])
+        assert outcomes(copies) == outcomes(here(tiny(), seeds=SEEDS[:3]))
+
+    def test_events_are_those_of_the_parent(self):
+        heard = []
+        for options in (PARENT, COPIES.model_copy(update={"workers": 1})):
+            listener = Listener()
+            Runner(Portable(), PointMass, options, [listener]).run(SEEDS[:3], frame=(16, 16))
+            heard.append(listener.events)
+        assert heard[0] == heard[1]
+
+
+class TestBrokenWorkers:
+    def test_are_restarted_with_a_fresh_copy(self, tmp_path):
+        factory = functools.partial(Breaking, "hang", seed=103, once=str(tmp_path / "once"))
+        options = COPIES.model_copy(update={"timeout_s": 1.5})
+        listener = Listener()
+        results = Runner(Straight(), factory, options, [listener]).run(SEEDS)
+        assert outcomes(results) == outcomes(here(Straight()))
+        assert [r.attempts for r in results] == [2 if seed == 103 else 1 for seed in SEEDS]
+
+    def test_a_policy_that_fails_says_why(self):
+        with pytest.raises(RolloutError, match=r"(?s)Traceback.*the weights are gone"):
+            Runner(Failing(), PointMass, COPIES.model_copy(update={"retries": 0})).run(SEEDS[:2])
+
+
+class Failing(Straight):
+    def predict(self, histories, noise):
+        raise ValueError("the weights are gone")
+
+
+class TestChoice:
+    def choose(self, policy, policy_in="auto", size=1, workers=2, episodes=100):
+        return type(choose_seat(policy, Link(), policy_in, size=size, workers=workers, episodes=episodes))
+
+    def test_copies_where_they_pay(self):
+        assert self.choose(Portable()) is WorkerSeat
+        assert self.choose(Portable(), policy_in="parent") is ParentSeat
+        assert self.choose(Straight(), policy_in="workers") is WorkerSeat
+
+    @pytest.mark.parametrize("change", [{"size": 4}, {"workers": 1}, {"episodes": 4}])
+    def test_one_place_where_they_do_not(self, change):
+        assert self.choose(Portable(), **change) is ParentSeat
+
+    def test_one_place_for_what_cannot_be_copied(self, monkeypatch):
+        assert self.choose(Straight()) is ParentSeat, "it does not say that it is portable"
+        assert self.choose(Bound()) is ParentSeat
+        monkeypatch.setattr(seats, "LARGEST_COPY", 10)
+        assert self.choose(Portable()) is ParentSeat
+
+    def test_asking_for_the_impossible(self):
+        with pytest.raises(ConfigError, match="Bound cannot be copied to other processes"):
+            self.choose(Bound(), policy_in="workers")
+        with pytest.raises(ConfigError, match="policy_batch=4 needs the policy in one place"):
+            self.choose(Portable(), policy_in="workers", size=4)
+
+    def test_a_class_of_the_main_program_is_refused_by_name(self, monkeypatch):
+        monkeypatch.setattr(Portable, "__module__", "__main__")
+        with pytest.raises(ConfigError, match="class Portable is in the main program"):
+            self.choose(Portable(), policy_in="workers")
+
+    def test_which_policies_are_portable(self):
+        policy = tiny()
+        assert isinstance(policy, PortablePolicy)
+        assert policy.portable
+        assert WarmStart(policy, 1).portable
+        policy.threads = None
+        assert not policy.portable, "it takes cores that other copies need"
+
+
+class Compiling(Straight):
+    """Takes long at its first call."""
+
+    def predict(self, histories, noise):
+        if not self.batches:
+            time.sleep(0.2)
+        return super().predict(histories, noise)
+
+
+def test_the_first_chunk_is_measured_without_what_is_compiled_for_it():
+    planner = Planner(Compiling())
+    horizon = Link().horizon(planner.policy, 0)
+    horizon.observe(np.ones((1, 4), np.float32))
+    batch, seconds = planner.chunks([horizon])
+    assert seconds < 0.1
+    assert batch.actions.shape == (1, 8, 2)
+    planner.chunks([horizon])
+    assert len(planner.policy.batches) == 3, "only the first chunk is predicted twice"
+
+
+class TestKeptWorkers:
+    def test_are_started_once(self, tmp_path):
+        factory = functools.partial(Counted, str(tmp_path))
+        with Runner(Straight(), factory, RunnerOptions(workers=2)) as runner:
+            parts = [runner.run(SEEDS[:1]), runner.run(SEEDS[1:7]), runner.run(SEEDS[7:])]
+        assert len(list(tmp_path.iterdir())) == 2
+        assert outcomes([result for part in parts for result in part]) == outcomes(here(Straight()))
+
+    def test_another_contract_is_refused_before_the_first_step(self):
+        strict = Straight()
+        strict.contract = CONTRACT.model_copy(update={"control_hz": 10.0})
+        with pytest.raises(ContractError, match="control_hz"), Runner(strict, PointMass, COPIES) as runner:
+            runner.run(SEEDS)
+
+
+class Counted(PointMass):
+    """Leaves a file for each one that is made."""
+
+    def __init__(self, folder: str):
+        super().__init__()
+        open(f"{folder}/{time.monotonic_ns()}", "x").close()
+
+
+def test_a_copy_is_made_of_what_the_policy_is_now():
+    """Solver and temperature that were changed after loading go along."""
+    policy = tiny()
+    policy.set_temperature(0.25)
+    copy = pickle.loads(pickle.dumps(policy))
+    given = (np.ones((1, OBSERVATION_STEPS, 4), np.float32), np.ones((1, 8, 2), np.float32))
+    np.testing.assert_array_equal(copy.predict(*given).actions, policy.predict(*given).actions)
+    assert copy.digest() == policy.digest()
