@@ -24,7 +24,7 @@ from lfm_policy.rollout.seats import ParentSeat, WorkerSeat, choose_seat
 from tests.rollout.scripted import OBSERVATION_STEPS, Breaking, Straight
 from tests.rollout.test_runner import Listener, outcomes
 
-SEEDS = list(range(100, 110))
+SEEDS, PLAIN = list(range(100, 110)), Link()
 COPIES = RunnerOptions(workers=2, policy_in="workers")
 PARENT = RunnerOptions(workers=1, policy_in="parent")
 
@@ -55,7 +55,7 @@ def tiny() -> LFMPolicy:
     return policy.eval()
 
 
-def here(policy, link=Link(), seeds=SEEDS) -> list[EpisodeResult]:
+def here(policy, link=PLAIN, seeds=SEEDS) -> list[EpisodeResult]:
     """The episodes, played in this process."""
     environment, player, planner = PointMass(), Player(policy, link), Planner(policy)
     return [list(play(environment, player, planner, seed, None))[-1] for seed in seeds]
