@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,6 +196,17 @@ def _flat(value: Any, name: str = "") -> dict[str, str]:
         return {name: repr(value)}
     parts = (_flat(item, f"{name}.{key}" if name else str(key)) for key, item in value.items())
     return {key: text for part in parts for key, text in part.items()}
+
+
+def names_apart(paths: Sequence[str | Path]) -> list[str]:
+    """Name different paths shortly: by their stems, or else by as much of their ends as tells them apart."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    short = [path.stem for path in whole]
+    for count in range(1, max((len(path.parts) for path in whole), default=0) + 1):
+        if len(set(short)) == len(set(whole)):
+            break
+        short = ["/".join(path.parts[-count:]) for path in whole]
+    return short
 
 
 def require_regular(path: str | Path) -> None:

@@ -18,6 +18,8 @@ from lfm_envs.experts import Expert
 from lfm_envs.experts.base import Skill
 from lfm_envs.robosuite_env import RobosuiteEnvironment, to_axis_angle
 from lfm_envs.tasks import Task
+from lfm_policy.data.demos.checksums import GROUP as CHECKSUMS
+from lfm_policy.data.demos.checksums import demo_checksums, write_data_checksum
 from lfm_policy.files import atomic_file
 from lfm_policy.protocols import Observation
 
@@ -93,6 +95,7 @@ def write_episode(path: Path, episode: Episode, **attributes: int) -> None:
         for key in episode.observations[0]:
             values = np.stack([observation[key] for observation in episode.observations])
             demo[f"obs/{key}"], demo[f"next_obs/{key}"] = values[:-1], values[1:]
+        file[CHECKSUMS] = demo_checksums(demo)
 
 
 def read_result(path: Path) -> tuple[bool, int]:
@@ -116,6 +119,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
         for index, part in enumerate(parts):
             with h5py.File(part) as source:
                 source.copy("demo", data, name=f"demo_{index}")
+                source.copy(CHECKSUMS, file.require_group(CHECKSUMS), name=f"demo_{index}")
         data.attrs["total"] = sum(int(np.asarray(demo.attrs["num_samples"])) for demo in data.values())
         data.attrs["env_args"] = json.dumps(env_args(task))
         data.attrs["contract"] = task.contract.model_dump_json()
@@ -123,6 +127,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
             data.attrs[name] = json.dumps(value)
         for name, chosen in {"train": set(range(len(parts))) - set(valid), "valid": set(valid)}.items():
             file[f"mask/{name}"] = np.array([f"demo_{index}" for index in sorted(chosen)], dtype="S")
+        write_data_checksum(file)
 
 
 def env_args(task: Task) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Settings(Frozen):
     """See config/doctor.yaml."""
 
     source: Path
+    filter: str | None = None
     checkpoint: Path | None
     replay: PositiveInt | Literal["all"]
     out: Path | None
@@ -44,7 +45,7 @@ def main(settings: Settings) -> None:
     """Examine, print, leave summary.json; exits with 1 if there are findings."""
     started, console = time.perf_counter(), Console()
     contracts = {task.environment: task.contract for task in TASKS.values()}
-    with open_demos(settings.source, contracts, strict=False) as file:
+    with open_demos(settings.source, contracts, strict=False, mask=settings.filter) as file:
         diagnosis, proofs, findings = examine(file, settings.replay, console)
         task, checkpoint = task_of_environment(file.contract.environment), None
         if settings.checkpoint is not None:
@@ -171,7 +172,7 @@ def report(file: DemoFile, diagnosis: Diagnosis, proofs: Sequence[Proof], consol
 
 def notes(file: DemoFile, diagnosis: Diagnosis) -> list[str]:
     """What is no finding and good to know."""
-    lines, installed = list(file.recording.notes), file.contract.suite_version
+    lines, installed = list(file.notes), file.contract.suite_version
     if file.kind != "native":
         lines.append("lfm prepare makes absolute actions and observations at the recorded states from it")
     if file.recording.suite_version.split(".")[:2] != installed.split(".")[:2]:

@@ -20,7 +20,7 @@ from lfm_cli import command_line as _cli
 from lfm_cli.rollouts import Rollouts, rollouts
 from lfm_policy.bundles.open import Sampling, open_model
 from lfm_policy.errors import ConfigError, nearest
-from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.files import atomic_file, names_apart, read_json, write_json
 from lfm_policy.flow import Solver
 from lfm_policy.flow.ode import Method
 from lfm_policy.measure.energy import energy_distance
@@ -109,11 +109,11 @@ def entries(settings: Settings) -> Iterator[Entry]:
             teacher = open_model(settings.checkpoint, sampling=sampling, **opening)
             label = f"{len(teacher.chain.blocks)}x{steps}" + ("" if method == "euler" else f"-{method}")
             yield Entry(label, settings.checkpoint, teacher, student=False)
-    for folder in settings.students:
+    for folder, label in zip(settings.students, names_apart([f.resolve() for f in settings.students]), strict=True):
         student = open_model(folder, **opening)
         if type(student) is not type(teacher):
             raise ConfigError(f"{folder} holds a {type(student).__name__}, but the teacher is another kind of model")
-        yield Entry(folder.resolve().name, folder, student, student=True)
+        yield Entry(label.replace("/", "_"), folder, student, student=True)
 
 
 def timed(settings: Settings, found: Sequence[Entry]) -> list[dict[str, Any]]:

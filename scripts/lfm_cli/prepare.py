@@ -7,7 +7,7 @@ Official and raw files hold delta actions: the goal pose of each is read off the
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -29,9 +29,9 @@ from lfm_policy.actions.poses import position_columns
 from lfm_policy.contract import Contract
 from lfm_policy.data.demos.file import DemoFile, open_demos
 from lfm_policy.data.demos.pictures import Pictures, find_pictures
-from lfm_policy.data.windows.store import Episode, Split, Store, open_store, write_store
-from lfm_policy.errors import ConfigError
-from lfm_policy.files import write_json
+from lfm_policy.data.windows.store import SHORTEST, Episode, Split, Store, open_store, write_store
+from lfm_policy.errors import ConfigError, DataError
+from lfm_policy.files import names_apart, write_json
 from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
 
@@ -46,6 +46,7 @@ class Settings(Frozen):
     out: Path | None = None
     observations: Literal["state", "images"] = "state"
     cameras: tuple[str, ...] | None = None
+    filter: str | None = None
     replay: NonNegativeInt | Literal["all"] = 0
 
     @field_validator("source", mode="before")
@@ -61,6 +62,8 @@ class Tally:
     """What was seen in one file."""
 
     file: DemoFile
+    label: str
+    """Tells it apart from the other files."""
     pictures: Pictures | None = None
     lengths: list[int] = field(default_factory=list)
     clipped: int = 0
@@ -82,7 +85,9 @@ class Tally:
         """What a user should know about how this file was read."""
         ranges = zip("xyz", self.low, self.high, strict=True)
         notes = ["positions [m] " + ", ".join(f"{axis} {low:.2f}…{high:.2f}" for axis, low, high in ranges)]
-        notes += self.file.recording.notes
+        notes += self.file.notes
+        if short := sum(length < SHORTEST for length in self.lengths):
+            notes.append(f"{short} of its demonstrations are shorter than {SHORTEST} steps: too short for a window")
         notes += [] if self.pictures is None else self.pictures.notes()
         if self.file.kind != "native":
             notes.append("deltas became absolute poses in the world frame, observations are this simulator's")
@@ -121,22 +126,24 @@ def main(settings: Settings) -> None:
     started = time.perf_counter()
     with ExitStack() as stack:
         contracts = {task.environment: task.contract for task in TASKS.values()}
-        opened = [stack.enter_context(open_demos(path, contracts)) for path in settings.source]
-        tallies = [seen_by(settings, file) for file in opened]
+        require_different(settings.source)
+        opened = [stack.enter_context(open_demos(path, contracts, mask=settings.filter)) for path in settings.source]
+        labels = names_apart([file.path for file in opened])
+        tallies = [seen_by(settings, file, label) for file, label in zip(opened, labels, strict=True)]
         files = [tally.file for tally in tallies]
-        for file in files[1:]:
-            files[0].contract.require_match(file.contract, files[0].path.name, file.path.name)
-        out = settings.out or default_output(files)
+        for tally in tallies[1:]:
+            files[0].contract.require_match(tally.file.contract, labels[0], tally.label)
+        out = settings.out or default_output(files[0].contract, labels)
         stack.enter_context(owned(out))
         with progress(console) as bar:
-            episodes = convert_all(tallies, bar)
+            split = joint_split(files)
             source = {"files": [file.source() for file in files]}
-            write_store(out, episodes, files[0].contract, joint_split(files), source)
+            write_store(out, convert_all(tallies, split, bar), files[0].contract, split, source)
         console.print(files_table(tallies, out))
         for tally in tallies:
             for note in tally.notes():
-                console.print(f"{tally.file.path.name}: {note}", markup=False, highlight=False)
-        results = replay_some(files, open_store(out), settings.replay, console)
+                console.print(f"{tally.label}: {note}", markup=False, highlight=False)
+        results = replay_some(tallies, open_store(out), settings.replay, console)
         summary = {
             "out": str(out),
             "contract": files[0].contract.model_dump(mode="json"),
@@ -147,27 +154,42 @@ def main(settings: Settings) -> None:
         write_json(out / "summary.json", summary)
 
 
-def seen_by(settings: Settings, file: DemoFile) -> Tally:
+def require_different(paths: Sequence[Path]) -> None:
+    """Check that no file is given twice: its demonstrations would count double, also as seen and held out.
+
+    Raises:
+        DataError: one is.
+    """
+    places = [path.resolve() for path in paths]
+    if twice := sorted({str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1}):
+        raise DataError(f"source= names one file more than once ({', '.join(twice)}): name each file once")
+
+
+def seen_by(settings: Settings, file: DemoFile, label: str) -> Tally:
     """The file as the policy is to see it: with the objects' poses, or with pictures in their place."""
     if settings.observations == "state":
         if settings.cameras is not None:
             raise ConfigError("cameras= are for observations=images, found observations=state: add it, or leave them")
-        return Tally(file)
+        return Tally(file, label)
     pictures = find_pictures(file, settings.cameras)
     seen = tuple(key for key in file.contract.observations if key.name != "object")
     contract = Contract.model_validate(dict(file.contract) | {"observations": seen, "cameras": pictures.cameras})
-    return Tally(replace(file, contract=contract), pictures)
+    return Tally(replace(file, contract=contract), label, pictures)
 
 
-def default_output(files: Sequence[DemoFile]) -> Path:
+def default_output(contract: Contract, labels: Sequence[str]) -> Path:
     """data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
-    task = task_of_environment(files[0].contract.environment).name
-    name = "+".join(file.path.stem for file in files)
+    task = task_of_environment(contract.environment).name
+    name = "+".join(str(Path(label).with_suffix("")).replace("/", "-") for label in labels)
     return Path("data") / f"{name if name.startswith(task) else f'{task}_{name}'}.zarr"
 
 
-def convert_all(tallies: Sequence[Tally], bar: Progress) -> Iterator[Episode]:
-    """Every episode of every file in turn."""
+def convert_all(tallies: Sequence[Tally], split: Mapping[Split, Sequence[int]], bar: Progress) -> Iterator[Episode]:
+    """Every episode of every file in turn.
+
+    Raises:
+        DataError: at the end, a split has no episode that is long enough for a training.
+    """
     job = bar.add_task("preparing", total=sum(len(tally.file) for tally in tallies))
     for tally in tallies:
         file = tally.file
@@ -186,6 +208,13 @@ def convert_all(tallies: Sequence[Tally], bar: Progress) -> Iterator[Episode]:
             tally.add(episode, demo.clipped, gap, time.perf_counter() - begun)
             yield episode
             bar.advance(job)
+    lengths = [length for tally in tallies for length in tally.lengths]
+    for name, chosen in split.items():
+        if chosen and (longest := max(lengths[index] for index in chosen)) < SHORTEST:
+            raise DataError(
+                f"a training takes windows, which need {SHORTEST} steps, and the longest demonstration of the split "
+                f"'{name}' has {longest}: add longer ones, or leave that split empty"
+            )
 
 
 def joint_split(files: Sequence[DemoFile]) -> dict[Split, list[int]]:
@@ -200,10 +229,10 @@ def joint_split(files: Sequence[DemoFile]) -> dict[Split, list[int]]:
 
 
 def replay_some(
-    files: Sequence[DemoFile], store: Store, count: int | Literal["all"], console: Console
+    tallies: Sequence[Tally], store: Store, count: int | Literal["all"], console: Console
 ) -> dict[str, Replay]:
     """Execute the first `count` stored demonstrations, over all files, and show what came of each."""
-    chosen = [(file, index) for file in files for index in range(len(file))]
+    chosen = [(tally, index) for tally in tallies for index in range(len(tally.file))]
     if count != "all":
         chosen = chosen[:count]
     if not chosen:
@@ -212,11 +241,12 @@ def replay_some(
     store.contract.require_match(env.contract, "the data", "the simulator here")
     results = {}
     with progress(console) as bar:
-        for row, (file, index) in enumerate(bar.track(chosen, description="replaying")):
+        for row, (tally, index) in enumerate(bar.track(chosen, description="replaying")):
+            file = tally.file
             demo = file.read(index)
             model = loadable_model(env, file.recording.suite_version, file.model_xml(index))
             actions = store.episode(row).action
-            results[f"{file.path.stem}/{demo.name}"] = replay(env, recorded_states(demo), actions, model)
+            results[f"{tally.label}/{demo.name}"] = replay(env, recorded_states(demo), actions, model)
     console.print(replay_table(results))
     return results
 
@@ -236,7 +266,7 @@ def files_table(tallies: Sequence[Tally], out: Path) -> Table:
         table.add_column(column, justify="left" if column in ("file", "kind") else "right")
     for tally in tallies:
         table.add_row(
-            tally.file.path.name,
+            tally.label,
             tally.file.kind,
             str(len(tally.lengths)),
             str(sum(tally.lengths)),

@@ -18,7 +18,7 @@ from torch import Tensor
 from lfm_cli import command_line as _cli
 from lfm_policy.data.images import as_pictures, load_images
 from lfm_policy.errors import CheckpointError, ConfigError
-from lfm_policy.files import atomic_file, read_json, write_json
+from lfm_policy.files import atomic_file, names_apart, read_json, write_json
 from lfm_policy.flow import Solver
 from lfm_policy.models.density import FlowModel
 from lfm_policy.settings import Frozen, parse
@@ -53,18 +53,19 @@ def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     save_grid(settings.out / "data.png", images.train[: columns**2], columns)
     rows: list[dict[str, Any]] = []
-    for folder in (*settings.runs, *settings.students):
+    folders = (*settings.runs, *settings.students)
+    for folder, name in zip(folders, names_apart(folders), strict=True):
         model = FlowModel.from_pretrained(folder)
         if settings.solver is not None and folder not in settings.students:
             model.chain.solver = settings.solver
         pictures, _ = generated(model, noise, shape)
-        save_grid(settings.out / f"{folder.name}.png", pictures, columns)
+        save_grid(settings.out / f"{name.replace('/', '_')}.png", pictures, columns)
         way = states(model.trajectory(noise[:columns], settings.pieces), settings.states)
         ways = torch.stack([as_pictures(x, shape) for x in way], dim=1).flatten(0, 1)
-        save_grid(settings.out / f"{folder.name}_trajectories.png", ways, len(way))
+        save_grid(settings.out / f"{name.replace('/', '_')}_trajectories.png", ways, len(way))
         known = distances_in(folder / "summary.json", model) if settings.path is settings.solver is None else None
         distances = known or image_report(model, data, images)
-        rows.append({"run": folder.name, "solver": asdict(model.chain.solver), **distances})
+        rows.append({"run": name, "solver": asdict(model.chain.solver), **distances})
     write_json(settings.out / "summary.json", {"runs": rows, "data": data.model_dump(mode="json")})
     show(rows)
 

@@ -82,6 +82,84 @@ def test_own_file(prepare, collected, tmp_path):
     assert len(Windows.from_store(store)) == sum(lengths[index] - 7 for index in store.train)
 
 
+def edited(collected, path, edit):
+    """A copy of the demonstrations by another tool, with a change."""
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(collected) as source, h5py.File(path, "w") as file:
+        source.copy("data", file)
+        edit(file)
+    return path
+
+
+def never_close(file):
+    for demo in file["data"].values():
+        demo["actions_abs"][:, 6] = -1
+
+
+def test_files_of_one_name_are_told_apart_in_the_proof_and_in_the_output(prepare, collected, tmp_path, monkeypatch):
+    """A gripper that never closes fails, and counts."""
+    sources = [
+        edited(collected, tmp_path / name / "demos.hdf5", edit)
+        for name, edit in (("s2", never_close), ("s1", lambda file: None))
+    ]
+    summary = prepare(tmp_path / "d.zarr", sources, replay="all")
+    proof = summary["replay"]
+    assert (proof["episodes"], proof["successes"]) == (2 * EPISODES, EPISODES)
+    assert [name for name, row in proof["each"].items() if row["success"]] == [
+        f"s1/demos.hdf5/demo_{index}" for index in range(EPISODES)
+    ]
+    monkeypatch.chdir(tmp_path)
+    script.main(cli.load("prepare", script.Settings, [f"source=[{','.join(map(str, sources))}]"]))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lift_s2-demos+s1-demos.zarr"]
+    with pytest.raises(DataError, match="names one file more than once"):
+        prepare(tmp_path / "twice.zarr", [sources[0], tmp_path / "s1" / ".." / "s2" / "demos.hdf5"])
+
+
+def masked(**masks):
+    def edit(file):
+        for name, indices in masks.items():
+            file[f"mask/{name}"] = np.array([f"demo_{index}" for index in indices], "S10")
+
+    return edit
+
+
+def shortened(file):
+    """The last demonstration ends after its first step."""
+    demo = file["data/demo_2"]
+    demo.attrs["num_samples"] = 1
+    for key in ("actions", "actions_abs", "states", *(f"obs/{name}" for name in demo["obs"])):
+        values = demo[key][:1]
+        del demo[key]
+        demo[key] = values
+
+
+def test_a_filter_key_chooses(prepare, collected, tmp_path, capsys):
+    source = edited(collected, tmp_path / "d.hdf5", masked(few_train=[2], few_valid=[0]))
+    prepare(tmp_path / "all.zarr", source)
+    assert "d: it also has masks few, which were not used" in " ".join(capsys.readouterr().out.split())
+    summary = prepare(tmp_path / "few.zarr", source, filter="few")
+    store = open_store(tmp_path / "few.zarr")
+    assert summary["files"][0]["episodes"] == len(store) == 2
+    assert (store.train.tolist(), store.valid.tolist()) == ([1], [0])
+    with pytest.raises(ConfigError, match="no filter key 'fwe'; did you mean 'few'"):
+        prepare(tmp_path / "fwe.zarr", source, filter="fwe")
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ([masked(train=[0, 1], valid=[1])], r"\['demo_1'\] \(1 in all\) are for training and for validation"),
+        ([masked(train=[], valid=[1])], "no demonstration is left to train on"),
+        ([shortened, masked(train=[0, 1], valid=[2])], "longest demonstration of the split 'valid' has 1"),
+    ],
+)
+def test_what_train_would_refuse_is_not_prepared(prepare, collected, tmp_path, edits, message):
+    source = edited(collected, tmp_path / "d.hdf5", lambda file: [edit(file) for edit in edits])
+    with pytest.raises(DataError, match=message):
+        prepare(tmp_path / "d.zarr", source)
+    assert not (tmp_path / "d.zarr").exists()
+
+
 @pytest.mark.parametrize("era", ["v15", "v141", "raw"])
 def test_conversion_through_the_simulator_equals_what_was_recorded(prepare, collected, tmp_path, era):
     prepare(tmp_path / "own.zarr", collected)
@@ -159,6 +237,7 @@ def test_files_under_other_contracts_are_not_mixed(prepare, collected, tmp_path)
     with h5py.File(other, "a") as file:
         contract = json.loads(file["data"].attrs["contract"]) | {"suite_version": "1.5.0"}
         file["data"].attrs["contract"] = json.dumps(contract)
+        del file["checksums"]
     with pytest.raises(ContractError, match=r"1\.5\.2.*1\.5\.0"):
         prepare(tmp_path / "d.zarr", [collected, other])
     assert not (tmp_path / "d.zarr").exists()

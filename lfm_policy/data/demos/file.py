@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 from lfm_policy.actions.poses import DELTA_WIDTH
 from lfm_policy.contract import Contract
+from lfm_policy.data.demos.checksums import Checksums
 from lfm_policy.data.demos.hdf5 import dataset_names, find_dataset, open_hdf5, read_numbers, readable
+from lfm_policy.data.demos.masks import choose, filter_keys
 from lfm_policy.data.demos.recording import Recording, parse_recording
 from lfm_policy.data.windows.store import Split
 from lfm_policy.errors import DataError, nearest
@@ -27,10 +29,8 @@ Kind = Literal["native", "robomimic", "raw"]
 
 SATURATED = 1.0
 """Commands beyond are clipped by the controller."""
-FAR_OUT = {"native": 1.5, "robomimic": 1.5, "raw": 10.0}
-"""Commands beyond cannot be deltas; raw collections hold what a human's device sent, before clipping."""
-HOLD_OUT = 10
-"""Without a mask in the file, every tenth episode is for validation."""
+FAR_OUT = 10.0
+"""Commands beyond cannot be deltas, of any kind of file; a human's device sends some beyond 1, before clipping."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,14 @@ class DemoFile:
     """Indices into `names`, from the file's masks or every tenth held out."""
     data: Any
     """The HDF5 group "data"."""
+    checksums: Checksums
+    own_notes: tuple[str, ...] = ()
+    """What was passed over in the file."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how the file is read."""
+        return (*self.recording.notes, *self.own_notes)
 
     @cached_property
     def sha256(self) -> str:
@@ -87,17 +95,22 @@ class DemoFile:
         """One array of a demonstration as it is in the file, of finite numbers (L, width); None if it is not there.
 
         Raises:
-            DataError: not numbers of that shape.
+            DataError: not numbers of that shape, or not those that were recorded.
         """
         name = self.names[index]
         with readable(self.path):
             dataset = find_dataset(self.data[name], key)
-            return None if dataset is None else read_numbers(dataset, f"{self.path}: {name}/{key}")
+            values = None if dataset is None else read_numbers(dataset, f"{self.path}: {name}/{key}")
+            self.checksums.require(name, key, values)
+            return values
 
     def model_xml(self, index: int) -> str | None:
         """The simulator's model of a demonstration; None if it is not there."""
+        name = self.names[index]
         with readable(self.path):
-            return self.data[self.names[index]].attrs.get("model_file")
+            model = self.data[name].attrs.get("model_file")
+            self.checksums.require_model(name, model)
+            return model
 
     def source(self) -> dict[str, Any]:
         """Provenance as JSON: file name, checksum, kind and how it was recorded."""
@@ -106,28 +119,33 @@ class DemoFile:
 
 
 @contextmanager
-def open_demos(path: str | Path, contracts: Mapping[str, Contract], strict: bool = True) -> Iterator[DemoFile]:
+def open_demos(
+    path: str | Path, contracts: Mapping[str, Contract], strict: bool = True, mask: str | None = None
+) -> Iterator[DemoFile]:
     """Open a demonstration file and validate what does not need reading the episodes.
 
     Args:
         path: the HDF5 file.
         contracts: the contract of each known environment, by its class name ("Lift").
-        strict: refuse actions that are not deltas of the controllers used here.
+        strict: refuse actions that are not deltas of the controllers used here, and what does not fit its checksum.
+        mask: filter key of the demonstrations to take ("20_percent"); None for all.
 
     Raises:
-        DataError: not found, truncated, not HDF5, not a demonstration file, an unknown environment, another controller.
+        DataError: not found, truncated, not HDF5, not a demonstration file, an unknown environment, another controller,
+            masks that cannot be used.
+        ConfigError: the file has no such filter key.
     """
     path = Path(path)
     with open_hdf5(path) as file:
         with readable(path):
-            demos = _describe(path, file, contracts)
+            demos = _describe(path, file, contracts, strict, mask)
         if strict:
             demos.recording.require_deltas(str(path))
             demos.recording.require_controllers(demos.contract, str(path))
         yield demos
 
 
-def _describe(path: Path, file: Any, contracts: Mapping[str, Contract]) -> DemoFile:
+def _describe(path: Path, file: Any, contracts: Mapping[str, Contract], strict: bool, mask: str | None) -> DemoFile:
     if not isinstance(file.get("data"), h5py.Group):
         raise DataError(f"{path}: expected a group 'data' with demonstrations, found {sorted(file)}")
     data = file["data"]
@@ -139,12 +157,33 @@ def _describe(path: Path, file: Any, contracts: Mapping[str, Contract]) -> DemoF
     if "contract" not in data.attrs and recording.environment not in contracts:
         hint = nearest(recording.environment, contracts)
         raise DataError(f"{path}: environment '{recording.environment}' is not one of the tasks here: {hint}")
-    names: list[str] = sorted((name for name in data if name.startswith("demo")), key=_number)
+    names, others = _demonstrations(data)
     if not names:
         raise DataError(f"{path}: expected demonstrations data/demo_0, …, found {sorted(data) or 'none'}")
+    notes = [f"data/{', data/'.join(others)} passed over: no demonstrations"] if others else []
+    chosen = choose(file, names, str(path), mask)
+    if mask is None and (keys := filter_keys(file.get("mask", {}))):
+        notes.append(f"it also has masks {', '.join(keys)}, which were not used: choose one with filter=")
+    if mask is not None:
+        names = [name for name in names if name in {*chosen["train"], *chosen["valid"]}]
+        notes.append(f"filter={mask} takes {len(names)} demonstrations")
+    index = {name: i for i, name in enumerate(names)}
+    split: dict[Split, tuple[int, ...]] = {kind: tuple(index[name] for name in chosen[kind]) for kind in chosen}
     kind = _kind(data, names[0])
     contract = _own_contract(path, data) if kind == "native" else contracts[recording.environment]
-    return DemoFile(path, kind, recording, contract, tuple(names), _split(path, file, names), data)
+    checksums = Checksums(file if strict else {}, str(path))
+    return DemoFile(path, kind, recording, contract, tuple(names), split, data, checksums, tuple(notes))
+
+
+def _demonstrations(data: Any) -> tuple[list[str], list[str]]:
+    """The demonstrations in numerical order, and what else is there under such a name."""
+    found: list[str] = sorted((name for name in data if name.startswith("demo")), key=_number)
+    names = [name for name in found if _is_demonstration(name, data.get(name))]
+    return names, [name for name in found if name not in set(names)]
+
+
+def _is_demonstration(name: str, entry: Any) -> bool:
+    return isinstance(entry, h5py.Group) and ("actions" in entry or _number(name)[0] >= 0)
 
 
 def _kind(data: Any, first: str) -> Kind:
@@ -165,35 +204,15 @@ def _number(name: str) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else -1, name)
 
 
-def _split(path: Path, file: Any, names: list[str]) -> dict[Split, tuple[int, ...]]:
-    """The file's mask/train and mask/valid, or every tenth episode held out."""
-    masks = file.get("mask", {})
-    if "train" not in masks:
-        valid = tuple(range(HOLD_OUT - 1, len(names), HOLD_OUT))
-        return {"train": tuple(i for i in range(len(names)) if i not in valid), "valid": valid}
-    split: dict[Split, tuple[int, ...]] = {}
-    index = {name: i for i, name in enumerate(names)}
-    for name in ("train", "valid"):
-        entries = masks[name][()] if name in masks else ()
-        chosen = [entry.decode() if isinstance(entry, bytes) else entry for entry in entries]
-        unknown = sorted(set(chosen) - set(names))
-        if unknown:
-            raise DataError(
-                f"{path}: mask/{name} names {unknown[:3]}, which are not in the file ({len(names)} episodes)"
-            )
-        split[name] = tuple(sorted(index[entry] for entry in chosen))
-    return split
-
-
 def _read_demo(file: DemoFile, name: str) -> Demo:
     group, contract, where = file.data[name], file.contract, f"{file.path}: {name}"
-    arrays = _read_arrays(group, file.kind, contract, where)
+    arrays = _read_arrays(file, name, where)
     deltas, states, actions_abs = arrays["actions"], arrays.get("states"), arrays.get("actions_abs")
     length, width = len(deltas), DELTA_WIDTH * len(contract.controllers)
     if length == 0:
         raise DataError(f"{where} has no steps: remove it from the file")
     _require_shape(deltas, (length, width), "actions", where)
-    _require_range(deltas, file.kind, where)
+    _require_range(deltas, where)
     if states is not None:
         _require_shape(states, (length, states.shape[1]), "states", where)
     if actions_abs is not None:
@@ -210,16 +229,19 @@ def _read_demo(file: DemoFile, name: str) -> Demo:
     )
 
 
-def _read_arrays(group: h5py.Group, kind: Kind, contract: Contract, where: str) -> dict[str, np.ndarray]:
+def _read_arrays(file: DemoFile, name: str, where: str) -> dict[str, np.ndarray]:
     """The arrays that a demonstration of this kind must have, and states if there are any; float64 (L, width) each."""
-    required = ["actions", "actions_abs" if kind == "native" else "states"]
-    if kind != "raw":
-        required += [f"obs/{key.name}" for key in contract.observations]
+    group, required = file.data[name], ["actions", "actions_abs" if file.kind == "native" else "states"]
+    if file.kind != "raw":
+        required += [f"obs/{key.name}" for key in file.contract.observations]
     found = {key: find_dataset(group, key) for key in dict.fromkeys([*required, "states"])}
     missing = [key for key in required if found[key] is None]
     if missing:
         raise DataError(f"{where}: missing {missing}; found {dataset_names(group)}")
-    return {key: read_numbers(dataset, f"{where}/{key}") for key, dataset in found.items() if dataset is not None}
+    arrays = {key: read_numbers(entry, f"{where}/{key}") for key, entry in found.items() if entry is not None}
+    for key in found:
+        file.checksums.require(name, key, arrays.get(key))
+    return arrays
 
 
 def _observation(arrays: Mapping[str, np.ndarray], contract: Contract, length: int, where: str) -> np.ndarray:
@@ -237,9 +259,9 @@ def _require_shape(array: np.ndarray, shape: tuple[int, int], key: str, where: s
     raise DataError(f"{where}: expected {key} of width {shape[1]}, found {array.shape[1]}")
 
 
-def _require_range(deltas: np.ndarray, kind: Kind, where: str) -> None:
+def _require_range(deltas: np.ndarray, where: str) -> None:
     largest = float(np.abs(deltas).max())
-    if largest > FAR_OUT[kind]:
+    if largest > FAR_OUT:
         raise DataError(
             f"{where}: expected delta actions within [-1, 1], found one of magnitude {largest:.3g}: "
             "are these absolute poses, or actions in physical units?"

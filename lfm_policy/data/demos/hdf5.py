@@ -11,12 +11,23 @@ from lfm_policy.errors import DataError
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open a demonstration file. Raises DataError: not found, truncated, not HDF5."""
+    """Open a demonstration file.
+
+    Raises:
+        DataError: not found, not to be read, still being written, truncated, or not HDF5.
+    """
     if not path.is_file():
         raise DataError(f"no demonstration file at {path}: check source=, or collect one with lfm collect")
     try:
         return h5py.File(path, "r")
+    except PermissionError as error:
+        raise DataError(f"{path} must not be read by this user: change its permissions (chmod a+r)") from error
     except OSError as error:
+        if isinstance(error, BlockingIOError) or "lock file" in str(error) or "open for write" in str(error):
+            raise DataError(
+                f"{path} is still open in the program that writes it, or was not closed by it: wait until the recorder "
+                "has ended; if it is gone, `h5clear -s` closes the file"
+            ) from error
         if "truncated" in str(error):
             raise DataError(
                 f"{path} is truncated ({path.stat().st_size} bytes): download or collect it again"
@@ -46,6 +57,20 @@ def find_dataset(group: h5py.Group, key: str) -> h5py.h5d.DatasetID | None:
         return None
 
 
+def require_inside(dataset: h5py.h5d.DatasetID, where: str) -> None:
+    """Check that a data set lies in an HDF5 file, and is not made of bytes of any other file on this machine.
+
+    Raises:
+        DataError: it is.
+    """
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5py.h5d.CONTIGUOUS and (count := plist.get_external_count()):
+        name = plist.get_external(0)[0].decode(errors="replace")
+        raise DataError(
+            f"{where} lies outside of the file, in {name!r} ({count} in all): copy its content into the file"
+        )
+
+
 def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
     """All of a data set as float64 (L, width).
 
@@ -54,13 +79,14 @@ def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
         where: names it in messages.
 
     Raises:
-        DataError: no numbers, of another shape, or not finite.
+        DataError: no numbers, of another shape, not finite, or outside of the file.
         OSError: damaged.
     """
     shape = dataset.shape or ()
     kind = "f" if dataset.get_type().equal(h5py.h5t.NATIVE_DOUBLE) else dataset.dtype.kind
     if len(shape) != 2 or kind not in "fiu":
         raise DataError(f"{where}: expected numbers of shape (L, width), found {dataset.dtype} {shape}")
+    require_inside(dataset, where)
     array = np.empty(shape)
     dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array, h5py.h5t.NATIVE_DOUBLE)
     if not np.isfinite(array).all():

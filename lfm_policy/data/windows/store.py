@@ -22,6 +22,8 @@ DIGESTED = ("contract", "source", "content")
 """Attributes that the attribute `sha256` is of; stores of earlier versions have none."""
 BLOCK_ROWS = 32 * CHUNK_ROWS
 """Rows that are read at once."""
+SHORTEST = 8
+"""Steps of an episode from which the presets can cut a window: T - To - Ta + 2; see `memory.WindowIndex`."""
 FRAME_ROWS = 16
 """Pictures of one camera that are compressed together."""
 FRAME_BYTES = 64 << 20

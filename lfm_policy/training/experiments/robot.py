@@ -12,7 +12,7 @@ from torch import Tensor
 from lfm_policy.actions.poses import can_anchor, moving_columns, position_columns
 from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread
 from lfm_policy.data.windows.disk import StreamedWindows
-from lfm_policy.data.windows.memory import Windows
+from lfm_policy.data.windows.memory import WindowIndex, Windows
 from lfm_policy.data.windows.store import Split, Store, open_store
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Pool, Sample
@@ -50,6 +50,8 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
         DataError: the data set is missing or damaged.
     """
     store = open_store(Path(data.path))
+    if len(store.valid):  # told now, and not when the training is over
+        WindowIndex.from_store(store, "valid", data.horizon, data.observation_steps, data.action_steps)
     policy = new_policy(settings, data, store).to(device)
 
     def report(trained: LFMPolicy) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import fcntl
 import json
 
 import h5py
@@ -81,8 +82,9 @@ def test_masks_are_the_split(tmp_path):
     assert read_all(path)[0].split == {"train": (0, 2), "valid": (1,)}
 
 
-def test_raw_actions_beyond_one_are_clipped_and_counted(tmp_path):
-    path = write(tmp_path / "d.hdf5", "raw")
+@pytest.mark.parametrize("kind", ["native", "robomimic", "raw"])
+def test_actions_beyond_one_are_clipped_and_counted_in_every_kind_of_file(tmp_path, kind):
+    path = write(tmp_path / "d.hdf5", kind)
     with h5py.File(path, "a") as file:
         file["data/demo_0/actions"][3, :2] = 3.75, -1.2
     demo = read_all(path)[1][0]
@@ -142,6 +144,12 @@ def as_bools(array):
     return array > 0
 
 
+def outside(file):
+    """Let a data set be made of the bytes of another file."""
+    del file["data/demo_1/states"]
+    file["data/demo_1"].create_dataset("states", (9, 32), "f8", external=[("/etc/passwd", 0, 9 * 32 * 8)])
+
+
 def drop(*keys):
     def edit(file):
         for key in keys:
@@ -191,6 +199,7 @@ BAD = {
     "bools": (put("actions", as_bools), "expected numbers.*found bool"),
     "no data space": (put("actions", lambda a: h5py.Empty("f8")), "expected numbers"),
     "far out of range": (put("actions", lambda a: 40 * a), r"within \[-1, 1\].*absolute poses"),
+    "external storage": (outside, r"demo_1/states lies outside of the file, in '/etc/passwd'"),
     "mask of others": (lambda f: f.create_dataset("mask/train", data=[b"demo_7"]), "demo_7.*not in the file"),
 }
 
@@ -232,6 +241,39 @@ def test_truncated_file(tmp_path, kept):
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(DataError, match="truncated"):
+        read_all(path)
+
+
+def test_what_is_no_demonstration_is_passed_over_and_told(tmp_path):
+    path = write(tmp_path / "d.hdf5")
+    with h5py.File(path, "a") as file:
+        file["data/demo_notes"] = "recorded on Monday"
+        file["data"].create_group("demo_meta")
+        file["data/demo_3"] = h5py.SoftLink("/nowhere")
+        file["data/demo_extra"] = h5py.SoftLink("/data/demo_1")
+    file, demos = read_all(path)
+    assert file.names == ("demo_extra", "demo_0", "demo_1", "demo_2")
+    assert len(demos[0].actions) == 9
+    (note,) = file.own_notes
+    assert note == "data/demo_meta, data/demo_notes, data/demo_3 passed over: no demonstrations"
+
+
+def test_a_file_that_its_recorder_still_holds_is_called_so(tmp_path):
+    path = write(tmp_path / "d.hdf5")
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as HDF5 does, in another process
+        with pytest.raises(DataError, match="still open in the program that writes it"):
+            read_all(path)
+
+
+def test_a_file_without_permission_is_called_so(tmp_path, monkeypatch):
+    path = write(tmp_path / "d.hdf5")
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(h5py, "File", refuse)  # root may read everything
+    with pytest.raises(DataError, match="must not be read by this user"):
         read_all(path)
 
 
