@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 from scipy.stats import t as student_t
 
 from lfm_policy.contract import Contract, Score
 from lfm_policy.errors import RolloutError
-from lfm_policy.files import write_text
+from lfm_policy.files import write_json, write_text
 from lfm_policy.measure.statistics import wilson_interval
+from lfm_policy.rollout.evaluation import Evaluation
+from lfm_policy.rollout.plot import plot
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.settings import Frozen
 
@@ -129,6 +133,38 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("jerk of the commands", jerk),
         ("redone after a worker failed", str(report.redone)),
     ]
+
+
+def write_report(
+    evaluation: Evaluation, results: Sequence[EpisodeResult], out: str | Path, console: Console | None = None
+) -> Report:
+    """Write summary.json, report.md and success.png into `out`, and show the summary.
+
+    Args:
+        evaluation: what was run.
+        results: its episodes, at least one.
+        out: folder of the evaluation.
+        console: where to show the table; standard output if None.
+    """
+    out, screen = Path(out), console or Console()
+    report, title = summarize(results, evaluation.policy.contract), evaluation.title
+    write_markdown(out / "report.md", title, report, results)
+    reason = plot(out / "success.png", title, results)
+    summary = {
+        "task": evaluation.identity.get("environment"),
+        **report.model_dump(mode="json"),
+        "run": evaluation.whole_identity,
+        "videos": [],
+        "skipped": {"plot": reason} if reason else {},
+    }
+    write_json(out / "summary.json", summary)
+    table = Table(title=title, show_header=False, title_justify="left")
+    for label, value in rows(report):
+        table.add_row(label, value)
+    screen.print(table)
+    if reason:
+        screen.print(f"no plot: {reason}", markup=False, highlight=False)
+    return report
 
 
 def write_markdown(path: str | Path, title: str, report: Report, results: Sequence[EpisodeResult]) -> None:

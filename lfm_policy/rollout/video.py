@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from lfm_policy.errors import RolloutError
+from lfm_policy.files import read_json, write_json
+from lfm_policy.rollout.evaluation import Evaluation
 from lfm_policy.rollout.records import EpisodeResult, Segment
 from lfm_policy.rollout.runner import Runner
 from lfm_policy.rollout.subscriber import Subscriber
@@ -101,3 +104,38 @@ def record(runner: Runner, writer: VideoWriter, chosen: Sequence[EpisodeResult])
         writer.close()
     changed = [new.seed for old, new in zip(missing, again, strict=True) if old.digest != new.digest]
     return f"seeds {changed} went differently when filmed; the videos show the new course" if changed else None
+
+
+def film(
+    evaluation: Evaluation,
+    results: Sequence[EpisodeResult],
+    out: str | Path,
+    per_class: int,
+    console: Console | None = None,
+) -> list[Path]:
+    """Film some of an evaluation's episodes into `out`/videos, and name the films in its summary.json.
+
+    Args:
+        evaluation: what was run.
+        results: its episodes, on which `report.write_report` has reported in `out`.
+        out: folder of the evaluation.
+        per_class: how many successes, and how many failures.
+        console: where to say what happens; standard output if None.
+
+    Returns:
+        The films that there are.
+    """
+    out, screen = Path(out), console or Console()
+    if not (chosen := choose(results, per_class)):
+        return []
+    writer = VideoWriter(out / "videos", evaluation.policy.contract.control_hz)
+    with screen.status(f"filming {len(chosen)} episodes"):
+        reason = record(evaluation.runner([writer]), writer, chosen)
+    files = [path for result in chosen if (path := writer.folder / file_name(result)).exists()]
+    summary = read_json(out / "summary.json")
+    skipped = {**summary["skipped"], **({"videos": reason} if reason else {})}
+    videos = [f"videos/{path.name}" for path in files]
+    write_json(out / "summary.json", {**summary, "videos": videos, "skipped": skipped})
+    if reason:
+        screen.print(f"no videos: {reason}", markup=False, highlight=False)
+    return files

@@ -65,8 +65,10 @@ class Settings(Sampling):
 def main(settings: Settings) -> None:
     # Workers import this file again when they start: torch (seconds, and memory) stays inside the functions.
     from lfm_policy.chunks.delayed import Link
-    from lfm_policy.rollout.evaluate import evaluate
+    from lfm_policy.rollout.evaluation import Evaluation, run
+    from lfm_policy.rollout.report import write_report
     from lfm_policy.rollout.runner import RunnerOptions
+    from lfm_policy.rollout.video import film
 
     policy, form = load(settings)
     environment = settings.environment or lfm_envs.name_for(policy.contract)
@@ -78,20 +80,20 @@ def main(settings: Settings) -> None:
         "device": settings.device,
         "threads": settings.threads,
     }
+    evaluation = Evaluation(
+        policy,
+        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
+        identity,
+        f"checkpoint {settings.checkpoint}",
+        RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
+        Link(**settings.model_dump(include=set(Link.model_fields))),
+        settings.backend,
+    )
     out = settings.out or folder_of(settings.checkpoint)
     with owned(out):
-        evaluate(
-            policy,
-            functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
-            range(settings.seed, settings.seed + settings.episodes),
-            out,
-            identity,
-            options=RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
-            link=Link(**settings.model_dump(include=set(Link.model_fields))),
-            backend=settings.backend,
-            videos=settings.videos,
-            name=f"checkpoint {settings.checkpoint}",
-        )
+        results = run(evaluation, range(settings.seed, settings.seed + settings.episodes), out)
+        write_report(evaluation, results, out)
+        film(evaluation, results, out, settings.videos)
 
 
 def folder_of(checkpoint: Path) -> Path:

@@ -10,6 +10,10 @@ import numpy as np
 
 from lfm_envs.point_mass import CONTRACT, SPEED_M, PointMass
 from lfm_policy.protocols import ChunkBatch, Environment, Observation, StepResult
+from lfm_policy.rollout.evaluation import Evaluation, run
+from lfm_policy.rollout.report import Report, write_report
+from lfm_policy.rollout.runner import RunnerOptions
+from lfm_policy.rollout.video import film
 
 OBSERVATION_STEPS, ACTION_STEPS, HORIZON = 2, 4, 8
 
@@ -94,3 +98,12 @@ class Slow(PointMass):
     def step(self, action: np.ndarray) -> StepResult:
         time.sleep(0.02)
         return super().step(action)
+
+
+def evaluate(policy, factory, seeds, out, identity, *, options=RunnerOptions(), videos=0, console=None) -> Report:  # noqa: B008
+    """The three calls of an evaluation."""
+    evaluation = Evaluation(policy, factory, identity, options=options)
+    results = run(evaluation, seeds, out, console=console)
+    report = write_report(evaluation, results, out, console)
+    film(evaluation, results, out, videos, console)
+    return report

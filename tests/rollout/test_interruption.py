@@ -11,9 +11,8 @@ import pytest
 
 from lfm_envs.point_mass import PointMass
 from lfm_policy.rollout.episode_log import read_episodes
-from lfm_policy.rollout.evaluate import evaluate
 from lfm_policy.rollout.runner import RunnerOptions
-from tests.rollout.scripted import Straight
+from tests.rollout.scripted import Straight, evaluate
 
 SEEDS = range(100, 200)
 """More than a slow environment gets done while a busy machine brings the signal."""
@@ -25,8 +24,7 @@ def start(out: Path, environment: str) -> subprocess.Popen:
     code = (
         "import functools, pathlib, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
-        "from tests.rollout.scripted import Breaking, Slow, Straight\n"
-        "from lfm_policy.rollout.evaluate import evaluate\n"
+        "from tests.rollout.scripted import Breaking, Slow, Straight, evaluate\n"
         f"evaluate(Straight(), {environment}, {SEEDS!r}, pathlib.Path({str(out)!r}), {IDENTITY!r})\n"
     )
     surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

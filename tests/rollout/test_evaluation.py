@@ -14,10 +14,9 @@ from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation
 from lfm_policy.rollout.episode_log import EpisodeLog, read_episodes
-from lfm_policy.rollout.evaluate import evaluate
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import RunnerOptions
-from tests.rollout.scripted import Breaking, Straight
+from tests.rollout.scripted import Breaking, Straight, evaluate
 
 SEEDS = range(100, 110)
 IDENTITY = {"environment": "point_mass", "checkpoint": "abc", "solver": "euler", "steps": 1}
