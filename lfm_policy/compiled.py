@@ -1,16 +1,57 @@
 """Machine code from Python functions, where torch and numpy have no single operator for what is to be done."""
 
 import inspect
+import os
+import stat
+import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-import numba
+VARIABLE = "NUMBA_CACHE_DIR"
+"""Where numba keeps machine code, if somebody says so."""
+
+
+def use_writable_cache() -> None:
+    """Where numba could keep machine code nowhere, let it do so in a temporary folder. Before numba is imported.
+
+    It tries the folder of the code and the user's cache; without either, functions that are to be kept (robosuite's
+    are) cannot be compiled.
+    """
+    spec = find_spec("numba")
+    installed = [Path(__file__).parent, *([Path(spec.origin).parents[1]] if spec and spec.origin else [])]
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if not os.environ.get(VARIABLE) and not (all(map(_writable, installed)) or _writable(user)):
+        os.environ[VARIABLE] = str(_temporary_folder())
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made if need be; only trying tells (mounts, containers)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _temporary_folder() -> Path:
+    """The same in every process of a user; a fresh one if somebody else could have put code into it."""
+    folder = Path(tempfile.gettempdir()) / f"lfm-numba-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="lfm-numba-"))
+
+
+use_writable_cache()
+
+import numba  # noqa: E402
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile with numba, kept on disk between runs where any of its cache folders can be written."""
+    """Compile with numba, kept on disk between runs."""
     function = inspect.unwrap(function)  # of what checks its types at run time
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # read-only installation and no home: compile again in each process
-        return numba.njit(**options)(function)
+    return numba.njit(cache=True, **options)(function)

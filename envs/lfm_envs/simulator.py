@@ -7,6 +7,7 @@ from functools import cache
 from types import ModuleType, new_class
 from typing import Any, Literal, get_args
 
+from lfm_policy.compiled import use_writable_cache
 from lfm_policy.errors import ConfigError, nearest
 
 Kind = Literal["compiled", "robosuite"]
@@ -22,8 +23,9 @@ def load_robosuite() -> ModuleType:
     """Import robosuite without its warnings, with a rendering backend that works without a display.
 
     Raises:
-        ConfigError: robosuite is not installed.
+        ConfigError: robosuite is not installed, or cannot render as MUJOCO_GL says.
     """
+    use_writable_cache()  # robosuite compiles, too
     os.environ.setdefault("MUJOCO_GL", _headless_backend())
     logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
@@ -32,6 +34,11 @@ def load_robosuite() -> ModuleType:
         raise ConfigError(
             f"the robosuite tasks need the simulator, but '{error.name}' is missing: pip install 'lfm-policy[sim]', "
             "then pip install --no-deps robosuite==1.5.2 robomimic==0.3.0"
+        ) from error
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        raise ConfigError(
+            f"the simulator cannot start with the environment variable MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): "
+            "unset it, or try egl, osmesa or disabled"
         ) from error
     return robosuite
 
