@@ -1,7 +1,9 @@
 """Errors that a user can act on. Each message says what was expected, what was found and what to do."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LFMError(Exception):
@@ -41,3 +43,28 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known)}"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Write a value that may come from a stranger: one printable line of `limit` characters, cut before it is built."""
+    text = _Brief(limit).repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Cut a text to `limit` characters, and escape line breaks, colour codes and all else that is not printable."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return line if len(line) == len(text) else line[:limit] + "…"
+
+
+class _Brief(reprlib.Repr):
+    """Cuts what is long at every level, so that the time it takes does not depend on the value."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = limit
+        self.maxlevel = 3
+        self.repr_bytes: Any = self.repr_str
+
+    def repr_ndarray(self, value: Any, level: int) -> str:
+        return f"array of dtype {value.dtype} and shape {reprlib.repr(value.shape)}"

@@ -4,9 +4,9 @@ An idle server answers at once, with a batch of one; batches grow only as client
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,8 +14,6 @@ import numpy as np
 
 from lfm_policy.errors import ServingError
 from lfm_policy.protocols import ChunkBatch, ChunkPolicy
-
-log = logging.getLogger("lfm_policy.server")
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,11 @@ class Batcher:
     Args:
         policy: called from one thread, never from two at once.
         max_batch: rows in one call, unless one job alone has more.
+        failed: told of every job that the policy fails at.
     """
 
-    def __init__(self, policy: ChunkPolicy, max_batch: int) -> None:
-        self._policy, self._max_batch = policy, max_batch
+    def __init__(self, policy: ChunkPolicy, max_batch: int, failed: Callable[[str, Exception], None]) -> None:
+        self._policy, self._max_batch, self._failed = policy, max_batch, failed
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
         self._arrived = asyncio.Event()
@@ -123,7 +122,7 @@ class Batcher:
                 for job in jobs:
                     await self._call([job])
             elif not jobs[0].result.done():
-                log.exception("the policy failed")
+                self._failed("the policy failed", error)
                 jobs[0].result.set_exception(ServingError(f"the policy failed: {type(error).__name__}: {error}"))
             return
         self._deliver(jobs, batch, started)

@@ -12,6 +12,7 @@ from pathlib import Path
 from lfm_policy.errors import ConfigError, LFMError
 from lfm_policy.files import write_json
 from lfm_policy.server.limits import ApiKeys
+from lfm_policy.server.observations import Names
 from lfm_policy.server.served import ServeSettings, load
 from lfm_policy.server.server import PolicyServer
 from lfm_policy.settings import parse
@@ -44,7 +45,8 @@ def run(settings: ServeSettings) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
     keys = ApiKeys.read(settings.api_keys)
-    server = PolicyServer(load(settings), settings, keys)
+    served = load(settings)
+    server = PolicyServer(served, settings, keys, Names.read(settings.names, served.policy.contract))
     if not keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
         log.warning("anyone who reaches %s may connect: give --api-keys", settings.host)
     asyncio.run(_serve(server))

@@ -1,9 +1,10 @@
-"""What a server allows: its options, who may connect, how many, how often."""
+"""What a server allows: its options, how long messages may be, who may connect, how often."""
 
 import base64
 import binascii
 import hashlib
 import hmac
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,9 +12,15 @@ from pathlib import Path
 from pydantic import Field
 
 from lfm_policy.errors import ConfigError, ServingError
+from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.settings import Frozen
 
 _SHORTEST_KEY = 16
+_SMALLEST_LIMIT = 2**16
+_NUMBER_BYTES, _NAME_BYTES = 9, 256
+_CAMERA_PIXELS = 640 * 480
+_PICTURES = 8
+"""Sets of the contract's pictures in one message."""
 
 
 class LimitError(ServingError):
@@ -28,48 +35,59 @@ class ServerOptions(Frozen):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     api_keys: Path | None = Field(
-        default=None, description="file of accepted keys, one a line; none: anyone may connect"
+        default=None, description="file of accepted keys, one per line; none: anyone may connect"
+    )
+    names: Path | None = Field(
+        default=None, description="JSON file from the robot's names of observations to the contract's; none: the same"
     )
     max_clients: int = Field(default=64, ge=1, description="robots connected at once")
-    max_sessions: int = Field(default=256, ge=1, description="sessions of all clients together")
-    max_message_bytes: int = Field(default=2**20, ge=1024, description="longest message of a client [bytes]")
+    max_clients_per_address: int = Field(default=32, ge=1, description="of them from one address")
+    max_sessions: int = Field(
+        default=256, ge=1, description="sessions of all clients together; one is kept for each client"
+    )
+    max_message_bytes: int | None = Field(
+        default=None, ge=1024, description="longest message of a client [bytes]; none: what the contract needs"
+    )
     max_batch: int = Field(default=32, ge=1, description="histories in one policy call, and in one request")
-    rate_hz: float = Field(default=500.0, gt=0, description="chunks a second that one client may ask for")
-    idle_s: float = Field(default=600.0, gt=0, description="silence after which clients and sessions are dropped [s]")
+    rate_hz: float = Field(default=500.0, gt=0, description="chunks that one client may ask for [1/s]")
+    idle_s: float = Field(
+        default=600.0, gt=0, description="silence after which a session, or a place that others need, is lost [s]"
+    )
+    ping_s: float = Field(
+        default=20.0, gt=0, description="time between pings, and for a client to answer one before it is dropped [s]"
+    )
     grace_s: float = Field(default=10.0, ge=0, description="time for requests under way when the server stops [s]")
 
 
-class Slots:
-    """A number of things that may exist at once."""
+def message_limit(policy: ChunkPolicy, max_batch: int) -> int:
+    """Bytes of the longest message that a robot needs: a batch of histories with noise and pictures.
 
-    def __init__(self, limit: int, what: str) -> None:
-        self.limit, self.taken, self._what = limit, 0, what
-
-    def take(self) -> None:
-        """Raises LimitError when all are taken."""
-        if self.taken >= self.limit:
-            raise LimitError(f"this server holds {self.limit} {self._what} at most, and has them: try again later")
-        self.taken += 1
-
-    def give(self) -> None:
-        """Give one back."""
-        self.taken -= 1
+    Numbers count as the nine bytes that they have in a list; pictures are one set as large as cameras usually send
+    them, or several of the contract's size.
+    """
+    contract, steps = policy.contract, policy.observation_steps
+    numbers = contract.observation_dim * steps + math.prod(policy.noise_shape)
+    states = max_batch * (_NUMBER_BYTES * numbers + _NAME_BYTES * (len(contract.observations) + 4))
+    small = sum(3 * camera.height * camera.width for camera in contract.cameras)
+    raw = sum(3 * max(camera.height * camera.width, _CAMERA_PIXELS) for camera in contract.cameras)
+    pictures = max(raw, small * min(max_batch, _PICTURES))
+    return max(_SMALLEST_LIMIT, states + pictures)
 
 
 class Rate:
-    """A token bucket: `rate_hz` chunks a second on average, and one second's worth (or `burst`) at once."""
+    """A token bucket: `rate_hz` per second on average, and one second's worth (or `burst`) at once."""
 
     def __init__(self, rate_hz: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate_hz, self._capacity, self._clock = rate_hz, max(rate_hz, burst), clock
         self._tokens, self._at = float(self._capacity), clock()
 
     def take(self, count: int) -> None:
-        """Raises LimitError when `count` chunks now are more than the rate allows."""
+        """Raises LimitError when `count` now are more than the rate allows."""
         now = self._clock()
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate_hz)
         self._at = now
         if count > self._tokens:
-            raise LimitError(f"more than {self._rate_hz:g} chunks a second from one client: ask less often")
+            raise LimitError(f"more than {self._rate_hz:g} chunks per second from one client: ask less often")
         self._tokens -= count
 
 
@@ -81,7 +99,7 @@ class ApiKeys:
 
     @classmethod
     def read(cls, path: Path | None) -> "ApiKeys":
-        """Read a file of one key a line; empty lines and those that begin with # do not count.
+        """Read a file of one key per line; empty lines and those that begin with # do not count.
 
         Raises:
             ConfigError: the file is missing, holds no key, or a key that could be guessed.
@@ -95,7 +113,7 @@ class ApiKeys:
         keys = [line for line in lines if line and not line.startswith("#")]
         if not keys or min(map(len, keys)) < _SHORTEST_KEY:
             raise ConfigError(
-                f"{path}: expected one key a line, {_SHORTEST_KEY} characters or more, found {len(keys)} keys"
+                f"{path}: expected one key per line, {_SHORTEST_KEY} characters or more, found {len(keys)} keys"
                 + (f", the shortest with {min(map(len, keys))}" if keys else "")
                 + "; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )

@@ -36,6 +36,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter("lfm_requests", "Messages answered, by outcome", ["outcome"], registry=registry)
+        self._away = Counter("lfm_turned_away", "Connections refused before they began", ["status"], registry=registry)
         self._chunk_count = Counter("lfm_chunks", "Action chunks predicted", registry=registry)
         self._connections = Gauge("lfm_connections", "Robots connected", registry=registry)
         self._sessions = Gauge("lfm_sessions", "Sessions open", registry=registry)
@@ -77,6 +78,10 @@ class Metrics:
         """A message was answered: "ok", "refused", "limited" or "failed"."""
         self._requests.labels(outcome).inc()
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def turned_away(self, status: int) -> None:
+        """A connection was refused with an HTTP status."""
+        self._away.labels(str(status)).inc()
 
     def predicted(self, key: int, prediction: Prediction, seconds: float) -> None:
         """A client's chunks were predicted, `seconds` after its message had arrived."""
@@ -132,7 +137,7 @@ class Metrics:
 
 
 def _rate(times: "deque[float]", now: float) -> float:
-    """Events a second over the last _WINDOW_S seconds, or over what `times` still holds of them."""
+    """Events per second over the last _WINDOW_S seconds, or over what `times` still holds of them."""
     recent = [at for at in times if now - at <= _WINDOW_S]
     if len(recent) == times.maxlen:
         return len(recent) / max(now - recent[0], 1e-9)

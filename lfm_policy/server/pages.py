@@ -1,7 +1,9 @@
 """The server's HTTP side: health, Prometheus metrics, and a status page that needs nothing from elsewhere."""
 
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -9,12 +11,17 @@ from typing import Any
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
+from lfm_policy.errors import shown
 from lfm_policy.server.metrics import Metrics
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+_FRESH_S = 0.2
+"""Age up to which a page is sent again as it is, however often it is asked for [s]."""
 
 
 class Pages:
@@ -27,6 +34,7 @@ class Pages:
 
     def __init__(self, metadata: Mapping[str, Any], metrics: Metrics) -> None:
         self._metadata, self._metrics = metadata, metrics
+        self._made: dict[str, tuple[float, bytes]] = {}
         self._page = files("lfm_policy.server").joinpath("status.html").read_bytes()
 
     def health(self, stopping: bool) -> Response:
@@ -36,17 +44,26 @@ class Pages:
     def answer(self, method: str, path: str) -> Response:
         """The page of a path."""
         if method != "GET":
-            return refuse(405, f"expected GET, found {method:.20}\n")
+            return refuse(405, f"expected GET, found {shown(method, 20)}\n")
         match path:
             case "/":
                 return _respond(200, "text/html", self._page)
             case "/metrics":
-                return _respond(200, "text/plain; version=0.0.4", self._metrics.prometheus())
+                return _respond(200, "text/plain; version=0.0.4", self._fresh(path, self._metrics.prometheus))
             case "/status.json":
-                status = {"server": self._metadata, **self._metrics.snapshot()}
-                return _respond(200, "application/json", json.dumps(status).encode())
+                return _respond(200, "application/json", self._fresh(path, self._status))
             case _:
                 return refuse(404, "expected /, /status.json, /metrics, /healthz, or a websocket\n")
+
+    def _status(self) -> bytes:
+        return json.dumps({"server": self._metadata, **self._metrics.snapshot()}).encode()
+
+    def _fresh(self, path: str, make: Callable[[], bytes]) -> bytes:
+        at, page = self._made.get(path, (-math.inf, b""))
+        if time.monotonic() - at >= _FRESH_S:
+            page = make()
+            self._made[path] = time.monotonic(), page
+        return page
 
 
 def refuse(status: int, text: str) -> Response:

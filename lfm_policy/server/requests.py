@@ -13,13 +13,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from lfm_policy.contract import Contract
-from lfm_policy.errors import ContractError, ServingError, nearest
+from lfm_policy.errors import ContractError, ServingError, nearest, shown
 from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.server import wire
+from lfm_policy.server.observations import STATE, Names, as_array, as_floats, read_rows
 
-STATE = "observation.state"
-"""Name of an observation that is already flattened in the contract's order, as LeRobot calls it."""
 REQUEST, SESSION, SEED, NOISE = "__request__", "__session__", "__seed__", "__noise__"
 BATCH, ALONE, CHUNKS, CONTRACT = "__batch__", "__alone__", "__chunks__", "__contract__"
+
+__all__ = ["ALONE", "BATCH", "CHUNKS", "CONTRACT", "NOISE", "REQUEST", "SEED", "SESSION", "STATE", "parse"]
 
 _KEYS = {
     "infer": {SESSION, SEED, NOISE, BATCH, ALONE},
@@ -27,7 +29,21 @@ _KEYS = {
     "forget": {SESSION},
     "contract": {CONTRACT},
 }
+LONGEST = {"reset": 1024, "forget": 1024, "contract": 16 * 1024}
+"""Longest message of a kind of request [bytes]; of the others what the server allows."""
+_MOST_FIELDS = 1000
+"""Values of a contract, those in its parts included."""
 _LONGEST_NAME = 128
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What requests are read for."""
+
+    policy: ChunkPolicy
+    names: Names
+    max_batch: int
+    """Chunks that one request may ask for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,8 @@ class Query:
     seed: int | None
     noise: np.ndarray | None
     """float32 of the policy's noise_shape; None: the session's, or that of `seed`, or fresh."""
+    ignored: tuple[str, ...] = ()
+    """Entries of the message that the policy does not observe."""
 
 
 @dataclass(frozen=True)
@@ -80,72 +98,76 @@ class Match:
 Request = Infer | Reset | Forget | Match
 
 
-def parse(message: Any, policy: ChunkPolicy, max_batch: int) -> Request:
-    """Read one decoded message.
+def parse(message: bytes, terms: Terms) -> Request:
+    """Read one message.
 
     Raises:
-        ServingError: it is not a request, or asks for more than `max_batch` chunks.
+        ServingError: it is not a request, or asks for more than `terms` allow.
         ContractError: its observations do not fit the policy's contract.
     """
-    if not isinstance(message, dict):
-        raise ServingError(f"expected a map from observation names to arrays, found {type(message).__name__}")
-    kind = message.get(REQUEST, "infer")
+    values = wire.unpack(message)
+    if not isinstance(values, dict):
+        raise ServingError(f"expected a map from observation names to arrays, found {type(values).__name__}")
+    kind = values.get(REQUEST, "infer")
     if not isinstance(kind, str) or kind not in _KEYS:
-        raise ServingError(f"unknown request {kind!r:.80}: {nearest(str(kind)[:80], _KEYS)}")
-    _require_known(message, kind)
+        raise ServingError(f"unknown request {shown(kind)}: {nearest(str(kind)[:80], _KEYS)}")
+    if len(message) > LONGEST.get(kind, len(message)):
+        raise ServingError(f"a request '{kind}' has at most {LONGEST[kind]} bytes, found {len(message)}")
+    _require_known(values, kind)
     match kind:
         case "reset":
-            return Reset(_session(message), _integer(message, SEED), _integer(message, CHUNKS) or 0)
+            return Reset(_session(values), _integer(values, SEED), _integer(values, CHUNKS) or 0)
         case "forget":
-            return Forget(_session(message))
+            return Forget(_session(values))
         case "contract":
-            return Match(_contract(message.get(CONTRACT)))
+            return Match(_contract(values.get(CONTRACT)))
         case _:
-            return _infer(message, policy, max_batch)
+            return _infer(values, terms)
 
 
 def _require_known(message: Mapping[Any, Any], kind: str) -> None:
     for key in message:
         if not isinstance(key, str):
-            raise ServingError(f"expected names as keys, found {key!r:.80}")
+            raise ServingError(f"expected names as keys, found {shown(key)}")
         if key.startswith("__") and key not in _KEYS[kind] | {REQUEST}:
-            raise ServingError(f"'{key:.80}' does not belong to a request '{kind}': {nearest(key[:80], _KEYS[kind])}")
+            raise ServingError(f"{shown(key)} does not belong to a request '{kind}': {nearest(key[:80], _KEYS[kind])}")
 
 
-def _infer(message: dict[str, Any], policy: ChunkPolicy, max_batch: int) -> Infer:
+def _infer(message: dict[str, Any], terms: Terms) -> Infer:
     alone = message.get(ALONE, False)
     if not isinstance(alone, bool):
-        raise ServingError(f"{ALONE} must be true or false, found {alone!r:.80}")
+        raise ServingError(f"{ALONE} must be true or false, found {shown(alone)}")
     if BATCH not in message:
-        return Infer((_query(message, policy),), batched=False, alone=alone)
+        return Infer((_query(message, terms),), batched=False, alone=alone)
     items = message[BATCH]
     if extra := sorted(set(message) - {REQUEST, BATCH, ALONE}):
-        raise ServingError(f"a batch holds its observations in its items: found {extra!s:.200} beside {BATCH}")
-    if not isinstance(items, list) or not 1 <= len(items) <= max_batch:
+        raise ServingError(f"a batch holds its observations in its items: found {shown(extra, 200)} beside {BATCH}")
+    if not isinstance(items, list) or not 1 <= len(items) <= terms.max_batch:
         found = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
-        raise ServingError(f"{BATCH} must be a list of 1 to {max_batch} observations, found {found}")
-    queries = tuple(_item(number, item, policy) for number, item in enumerate(items))
+        raise ServingError(f"{BATCH} must be a list of 1 to {terms.max_batch} observations, found {found}")
+    queries = tuple(_item(number, item, terms) for number, item in enumerate(items))
     names = [query.session for query in queries if query.session is not None]
     if len(set(names)) < len(names):
-        raise ServingError(f"each session may occur once in a batch, found {sorted(names)!s:.200}")
+        raise ServingError(f"each session may occur once in a batch, found {shown(sorted(names), 200)}")
     return Infer(queries, batched=True, alone=alone)
 
 
-def _item(number: int, item: Any, policy: ChunkPolicy) -> Query:
+def _item(number: int, item: Any, terms: Terms) -> Query:
     if not isinstance(item, dict):
         raise ServingError(f"item {number} of {BATCH}: expected a map, found {type(item).__name__}")
     try:
         _require_known(item, "infer")
         if nested := sorted({REQUEST, BATCH, ALONE} & set(item)):
             raise ServingError(f"{nested[0]} belongs beside {BATCH}, not into its items")
-        return _query(item, policy)
+        return _query(item, terms)
     except (ServingError, ContractError) as error:
         raise type(error)(f"item {number} of {BATCH}: {error}") from None
 
 
-def _query(message: Mapping[str, Any], policy: ChunkPolicy) -> Query:
+def _query(message: Mapping[str, Any], terms: Terms) -> Query:
+    policy = terms.policy
     session = _session(message) if SESSION in message else None
-    rows = _rows(message, policy.contract)
+    rows, ignored = read_rows(message, terms.names)
     if session is None and len(rows) not in (1, policy.observation_steps):
         raise ContractError(
             f"expected one observation or a history of {policy.observation_steps}, found {len(rows)} rows: "
@@ -153,47 +175,17 @@ def _query(message: Mapping[str, Any], policy: ChunkPolicy) -> Query:
         )
     noise, seed = None, _integer(message, SEED)
     if NOISE in message:
-        noise = _floats(message[NOISE], NOISE)
+        noise = as_array(message[NOISE], NOISE)
         if noise.shape != tuple(policy.noise_shape):
             raise ServingError(f"{NOISE}: expected shape {tuple(policy.noise_shape)}, found {noise.shape}")
-    return Query(rows, session, seed, noise)
-
-
-def _rows(message: Mapping[str, Any], contract: Contract) -> np.ndarray:
-    """The message's observations, float32 (k, observation_dim) with k >= 1, oldest first."""
-    if STATE in message:
-        rows = _floats(message[STATE], STATE)
-        if rows.shape[-1:] != (contract.observation_dim,):
-            raise ContractError(f"'{STATE}': expected width {contract.observation_dim}, found shape {rows.shape}")
-    else:
-        named = {key.name: _floats(message[key.name], key.name) for key in contract.observations if key.name in message}
-        if len({array.shape[:-1] for array in named.values()}) > 1:
-            shapes = {name: array.shape for name, array in named.items()}
-            raise ContractError(f"expected the same number of rows in every observation, found {shapes}")
-        arrays = {name: value for name, value in message.items() if isinstance(value, np.ndarray)}
-        rows = contract.flatten(arrays | named)
-    if rows.ndim > 2 or not rows.size:
-        raise ContractError(f"expected one observation or rows of observations, found shape {rows.shape}")
-    return np.atleast_2d(rows)
-
-
-def _floats(value: Any, name: str) -> np.ndarray:
-    """A finite float32 array."""
-    if not isinstance(value, np.ndarray):
-        raise ServingError(f"'{name}': expected a numpy array, found {type(value).__name__}")
-    if value.dtype.kind not in "biuf":
-        raise ServingError(f"'{name}': expected numbers, found dtype {value.dtype}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        array = value.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ServingError(f"'{name}': expected finite float32 numbers, found NaN, infinity or a number out of range")
-    return array
+        noise = as_floats(noise, NOISE)
+    return Query(rows, session, seed, noise, ignored)
 
 
 def _session(message: Mapping[str, Any]) -> str:
     name = message.get(SESSION)
     if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME:
-        raise ServingError(f"{SESSION} must be a name of 1 to {_LONGEST_NAME} characters, found {name!r:.80}")
+        raise ServingError(f"{SESSION} must be a name of 1 to {_LONGEST_NAME} characters, found {shown(name)}")
     return name
 
 
@@ -202,14 +194,29 @@ def _integer(message: Mapping[str, Any], key: str) -> int | None:
     if isinstance(value, np.integer):
         value = int(value)
     if value is not None and (type(value) is not int or not 0 <= value < 2**63):
-        raise ServingError(f"{key} must be an integer >= 0, found {value!r:.80}")
+        raise ServingError(f"{key} must be an integer >= 0, found {shown(value)}")
     return value
 
 
 def _contract(value: Any) -> Contract:
+    if _count(value, _MOST_FIELDS) > _MOST_FIELDS:  # pydantic makes an error of each
+        raise ServingError(f"{CONTRACT} is not a contract: it holds more than {_MOST_FIELDS} values")
     try:
         return Contract.model_validate(value)
     except ValidationError as error:
-        row = error.errors()[0]
+        row = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in row["loc"]) or "the whole"
-        raise ServingError(f"{CONTRACT} is not a contract: {where}: {row['msg']}") from None
+        raise ServingError(f"{CONTRACT} is not a contract: {shown(where)[1:-1]}: {row['msg']:.500}") from None
+
+
+def _count(value: Any, enough: int) -> int:
+    """Values within a value, itself included; counting stops above `enough`."""
+    count, parts = 0, [value]
+    while parts and count <= enough:
+        part = parts.pop()
+        count += 1
+        if isinstance(part, dict):
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return count

@@ -59,9 +59,10 @@ def load(settings: ServeSettings) -> Served:
     return served
 
 
-def metadata(served: Served, options: ServerOptions) -> dict[str, Any]:
+def metadata(served: Served, options: ServerOptions, max_message_bytes: int) -> dict[str, Any]:
     """The first frame that a client gets."""
     policy = served.policy
+    limits = options.model_dump(include={"max_batch", "rate_hz", "idle_s", "ping_s"})
     return {
         "server": "lfm-policy",
         "version": version("lfm-policy"),
@@ -71,7 +72,7 @@ def metadata(served: Served, options: ServerOptions) -> dict[str, Any]:
         "action_steps": policy.action_steps,
         "action_horizon": policy.noise_shape[0] - policy.observation_steps + 1,
         "noise_shape": list(policy.noise_shape),
-        "limits": options.model_dump(include={"max_message_bytes", "max_batch", "rate_hz", "idle_s"}),
+        "limits": limits | {"max_message_bytes": max_message_bytes},
         "contract": policy.contract.model_dump(mode="json"),
     }
 

@@ -1,15 +1,18 @@
 """The policy server: openpi's websocket protocol, one handler a client, the policy in a thread of its own.
 
 On connect the server sends its metadata, contract included. Every message is answered by one frame: the actions, or a
-text that says what is wrong, after which the connection is closed, with code 1011 for a bad request and 1013 where a
-limit was reached. Other clients do not notice.
+text that says what is wrong, after which the connection is closed, with code 1011 for a bad request, 1013 where a
+limit was reached and 1009 for a message that is too long. Other clients do not notice.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -18,15 +21,20 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from lfm_policy.errors import LFMError, ServingError
+from lfm_policy.contract import Contract
+from lfm_policy.errors import LFMError, ServingError, shown
 from lfm_policy.server import wire
+from lfm_policy.server.admission import Admission
 from lfm_policy.server.batching import Batcher, Prediction
-from lfm_policy.server.limits import ApiKeys, LimitError, Rate, ServerOptions, Slots
+from lfm_policy.server.connection import RobotConnection
+from lfm_policy.server.journal import Journal
+from lfm_policy.server.limits import ApiKeys, LimitError, Rate, ServerOptions, message_limit
 from lfm_policy.server.metrics import Metrics
+from lfm_policy.server.observations import Names
 from lfm_policy.server.pages import Pages, refuse
-from lfm_policy.server.requests import Forget, Infer, Match, Reset, parse
+from lfm_policy.server.requests import Forget, Infer, Match, Reset, Terms, parse
 from lfm_policy.server.served import Served, metadata
-from lfm_policy.server.sessions import Session, Sessions
+from lfm_policy.server.sessions import Session, SessionPool, Sessions
 
 log = logging.getLogger("lfm_policy.server")
 
@@ -35,6 +43,12 @@ BAD_REQUEST, TRY_LATER, GOING_AWAY = 1011, 1013, 1001
 _SEND_S = 10.0
 """Longest time for a client to take a reply [s]."""
 _LONGEST_TEXT = 2000
+_PINGS_HZ = 50.0
+"""Small frames that a client may send beside its requests [1/s]."""
+_QUEUE = 2
+"""Frames of one client that wait to be read."""
+_MOST_TOLD = 20
+"""Ignored entries of its messages that a client is told."""
 
 
 @dataclass
@@ -45,6 +59,8 @@ class _Client:
     sessions: Sessions
     rate: Rate
     previous_ms: float | None = None
+    told: set[str] = field(default_factory=set)
+    """Entries of its messages of which it knows that they are ignored."""
 
 
 class PolicyServer:
@@ -56,18 +72,31 @@ class PolicyServer:
         keys: who may connect.
     """
 
-    def __init__(self, served: Served, options: ServerOptions | None = None, keys: ApiKeys | None = None) -> None:
+    def __init__(
+        self,
+        served: Served,
+        options: ServerOptions | None = None,
+        keys: ApiKeys | None = None,
+        names: Names | None = None,
+    ) -> None:
         self.served, self.options, self.keys = served, options or ServerOptions(), keys or ApiKeys()
-        self.metrics = Metrics(served.policy.action_steps)
-        self.metadata = metadata(served, self.options)
+        policy, allowed = served.policy, self.options
+        self.max_message_bytes = allowed.max_message_bytes or message_limit(policy, allowed.max_batch)
+        self.metrics = Metrics(policy.action_steps)
+        self.metadata = metadata(served, allowed, self.max_message_bytes)
+        self._terms = Terms(policy, names or Names(policy.contract), allowed.max_batch)
         self._pages = Pages(self.metadata, self.metrics)
-        self._sessions = Slots(self.options.max_sessions, "sessions")
-        self._connections: dict[ServerConnection, bool] = {}
+        self._sessions = SessionPool(allowed.max_sessions, allowed.max_clients, allowed.idle_s)
+        self._admission = Admission(allowed.max_clients, allowed.max_clients_per_address, allowed.idle_s)
+        self._journal = Journal(log)
+        self._connections: set[RobotConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._numbers = iter(range(2**63))
 
     async def __aenter__(self) -> "PolicyServer":
-        self._batcher = await Batcher(self.served.policy, self.options.max_batch).__aenter__()
+        batcher = Batcher(self.served.policy, self.options.max_batch, self._journal.fault)
+        self._batcher = await batcher.__aenter__()
         quiet = logging.getLogger("lfm_policy.server.websockets")
         quiet.setLevel(logging.CRITICAL)  # port scanners and broken clients would fill the log with tracebacks
         try:
@@ -76,11 +105,20 @@ class PolicyServer:
                 self.options.host,
                 self.options.port,
                 compression=None,
-                max_size=self.options.max_message_bytes,
+                max_size=self.max_message_bytes,
+                max_queue=_QUEUE,
                 origins=[None],  # no page of another site may use the visitor's browser as a client
                 process_request=self._http,
+                ping_interval=self.options.ping_s,
+                ping_timeout=self.options.ping_s,
                 close_timeout=2,
                 logger=quiet,
+                create_connection=partial(  # pyright: ignore[reportArgumentType]
+                    RobotConnection,
+                    admission=self._admission,
+                    small_hz=2 * self.options.rate_hz + _PINGS_HZ,
+                    advice=_advice(self.served.policy.contract),
+                ),
             )
         except BaseException:
             await self._batcher.__aexit__()
@@ -91,15 +129,16 @@ class PolicyServer:
         """Refuse new clients, end idle connections, wait for requests under way, then close what is left."""
         self._stopping = True
         self._server.close(close_connections=False)
-        await self._close([connection for connection, busy in self._connections.items() if not busy])
+        await self._close([connection for connection in self._connections if not _is_busy(connection)])
         deadline = time.monotonic() + self.options.grace_s
         while self._connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         await self._batcher.__aexit__()
         await self._close(list(self._connections))
         await self._server.wait_closed()
+        self._journal.flush()
 
-    async def _close(self, connections: list[ServerConnection]) -> None:
+    async def _close(self, connections: list[RobotConnection]) -> None:
         await asyncio.gather(*(connection.close(GOING_AWAY, "the server stops") for connection in connections))
 
     @property
@@ -109,52 +148,75 @@ class PolicyServer:
 
     def _http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Answer what is not a websocket, and keep out who may not come in."""
+        assert isinstance(connection, RobotConnection)
+        response = self._admit(connection, request)
+        if response is not None and response.status_code >= HTTPStatus.BAD_REQUEST:
+            self.metrics.turned_away(response.status_code)
+            reason = response.body.decode(errors="replace").strip()
+            self._journal.note(_peer(connection), f"turned away ({response.status_code}): {reason}")
+        return response
+
+    def _admit(self, connection: RobotConnection, request: HttpRequest) -> Response | None:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return self._pages.health(self._stopping)
-        if not self.keys.allow(request.headers.get("Authorization")):
+        authorizations = request.headers.get_all("Authorization")
+        if len(authorizations) > 1:
+            return refuse(400, f"expected one Authorization header, found {len(authorizations)}\n")
+        if not self.keys.allow(next(iter(authorizations), None)):
             return refuse(401, "this server needs a key: send the header 'Authorization: Api-Key <key>'\n")
-        if request.headers.get("Upgrade", "").lower() != "websocket":
+        upgrades = ",".join(request.headers.get_all("Upgrade")).lower().split(",")
+        if "websocket" not in [upgrade.strip() for upgrade in upgrades]:
             return self._pages.answer(request.method, path)
-        if self._stopping or len(self._connections) >= self.options.max_clients:
-            reason = "stops" if self._stopping else f"has its {self.options.max_clients} clients"
-            return refuse(503, f"this server {reason}: try again later\n")
+        if self._stopping:
+            return refuse(503, "this server stops: try again later\n")
+        try:
+            connection.place = place = self._admission.enter(_peer(connection).rpartition(":")[0])
+        except LimitError as error:
+            return refuse(503, f"{error}\n")
+        place.give_up = lambda reason: self._start(self._refuse(connection, LimitError(reason)))
         return None
+
+    def _start(self, action: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the rest."""
+        task = asyncio.get_running_loop().create_task(action)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, connection: ServerConnection) -> None:
         """Life of one connection."""
+        assert isinstance(connection, RobotConnection)
         client = _Client(
             next(self._numbers),
-            Sessions(self.served.policy, self._sessions, self.options.idle_s),
+            Sessions(self.served.policy, self._sessions),
             Rate(self.options.rate_hz, self.options.max_batch),
         )
-        self._connections[connection] = True
+        self._connections.add(connection)
         self.metrics.connected(client.key, _peer(connection))
         try:
             await self._send(connection, wire.pack(self.metadata))
             while not self._stopping:
                 await self._answer(client, connection, await self._receive(connection))
             await self._close([connection])
-        except ConnectionClosed:
-            log.debug("%s has left", _peer(connection))
+        except ConnectionClosed as closed:
+            self._left(connection, closed)
         except TimeoutError:
-            await connection.close(GOING_AWAY, "silent, or not reading, for too long")
+            await connection.close(GOING_AWAY, "not reading for too long")
         except LFMError as error:
             await self._refuse(connection, error)
-        except Exception:
-            log.exception("a fault of this server, at a message of %s", _peer(connection))
+        except Exception as error:
+            self._journal.fault(f"a fault of this server, at a message of {_peer(connection)}", error)
             await self._refuse(connection, ServingError("a fault of the server, whose log says more"))
         finally:
-            del self._connections[connection]
+            self._connections.discard(connection)
             client.sessions.close()
             self.metrics.sessions(self._sessions.taken)
             self.metrics.disconnected(client.key)
 
-    async def _receive(self, connection: ServerConnection) -> bytes:
-        self._connections[connection] = False
-        async with asyncio.timeout(self.options.idle_s):
-            message = await connection.recv()
-        self._connections[connection] = True
+    async def _receive(self, connection: RobotConnection) -> bytes:
+        _set_busy(connection, False)
+        message = await connection.recv()
+        _set_busy(connection, True)
         if isinstance(message, str):
             raise ServingError("expected a binary frame of msgpack, found text")
         return message
@@ -163,21 +225,33 @@ class PolicyServer:
         async with asyncio.timeout(_SEND_S):
             await connection.send(message)
 
-    async def _refuse(self, connection: ServerConnection, error: LFMError) -> None:
+    async def _refuse(self, connection: RobotConnection, error: LFMError) -> None:
         limited = isinstance(error, LimitError)
         self.metrics.answered("limited" if limited else "refused")
-        log.info("%s refused: %s", _peer(connection), error)
+        self._journal.note(_peer(connection), f"refused: {error}")
         with contextlib.suppress(ConnectionClosed, TimeoutError):
             await self._send(connection, str(error)[:_LONGEST_TEXT])
             reason = "limit reached" if limited else "bad request"
             await connection.close(TRY_LATER if limited else BAD_REQUEST, f"{reason}: see the text frame before")
 
-    async def _answer(self, client: _Client, connection: ServerConnection, message: bytes) -> None:
+    def _left(self, connection: RobotConnection, closed: ConnectionClosed) -> None:
+        """Note why a connection has ended, where the client did not just leave."""
+        if connection.offence is not None:
+            self.metrics.answered("refused")
+            self._journal.note(_peer(connection), f"cut off: {connection.offence}")
+        elif closed.sent is not None and closed.rcvd is None and closed.sent.code == BAD_REQUEST:
+            self._journal.note(_peer(connection), f"dropped: no answer to a ping within {self.options.ping_s:g} s")
+
+    async def _answer(self, client: _Client, connection: RobotConnection, message: bytes) -> None:
         arrived = time.monotonic()
-        request = parse(wire.unpack(message), self.served.policy, self.options.max_batch)
+        request = parse(message, self._terms)
+        client.rate.take(len(request.queries) if isinstance(request, Infer) else 1)
+        if connection.place is not None:
+            self._admission.asked(connection.place)
         match request:
             case Infer():
                 reply = await self._infer(client, request, arrived)
+                reply |= self._note(client, connection, request)
             case Reset(name, seed, chunks):
                 reply = {"session": name, "seed": client.sessions.reset(name, seed, chunks).seed}
             case Forget(name):
@@ -192,7 +266,6 @@ class PolicyServer:
         self.metrics.answered("ok")
 
     async def _infer(self, client: _Client, request: Infer, arrived: float) -> dict[str, Any]:
-        client.rate.take(len(request.queries))
         sessions = [client.sessions.of(query) for query in request.queries]
         noise = [
             session.horizon.noise if query.noise is None else query.noise
@@ -207,6 +280,16 @@ class PolicyServer:
             "nfe": prediction.nfe,
             "server_timing": _timing(prediction, client.previous_ms),
         }
+
+    def _note(self, client: _Client, connection: RobotConnection, request: Infer) -> dict[str, str]:
+        """Tell a client, once, what of its messages is ignored."""
+        names = {name for query in request.queries for name in query.ignored} - client.told
+        if not names or len(client.told) >= _MOST_TOLD:
+            return {}
+        client.told |= names
+        note = f"not observed by this policy, and ignored: {', '.join(map(shown, sorted(names)[:_MOST_TOLD]))}"
+        self._journal.note(_peer(connection), note)
+        return {"note": note}
 
     def _part(self, session: Session, chunk: np.ndarray) -> dict[str, Any]:
         session.horizon.advance(chunk)
@@ -226,3 +309,19 @@ def _timing(prediction: Prediction, previous_ms: float | None) -> dict[str, floa
 def _peer(connection: ServerConnection) -> str:
     host, port = (connection.remote_address or ("gone", 0))[:2]
     return f"{host}:{port}"
+
+
+def _set_busy(connection: RobotConnection, busy: bool) -> None:
+    if connection.place is not None:
+        connection.place.busy = busy
+
+
+def _is_busy(connection: RobotConnection) -> bool:
+    return connection.place is not None and connection.place.busy
+
+
+def _advice(contract: Contract) -> str:
+    """What to send to a client whose message is too long."""
+    if contract.cameras:
+        return "send the newest uint8 picture of each camera, and ask for fewer chunks at once"
+    return "this policy observes no pictures: send arrays of the contract's observations only, or ask for fewer chunks"

@@ -148,7 +148,9 @@ def test_refusals_are_raised_with_the_servers_words() -> None:
         with pytest.raises(ServingError, match=r"refuses the connection \(401\): this server needs a key"):
             PolicyClient(uri(server), api_key="wrong")
         with PolicyClient(uri(server), api_key="k" * 16) as policy:
-            with pytest.raises(ServingError, match=r"item 0 of __batch__: 'observation.state': expected width 4"):
+            with pytest.raises(
+                ServingError, match=r"item 0 of __batch__: observation 'observation.state': expected width 4"
+            ):
                 policy.predict(np.zeros((1, 2, 3), np.float32), np.zeros((1, 8, 2), np.float32))
             assert policy.predict(np.zeros((1, 2, 4), np.float32), np.zeros((1, 8, 2), np.float32)).nfe == 3
 

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lfm_envs.point_mass import CONTRACT
+from lfm_policy.contract import Camera, ObservationKey
 from lfm_policy.errors import ConfigError
-from lfm_policy.server.limits import ApiKeys, LimitError, Rate, Slots
-from lfm_policy.server.requests import Query
-from lfm_policy.server.sessions import Sessions
+from lfm_policy.server.limits import ApiKeys, LimitError, Rate, message_limit
+from lfm_policy.server.requests import BATCH, NOISE, Query
+from lfm_policy.server.sessions import SessionPool, Sessions
+from lfm_policy.server.wire import pack
 from tests.rollout.scripted import Straight
 
 KEY = "correct horse battery"
@@ -49,21 +52,44 @@ def test_a_burst_may_be_larger_than_the_rate() -> None:
         rate.take(1)
 
 
-def test_sessions_expire_and_give_their_slots_back() -> None:
-    clock, slots = Clock(), Slots(2, "sessions")
-    sessions = Sessions(Straight(), slots, idle_s=60.0, clock=clock)
+def test_sessions_expire_and_each_client_has_one_whatever_others_hold() -> None:
+    clock = Clock()
+    pool = SessionPool(limit=3, clients=2, idle_s=60.0, clock=clock)
+    sessions, others = Sessions(Straight(), pool), Sessions(Straight(), pool)
     query = Query(np.zeros((1, 4), np.float32), "a", None, None)
     first = sessions.of(query)
     clock.now += 59
     assert sessions.of(query) is first
     clock.now += 61
     assert sessions.of(query) is not first
-    assert slots.taken == 1
+    assert pool.taken == 1
     sessions.reset("b", 0)
-    with pytest.raises(LimitError, match="holds 2 sessions at most"):
+    with pytest.raises(LimitError, match="holds 3 sessions at most"):
         sessions.reset("c", 0)
+    others.reset("a", 0)
+    with pytest.raises(LimitError, match="holds 3 sessions at most"):
+        others.reset("b", 0)
+    clock.now += 61  # the first client is silent, and still connected
+    others.reset("a", 0)
+    others.reset("b", 0)
     sessions.close()
-    assert slots.taken == 0
+    others.close()
+    assert pool.taken == 0
+
+
+def test_the_message_limit_follows_the_contract() -> None:
+    policy = Straight()
+    assert message_limit(policy, 32) == 2**16
+
+    class Wide(Straight):
+        contract = CONTRACT.model_copy(update={"observations": (ObservationKey(name="scan", dim=2000),)})
+
+    class Sees(Straight):
+        contract = CONTRACT.model_copy(update={"cameras": (Camera(name="wrist", height=84, width=84),) * 3})
+
+    assert 3 * 640 * 480 * 3 < message_limit(Sees(), 32) < 3_000_000
+    as_list = pack({BATCH: [{"scan": [[0.5] * 2000] * 2, NOISE: [[0.5] * 2] * 8}] * 32})
+    assert len(as_list) < message_limit(Wide(), 32) < 1.1 * len(as_list)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_errors_are_counted_not_raised() -> None:
         with connected(server) as robot:
             assert "actions" in ask(robot, OBSERVATION)
     assert len(found.errors) == 2
-    assert "more than 1 chunks a second" in found.errors[0]
+    assert "more than 1 chunks per second" in found.errors[0]
 
 
 def test_nobody_there() -> None:

@@ -51,10 +51,11 @@ def test_the_client_gets_what_the_policy_itself_predicts(places: dict[str, Path]
 
 def test_metadata_is_plain_and_complete(places: dict[str, Path]) -> None:
     made = load(ServeSettings(policy=str(places["run"])))
-    told = metadata(made, ServerOptions(rate_hz=5.0))
+    told = metadata(made, ServerOptions(rate_hz=5.0), 2**16)
     assert told["action_horizon"] == 15
     assert told["noise_shape"] == [16, 10]
     assert told["limits"]["rate_hz"] == 5.0
+    assert told["limits"]["max_message_bytes"] == 2**16
     assert told["contract"] == made.policy.contract.model_dump(mode="json")
 
 

@@ -1,23 +1,26 @@
 """The server as clients see it: openpi's own client first, then sessions, batches, limits, keys, pages, shutdown."""
 
 import json
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.frames import Frame, Opcode
+from websockets.sync.client import ClientConnection, connect
 
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.protocols import ChunkBatch
-from lfm_policy.server import wire
+from lfm_policy.server import admission, wire
 from lfm_policy.server.requests import BATCH, CHUNKS, REQUEST, SEED, SESSION
 from lfm_policy.server.requests import STATE as STATE_KEY
 from lfm_policy.server.server import PolicyServer
@@ -224,39 +227,120 @@ def test_a_client_that_asks_too_often_is_refused_and_others_are_not() -> None:
         with connected(server) as robot:
             replies = [ask(robot, OBSERVATION) for _ in range(6)]
             assert all("actions" in reply for reply in replies[:5])
-            assert replies[5] == "more than 5 chunks a second from one client: ask less often"
+            assert replies[5] == "more than 5 chunks per second from one client: ask less often"
             assert close_code(robot) == 1013
         assert "actions" in ask(other, OBSERVATION)
 
 
 def test_clients_and_sessions_are_limited() -> None:
-    with served(max_clients=2, max_sessions=2) as server, connected(server) as robot:
+    with served(max_clients=2, max_sessions=3) as server, connected(server) as robot:
         with connected(server) as other:
-            assert "actions" in ask(other, OBSERVATION | {SESSION: "a"})
             assert "actions" in ask(robot, OBSERVATION | {SESSION: "a"})
+            assert "actions" in ask(robot, OBSERVATION | {SESSION: "b"})
+            assert "actions" in ask(other, OBSERVATION | {SESSION: "a"})
             with pytest.raises(InvalidStatus, match="503"), connected(server):
                 pass
-            assert "holds 2 sessions at most" in ask(other, OBSERVATION | {SESSION: "b"})
+            assert "holds 3 sessions at most" in ask(other, OBSERVATION | {SESSION: "b"})
             assert close_code(other) == 1013
         assert eventually(lambda: len(server.metrics.clients) == 1)
-        assert "actions" in ask(robot, OBSERVATION | {SESSION: "b"})
         with connected(server) as third:
-            assert "actions" in ask(third, OBSERVATION)
+            assert "actions" in ask(third, OBSERVATION | {SESSION: "a"})
 
 
-def test_a_silent_client_is_dropped() -> None:
-    with served(idle_s=0.2) as server, connected(server) as robot:
+def test_idle_strangers_give_way_and_quiet_robots_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_STRANGER_S", 0.1)
+    with served(max_clients=3, idle_s=1000) as server, connected(server) as robot:
         assert "actions" in ask(robot, OBSERVATION)
-        assert close_code(robot) == 1001
+        with connected(server) as stranger, connected(server) as later:
+            time.sleep(0.15)
+            with connected(server) as newcomer:
+                assert "your place was given to another client" in stranger.recv(5)
+                assert close_code(stranger) == 1013
+                assert "actions" in ask(newcomer, OBSERVATION)
+                assert "actions" in ask(later, OBSERVATION)
+                with pytest.raises(InvalidStatus, match="503"), connected(server):
+                    pass
+        assert "actions" in ask(robot, OBSERVATION)
 
 
-def test_a_message_that_is_too_long_is_cut_off() -> None:
+def test_an_address_has_its_share_only() -> None:
+    with served(max_clients=3, max_clients_per_address=2) as server, connected(server), connected(server):
+        with pytest.raises(InvalidStatus) as refused, connected(server):
+            pass
+        assert refused.value.response.status_code == 503
+        assert b"has 2 clients from your address" in refused.value.response.body
+
+
+def test_a_quiet_client_stays_as_long_as_it_answers_pings() -> None:
+    with served(ping_s=0.1, idle_s=0.1) as server, connected(server) as robot:
+        assert "actions" in ask(robot, OBSERVATION)
+        with connected(server) as dead:
+            dead.protocol.receive_data = lambda data: None  # pyright: ignore[reportAttributeAccessIssue]
+            assert eventually(lambda: len(server.metrics.clients) == 1)
+            dead.socket.close()
+        assert "actions" in ask(robot, OBSERVATION)
+
+
+def test_slow_handshakes_keep_nobody_out() -> None:
+    with served() as server:
+        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+        with connected(server) as robot:
+            assert "actions" in ask(robot, OBSERVATION)
+        assert len(server._admission._pending) <= 256
+        for connection in waiting:
+            connection.close()
+
+
+@pytest.mark.parametrize("size", [4000, 3_000_000])
+def test_a_message_that_is_too_long_is_told_so_before_it_is_cut_off(size: int) -> None:
     with served(max_message_bytes=2000) as server, connected(server) as robot, connected(server) as other:
-        with pytest.raises(ConnectionClosed) as closed:
-            ask(robot, OBSERVATION | {"image": np.zeros(4000, np.uint8)})
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1009
+        text = ask(robot, OBSERVATION | {"image": np.zeros(size, np.uint8)})
+        assert "exceeds limit of 2000 bytes: this policy observes no pictures" in text
+        assert close_code(robot) == 1009
         assert "actions" in ask(other, OBSERVATION)
+    assert server.metrics.outcomes["refused"] == 1
+
+
+def exhaust(connection: ClientConnection) -> None:
+    """Read until there is nothing more."""
+    while True:
+        connection.recv(10)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CONT, Opcode.BINARY])
+def test_a_flood_of_small_frames_is_cut_off(server: PolicyServer, opcode: Opcode) -> None:
+    with connected(server) as flood, connected(server) as other:
+        if opcode is Opcode.CONT:
+            flood.socket.sendall(Frame(Opcode.BINARY, b"", fin=False).serialize(mask=True))
+        frames = Frame(opcode, b"\x80", fin=opcode is not Opcode.CONT).serialize(mask=True) * 50_000
+        with suppress(OSError):
+            flood.socket.sendall(frames)
+        assert "actions" in ask(other, OBSERVATION)
+        with pytest.raises(ConnectionClosed):
+            exhaust(flood)
+
+
+def test_two_keys_are_one_too_many(server: PolicyServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+    assert get(server, "/", Upgrade="h2c")[0] == 200
+
+
+def test_openpis_habits_are_served(server: PolicyServer) -> None:
+    habits = {
+        "lists": {name: value.tolist() for name, value in OBSERVATION.items()},
+        "nested": {"observation": OBSERVATION, "prompt": "go there"},
+        "slashes": {f"observation/{name}": value for name, value in OBSERVATION.items()},
+        "state": {"observation/state": STATE.tolist()},
+    }
+    with connected(server) as robot:
+        expected = ask(robot, OBSERVATION | {SEED: 3})
+        for name, habit in habits.items():
+            reply = ask(robot, habit | {SEED: 3})
+            np.testing.assert_array_equal(reply["chunk"], expected["chunk"])
+            assert ("'prompt'" in reply.get("note", "")) == (name == "nested")
+        assert "note" not in ask(robot, habits["nested"])  # once is enough
 
 
 def test_a_client_that_neither_reads_nor_finishes_slows_nobody(server: PolicyServer) -> None:
