@@ -96,12 +96,14 @@ class ChunkPolicy(Protocol):
         """Shape of the noise of one chunk, (horizon, action_dim) for flows."""
         ...
 
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         """Predict one chunk a history.
 
         Args:
             histories: float32 (B, To, observation_dim), raw units.
-            noise: float32 (B, *noise_shape), standard normal; the chunk is a function of history and noise.
+            noise: float32 (B, *noise_shape), standard normal; the chunk is a function of history, noise and frames.
+            frames: uint8 (B, *contract.frames_shape), the cameras' pictures at the latest observations; given to
+                policies whose contract has cameras, and to no others.
         """
         ...
 
@@ -110,7 +112,9 @@ class ChunkPolicy(Protocol):
 class WarmChunkPolicy(ChunkPolicy, Protocol):
     """A policy that can also continue the chunk which is being executed."""
 
-    def resume(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray) -> ChunkBatch:
+    def resume(
+        self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray, frames: np.ndarray | None = None
+    ) -> ChunkBatch:
         """As `predict`, from running chunks (B, T, action_dim) whose latest observations are those of `histories`."""
         ...
 

@@ -35,11 +35,12 @@ class BestOf:
         """`PortablePolicy`, as the policy inside."""
         return self.policy.portable
 
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         """`ChunkPolicy`; the network evaluations of the densities count, vector-Jacobian products do not."""
         rows, repeated = len(histories), np.repeat(histories, self.count, axis=0)
-        batch = self.policy.predict(repeated, noise.reshape(-1, *self.policy.noise_shape))
-        scores = self._monitor.scores(repeated, batch.actions).reshape(rows, self.count)
+        seen = None if frames is None else np.repeat(frames, self.count, axis=0)
+        batch = self.policy.predict(repeated, noise.reshape(-1, *self.policy.noise_shape), seen)
+        scores = self._monitor.scores(repeated, batch.actions, seen).reshape(rows, self.count)
         best = np.arange(rows) * self.count + scores.argmin(axis=1)
         return ChunkBatch(batch.actions[best], 2 * batch.nfe * self.count)
 

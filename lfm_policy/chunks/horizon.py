@@ -39,15 +39,22 @@ class EpisodeInputs:
         """Forget the episode and begin, or continue, the one of `seed`."""
         self._seed, self._chunks = seed, chunks
         self._rows: deque[np.ndarray] = deque(maxlen=self._policy.observation_steps)
+        self._frames: np.ndarray | None = None
 
     @property
     def chunks(self) -> int:
         """Chunks that have been answered: the index of the next one."""
         return self._chunks
 
-    def observe(self, observations: np.ndarray) -> None:
-        """Append observations (k, observation_dim), oldest first."""
+    def observe(self, observations: np.ndarray, frames: np.ndarray | None = None) -> None:
+        """Append observations (k, observation_dim), oldest first, and what cameras saw at the latest of them.
+
+        Args:
+            observations: flattened.
+            frames: uint8 (cameras, height, width, 3); None keeps those before.
+        """
         self._rows.extend(observations)
+        self._frames = self._frames if frames is None else frames
 
     def answered(self) -> None:
         """Take note that the chunk asked for has come: the next one is made from other noise."""
@@ -64,6 +71,25 @@ class EpisodeInputs:
             raise RolloutError("no observation yet: call observe() before asking for the history")
         missing = self._policy.observation_steps - len(self._rows)
         return np.stack([self._rows[0]] * missing + list(self._rows)).astype(np.float32)
+
+    @property
+    def frames(self) -> np.ndarray | None:
+        """What the cameras saw last, uint8 (cameras, height, width, 3); None for a policy without cameras.
+
+        Raises:
+            RolloutError: the policy has cameras, and there is no picture yet.
+        """
+        if not self._policy.contract.cameras:
+            return None
+        if self._frames is None:
+            raise RolloutError("no pictures yet: observe() with frames before asking for a policy that sees")
+        return self._frames
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """What the policy's `predict` is called with for this episode alone: a batch of one."""
+        frames = self.frames
+        return (self.history[None], self.noise[None], *(() if frames is None else (frames[None],)))
 
     @property
     def noise(self) -> np.ndarray:
@@ -109,11 +135,14 @@ class RecedingHorizon(EpisodeInputs):
         self.answered()
         return Executed(actions, seam=0)
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """One observation (observation_dim,) in, one action (action_dim,) out; predicts when the last chunk is over."""
-        self.observe(observation[None])
+    def act(self, observation: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
+        """One observation (observation_dim,) in, one action (action_dim,) out; predicts when the last chunk is over.
+
+        Of a policy with cameras, what they see now too: uint8 (cameras, height, width, 3).
+        """
+        self.observe(observation[None], frames)
         if not self._queue:
-            batch = self._policy.predict(self.history[None], self.noise[None])
+            batch = self._policy.predict(*self.inputs)
             self._queue.extend(self.advance(batch.actions[0]).actions)
         return self._queue.popleft()
 

@@ -53,12 +53,16 @@ class Monitor:
         # stratified, so that few draws cover a block's time
         self._times = (torch.arange(draws) + torch.rand(draws, generator=generator)) / draws
 
-    def scores(self, histories: np.ndarray, chunks: np.ndarray) -> np.ndarray:
-        """Scores (B,) of chunks (B, T, action_dim) under histories (B, To, observation_dim), raw units."""
+    def scores(self, histories: np.ndarray, chunks: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
+        """Scores (B,) of chunks (B, T, action_dim) under histories (B, To, observation_dim), raw units.
+
+        Of a policy with cameras, under what they saw too: uint8 (B, cameras, height, width, 3).
+        """
         with torch.no_grad(), cpu_threads(self.policy.threads):
             device = self.policy.device
             state, action = torch.from_numpy(histories).to(device), torch.from_numpy(chunks).to(device)
-            x, cond = self.policy.encode(action, state), self.policy.condition(state)
+            features = self.policy.see(None if frames is None else torch.from_numpy(frames))
+            x, cond = self.policy.encode(action, state), self.policy.condition(state, features)
             match self.score:
                 case "density":
                     values = self._density(x, cond)

@@ -42,16 +42,19 @@ class WarmStart:
         """`PortablePolicy`, as the policy inside."""
         return self.policy.portable
 
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         """`ChunkPolicy`: the whole chain, from noise."""
-        return self.policy.predict(histories, noise)
+        return self.policy.predict(histories, noise, frames)
 
-    def resume(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray) -> ChunkBatch:
+    def resume(
+        self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray, frames: np.ndarray | None = None
+    ) -> ChunkBatch:
         """`WarmChunkPolicy`: the last `blocks` blocks, from the running chunks (B, T, action_dim), noised."""
         policy, device = self.policy, self.policy.device
         with policy.computing():
             history = torch.from_numpy(histories).to(device)
-            condition = policy.condition(history)
+            features = policy.see(None if frames is None else torch.from_numpy(frames))
+            condition = policy.condition(history, features)
             chunks = policy.encode(torch.from_numpy(running).to(device), history)
             fresh = policy.latent(torch.from_numpy(noise).to(device))
             noised = policy.chain.schedule.marginal(self.blocks, chunks, fresh)

@@ -42,7 +42,7 @@ class ImagePool:
     def __len__(self) -> int:
         return len(self.pictures) * (1 + self.flips)
 
-    def take(self, index: Tensor) -> Sample:
+    def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
         """The pictures at `index` (B,): x (B, C * H * W)."""
         pictures = self.pictures[index % len(self.pictures)]
         mirrored = (index >= len(self.pictures)).view(-1, 1, 1, 1)

@@ -51,8 +51,8 @@ class Pool(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Tensor) -> Sample:
-        """The samples at `index` (B,)."""
+    def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
+        """The samples at `index` (B,), in a variant that the generator decides where there are several."""
         ...
 
 
@@ -63,7 +63,7 @@ class TensorPool(Sample):
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, index: Tensor) -> Sample:
+    def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
         """The samples at `index` (B,)."""
         return Sample(self.x[index], None if self.cond is None else self.cond[index])
 
@@ -198,7 +198,7 @@ def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int 
 
 
 def _draw(pool: Pool, batch: int, generator: torch.Generator) -> Sample:
-    return pool.take(torch.randint(len(pool), (batch,), generator=generator, device=generator.device))
+    return pool.take(torch.randint(len(pool), (batch,), generator=generator, device=generator.device), generator)
 
 
 def _partner(pool: Pool, sample: Sample, coupling: Coupling, generator: torch.Generator) -> Sample | None:

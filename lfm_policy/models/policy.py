@@ -23,12 +23,13 @@ from lfm_policy.flow.fit import draw_loss
 from lfm_policy.models.device import cpu_threads
 from lfm_policy.models.pretrained import Pretrained, digest
 from lfm_policy.models.rotations import RotationRows
+from lfm_policy.models.sight import Frames, Sight
 from lfm_policy.protocols import ChunkBatch
 from lfm_policy.settings import Frozen
 
 FORMAT = "lfm-policy/1"
-STATE, ACTION = "observation.state", "action"
-"""Keys of a batch, as LeRobot names them."""
+STATE, ACTION, IMAGES = "observation.state", "action", "observation.images"
+"""Keys of a batch, as LeRobot names them; those of pictures go on with a dot and the camera's name."""
 
 
 class PolicySpec(Frozen):
@@ -64,6 +65,10 @@ class PolicySpec(Frozen):
     is nearer to the most typical one for its observations, and with 0 a function of them."""
     diffusion: Literal["ddpm", "ddim"] | None = None
     """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
+    vision: dict[str, Any] | None = None
+    """`_target_` and arguments of the encoder of a camera's pictures, where the contract has cameras; see `Sight`."""
+    crop: int | None = Field(default=None, ge=1)
+    """Height and width of the part of a picture that is seen [pixels]; all of it when None."""
 
 
 class LFMPolicy(Pretrained):
@@ -75,7 +80,8 @@ class LFMPolicy(Pretrained):
         trust_code: allow a network class from outside this package.
 
     Raises:
-        ContractError: the specification's quaternions are no columns of the contract's observation.
+        ContractError: the specification's quaternions are no columns of the contract's observation, or it has an
+            encoder of pictures and the contract no cameras, or the other way round.
     """
 
     kind = "policy"
@@ -90,7 +96,9 @@ class LFMPolicy(Pretrained):
         schedule = Schedule(spec.gammas)
         self.rotations = _rotations(spec, contract)
         width = self.rotations.width if self.rotations else contract.observation_dim
-        sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * width}
+        self.sight = _sight(spec, contract, trust_code)
+        seen = self.sight.features if self.sight else 0
+        sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * width + seen}
         blocks = networks.build_blocks(
             spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, **sizes
         )
@@ -131,9 +139,10 @@ class LFMPolicy(Pretrained):
         """The simulation-free training loss of a batch, the mean over blocks, and its parts.
 
         Args:
-            batch: "observation.state" (B, To, D) and "action" (B, T, A), in raw units.
+            batch: "observation.state" (B, To, D) and "action" (B, T, A), in raw units; of a policy with cameras
+                "observation.images.CAMERA" uint8 (B, H, W, 3) or (B, 3, H, W) too.
         """
-        sample = self.sample_of(batch[STATE], batch[ACTION])
+        sample = self.sample_of(batch[STATE], batch[ACTION], self.see(self._frames(batch)))
         generator = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, ())))
         chain = self.chain
         losses = [draw_loss(chain, n, sample, "marginal", TimeLaw(), generator)() for n in range(len(chain.blocks))]
@@ -164,10 +173,32 @@ class LFMPolicy(Pretrained):
         """Where chunks count from: the hands' newest positions in the columns of the commanded ones, or 0."""
         return 0.0 if self.hands is None else history[:, -1:] @ self.hands
 
-    def condition(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b c"]:
-        """Normalise and flatten an observation history, its quaternions written as rotation matrices' rows."""
+    def see(self, frames: Frames | None) -> Float[Tensor, "b f"] | None:
+        """The features of the cameras' newest pictures; None for a policy without cameras.
+
+        Raises:
+            ContractError: pictures are missing, have another shape, or nobody is there to see them.
+        """
+        if self.sight is None and frames is None:
+            return None
+        expected = self.contract.frames_shape if self.sight else None
+        if self.sight is None or frames is None or tuple(frames.shape[1:]) != expected:
+            found = "none" if frames is None else tuple(frames.shape)
+            raise ContractError(f"expected pictures (B, cameras, height, width, 3) of {expected}, found {found}")
+        return self.sight(frames.to(self.device))
+
+    def condition(
+        self, history: Float[Tensor, "b to d"], features: Float[Tensor, "b f"] | None = None
+    ) -> Float[Tensor, "b c"]:
+        """Normalise and flatten an observation history, its quaternions written as rotation matrices' rows.
+
+        Args:
+            history: raw.
+            features: from `see`, of a policy with cameras.
+        """
         normalised = self.observation_normalizer.normalize(history)
-        return (self.rotations(normalised) if self.rotations else normalised).flatten(1)
+        seen = (self.rotations(normalised) if self.rotations else normalised).flatten(1)
+        return seen if features is None else torch.cat([seen, features], dim=1)
 
     def predict_action_chunk(
         self,
@@ -179,19 +210,23 @@ class LFMPolicy(Pretrained):
 
         One observation (D,) gives one chunk (T, A).
 
+        Of a policy with cameras also from "observation.images.CAMERA" uint8 (B, H, W, 3) or (B, 3, H, W).
+
         Raises:
             ContractError: the observations have another shape, or the normalisers were lost.
         """
         state = _state(batch)
         with self.computing():
-            chunk = self._chunk(self._history(state if state.ndim > 1 else state[None]), noise, solver)[0]
+            history = self._history(state if state.ndim > 1 else state[None])
+            chunk = self._chunk(history, noise, solver, self._frames(batch, single=state.ndim == 1))[0]
         return chunk if state.ndim > 1 else chunk[0]
 
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py."""
+        seen = None if frames is None else torch.from_numpy(frames)
         with self.computing():
             actions, nfe = self._chunk(
-                self._history(torch.from_numpy(histories)), torch.from_numpy(noise).to(self.device), None
+                self._history(torch.from_numpy(histories)), torch.from_numpy(noise).to(self.device), None, seen
             )
             return ChunkBatch(actions.cpu().numpy(), nfe)
 
@@ -216,7 +251,8 @@ class LFMPolicy(Pretrained):
             first = self.observation_steps - 1
             past = [self._past[0]] * (self.observation_steps - len(self._past)) + list(self._past)
             with self.computing():
-                chunk, _ = self._chunk(torch.stack(past, dim=1), None, None)
+                frames = self._frames(batch, single=state.ndim == 1)
+                chunk, _ = self._chunk(torch.stack(past, dim=1), None, None, frames)
             self._queue.extend(chunk[:, first : first + self.action_steps].unbind(1))
         action = self._queue.popleft()
         return action if state.ndim > 1 else action[0]
@@ -243,15 +279,37 @@ class LFMPolicy(Pretrained):
             )
         return observation.to(self.device)
 
-    def _chunk(self, history: Tensor, noise: Tensor | None, solver: Solver | None) -> tuple[Tensor, int]:
+    def _frames(self, batch: Mapping[str, Tensor | np.ndarray], single: bool = False) -> Tensor | None:
+        """The cameras' pictures in a batch (B, K, H, W, 3); LeRobot's lie channels first."""
+        if self.sight is None:
+            return None
+        keys = [f"{IMAGES}.{camera.name}" for camera in self.contract.cameras]
+        missing = [key for key in keys if key not in batch]
+        if missing:
+            raise ContractError(f"expected pictures {keys} in the batch, found no {missing}")
+        pictures = [torch.as_tensor(batch[key]) for key in keys]
+        bad = {str(picture.dtype) for picture in pictures} - {"torch.uint8"}
+        if bad:
+            raise ContractError(f"expected pictures as bytes (uint8, 0 … 255), found {sorted(bad)}")
+        frames = torch.stack([p if p.shape[-1] == 3 else p.movedim(-3, -1) for p in pictures], dim=-4)
+        return frames[None] if single else frames
+
+    def _chunk(
+        self, history: Tensor, noise: Tensor | None, solver: Solver | None, frames: Tensor | None = None
+    ) -> tuple[Tensor, int]:
         if noise is None:
             noise = torch.randn(len(history), *self.noise_shape, device=self.device)
-        passage = self.chain.to_data(self.latent(noise), self.condition(history), solver=solver)
+        passage = self.chain.to_data(self.latent(noise), self.condition(history, self.see(frames)), solver=solver)
         return self.decode(passage.x, history), passage.nfe
 
-    def sample_of(self, history: Float[Tensor, "b to d"], action: Float[Tensor, "b t a"]) -> Sample:
-        """Raw histories and chunks as what the chain is trained on: x, and the condition."""
-        return Sample(self.encode(action, history), self.condition(history))
+    def sample_of(
+        self,
+        history: Float[Tensor, "b to d"],
+        action: Float[Tensor, "b t a"],
+        features: Float[Tensor, "b f"] | None = None,
+    ) -> Sample:
+        """Raw histories and chunks, and what was seen, as what the chain is trained on: x, and the condition."""
+        return Sample(self.encode(action, history), self.condition(history, features))
 
     def digest(self) -> str:
         """Hash of all that decides what the policy does: specification, contract and weights."""
@@ -290,6 +348,15 @@ def _rotations(spec: PolicySpec, contract: Contract) -> RotationRows | None:
             f"quaternions take four columns each of the {contract.observation_dim} of an observation, found {places}"
         )
     return RotationRows(contract.observation_dim, places) if places else None
+
+
+def _sight(spec: PolicySpec, contract: Contract, trust_code: bool) -> Sight | None:
+    if (spec.vision is None) != (not contract.cameras):
+        raise ContractError(
+            f"a policy has an encoder where its contract has cameras, found encoder {spec.vision} and "
+            f"cameras {[camera.name for camera in contract.cameras]}"
+        )
+    return None if spec.vision is None else Sight(spec.vision, contract, spec.crop, trust_code=trust_code)
 
 
 def _chain(spec: PolicySpec, blocks: nn.ModuleList, schedule: Schedule) -> FlowChain:

@@ -95,9 +95,9 @@ def load_weights(module: nn.Module, directory: Path, weights: Weights) -> None:
     Raises:
         CheckpointError: a file is missing, damaged, or made for another module.
     """
-    state = _read_tensors(directory / "model.safetensors")
+    state = read_tensors(directory / "model.safetensors")
     if weights == "ema" and (directory / "ema.safetensors").exists():
-        state |= _read_tensors(directory / "ema.safetensors")
+        state |= read_tensors(directory / "ema.safetensors")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -118,7 +118,8 @@ def digest(description: str, module: nn.Module) -> str:
     return content.hexdigest()[:16]
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read safetensors. Raises CheckpointError where they are missing or damaged."""
     try:
         return load_file(path)
     except (SafetensorError, FileNotFoundError) as error:

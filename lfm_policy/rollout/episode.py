@@ -40,7 +40,8 @@ class Episode:
     def absorb(self, segment: Segment) -> None:
         """Take in what the environment did."""
         self._hash.update(segment.observations.tobytes())
-        self.horizon.observe(segment.observations)
+        self._hash.update(b"" if segment.seen is None else segment.seen.tobytes())
+        self.horizon.observe(segment.observations, segment.seen)
         self._steps += len(segment.rewards)
         self._rewards.append(segment.rewards)
         self._success = segment.success

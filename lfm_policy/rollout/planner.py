@@ -34,19 +34,21 @@ class Planner:
         padded = [*horizons, *[horizons[0]] * (self.size - len(horizons))]
         histories, noise = np.stack([h.history for h in padded]), np.stack([h.noise for h in padded])
         running = [h.running for h in padded if h.running is not None]
-        given = (histories, noise, np.stack(running)) if running else (histories, noise)
+        frames = [h.frames for h in padded if h.frames is not None]
+        given = [histories, noise]
+        given += [np.stack(rows) for rows in (running, frames) if rows]
         if bool(running) not in self._warm:
-            self._call(*given)
+            self._call(bool(running), *given)
             self._warm.add(bool(running))
         started = time.perf_counter()
-        batch = self._call(*given)
+        batch = self._call(bool(running), *given)
         return batch, time.perf_counter() - started
 
-    def _call(self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray | None = None) -> ChunkBatch:
-        if running is None:
-            return self.policy.predict(histories, noise)
+    def _call(self, resumed: bool, *given: np.ndarray) -> ChunkBatch:
+        if not resumed:
+            return self.policy.predict(*given)
         assert isinstance(self.policy, WarmChunkPolicy)  # timeline.require_seam has made sure
-        return self.policy.resume(histories, noise, running)
+        return self.policy.resume(*given)
 
 
 def require_row_independence(policy: ChunkPolicy, size: int) -> None:
@@ -59,10 +61,13 @@ def require_row_independence(policy: ChunkPolicy, size: int) -> None:
     shape = (size, policy.observation_steps, policy.contract.observation_dim)
     histories = generator.standard_normal(shape).astype(np.float32)
     noise = generator.standard_normal((size, *policy.noise_shape)).astype(np.float32)
-    reference = policy.predict(histories, noise).actions
+    inputs = [histories, noise]
+    if policy.contract.frames_shape is not None:
+        inputs.append(generator.integers(0, 256, (size, *policy.contract.frames_shape), dtype=np.uint8))
+    reference = policy.predict(*inputs).actions
     for shift in range(size):
-        rolled = policy.predict(np.roll(histories, shift, 0), np.roll(noise, shift, 0)).actions
-        alone = policy.predict(*(np.repeat(rows[shift : shift + 1], size, 0) for rows in (histories, noise))).actions
+        rolled = policy.predict(*(np.roll(rows, shift, 0) for rows in inputs)).actions
+        alone = policy.predict(*(np.repeat(rows[shift : shift + 1], size, 0) for rows in inputs)).actions
         same = np.array_equal(rolled, np.roll(reference, shift, 0)) and (alone == reference[shift]).all()
         if not same:
             raise ConfigError(

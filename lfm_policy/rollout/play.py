@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfm_policy.chunks.delayed import Link
-from lfm_policy.protocols import ChunkPolicy, Environment, Observation
+from lfm_policy.protocols import ChunkPolicy, Environment, Observation, SeeingEnvironment
 from lfm_policy.rollout.episode import Episode
 from lfm_policy.rollout.planner import Planner
 from lfm_policy.rollout.records import EpisodeResult, FrameSize, Segment
@@ -68,5 +68,9 @@ def _segment(
     success: bool,
     frames: list[np.ndarray],
 ) -> Segment:
-    rows = np.stack([environment.contract.flatten(observation) for observation in observations])
-    return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None)
+    contract, seen = environment.contract, None
+    rows = np.stack([contract.flatten(observation) for observation in observations])
+    if contract.cameras and not success:  # only these does the policy get
+        assert isinstance(environment, SeeingEnvironment)
+        seen = contract.stack(environment.look())
+    return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None, seen)

@@ -30,6 +30,8 @@ class Segment:
     success: bool
     frames: np.ndarray | None
     """uint8 (k, height, width, 3) where rendering was asked for."""
+    seen: np.ndarray | None = None
+    """uint8 (cameras, height, width, 3): what the contract's cameras see after the last of these steps."""
 
 
 @dataclass(frozen=True)

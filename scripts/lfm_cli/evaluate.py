@@ -82,7 +82,7 @@ def main(settings: Settings) -> None:
     }
     evaluation = Evaluation(
         policy,
-        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment)),
+        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment, policy)),
         identity,
         f"checkpoint {settings.checkpoint}",
         RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
@@ -105,9 +105,11 @@ def folder_of(checkpoint: Path) -> Path:
     return Path("outputs/evaluate") / (path.relative_to(outputs) if path.is_relative_to(outputs) else path.name)
 
 
-def _options(simulation: Kind, environment: str) -> dict[str, str]:
-    """What the environment is made with: the choice exists for robosuite's tasks."""
-    return {"simulation": simulation} if environment.startswith("robosuite/") else {}
+def _options(simulation: Kind, environment: str, policy: "ChunkPolicy") -> dict[str, Any]:
+    """What the environment is made with: simulation and cameras are choices of robosuite's tasks."""
+    if not environment.startswith("robosuite/"):
+        return {}
+    return {"simulation": simulation, **lfm_envs.view_for(policy.contract)}
 
 
 def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":

@@ -104,7 +104,7 @@ def test_a_phase_that_is_skipped_reads_no_data() -> None:
         def __len__(self) -> int:
             return 10
 
-        def take(self, index: Tensor) -> Sample:
+        def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
             raise AssertionError("the pool was read")
 
     chain, seen = exact_chain(DATA, SCHEDULE), []

@@ -18,7 +18,7 @@ from lfm_policy.models.policy import LFMPolicy, PolicySpec
 from lfm_policy.models.pretrained import Weights
 from lfm_policy.networks.grow import grown, inherit
 from lfm_policy.settings import Frozen
-from lfm_policy.training.experiments.robot import window_pool
+from lfm_policy.training.experiments.robot import as_seen_by, window_pool
 from lfm_policy.training.experiments.settings import WindowData
 from lfm_policy.training.log import LogSettings
 from lfm_policy.training.loop import OptimiserSettings
@@ -139,7 +139,7 @@ class Observations:
     """
 
     def __init__(self, policy: LFMPolicy, data: Path) -> None:
-        self._policy, self._store = policy, open_store(data)
+        self._policy, self._store = policy, as_seen_by(policy, open_store(data))
         policy.contract.require_match(self._store.contract, "the checkpoint", f"the data set {data}")
         self.source: Mapping[str, Any] = self._store.identity
         self.event, self.scale = policy.noise_shape, policy.action_normalizer.scale

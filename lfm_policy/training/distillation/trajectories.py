@@ -35,7 +35,8 @@ class Teacher:
 
     def draw(self, batch: int, generator: torch.Generator) -> Trajectories:
         """`batch` trajectories from fresh noise, under conditions drawn from the pool."""
-        sample = self.pool.take(torch.randint(len(self.pool), (batch,), generator=generator, device=generator.device))
+        index = torch.randint(len(self.pool), (batch,), generator=generator, device=generator.device)
+        sample = self.pool.take(index, generator)
         noise = torch.randn(sample.x.shape, generator=generator, device=sample.x.device, dtype=sample.x.dtype)
         states = trajectory(self.chain, self.temperature * noise, sample.cond, self.solver, inside=self.inside)
         return Trajectories(states, sample.cond)

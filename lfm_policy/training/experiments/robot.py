@@ -1,7 +1,8 @@
 """What a robot run trains: a policy and the pool of its windows."""
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from lfm_policy.actions.poses import can_anchor, moving_columns, position_columns
+from lfm_policy.contract import Contract
 from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread
 from lfm_policy.data.windows.disk import StreamedWindows
+from lfm_policy.data.windows.frames import frame_bytes, read_frames
 from lfm_policy.data.windows.memory import WindowIndex, Windows
 from lfm_policy.data.windows.store import Split, Store, open_store
 from lfm_policy.errors import ConfigError
@@ -20,9 +23,12 @@ from lfm_policy.models.policy import LFMPolicy, PolicySpec
 from lfm_policy.models.rotations import other_columns, quaternion_columns
 from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
 from lfm_policy.training.experiments.settings import TrainSettings, WindowData
+from lfm_policy.training.experiments.vision import feature_table, learn_to_see
 
 RESIDENT_BYTES = 2 << 30
 """Larger data are read from disk as they are asked for, unless the settings decide."""
+CROPS = 4
+"""Random parts of each training picture whose features the chain sees, beside its middle."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +38,41 @@ class WindowPool:
     windows: Windows | StreamedWindows
     policy: LFMPolicy
     """Encodes, on its device."""
+    features: Tensor | None = None
+    """(1 + crops, rows, F): what the policy sees in the pictures of each row, by their middle and by random parts."""
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, index: Tensor) -> Sample:
-        """The windows at `index` (B,): x (B, T, A), cond (B, To * D)."""
+    def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
+        """The windows at `index` (B,): x (B, T, A), cond (B, C); pictures by a random part if there is a generator."""
         device = self.policy.device
         batch = self.windows.gather(index.cpu() if isinstance(self.windows, StreamedWindows) else index)
-        return self.policy.sample_of(batch.observation.to(device), batch.action.to(device))
+        features = None if self.features is None else self._seen(self.features, batch.newest.to(device), generator)
+        return self.policy.sample_of(batch.observation.to(device), batch.action.to(device), features)
+
+    def _seen(self, features: Tensor, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        crops = len(features) - 1
+        if generator is None or not crops:
+            return features[0, rows]
+        part = torch.randint(1, crops + 1, (len(rows),), generator=generator, device=generator.device)
+        return features[part.to(rows.device), rows]
 
 
 def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.device) -> Experiment[LFMPolicy]:
     """A policy with fresh weights, on the windows of a prepared data set.
 
     Raises:
+        ConfigError: the data have pictures and nothing says how to see them.
         DataError: the data set is missing or damaged.
     """
     store = open_store(Path(data.path))
+    store = blind(store) if data.blind else store
     if len(store.valid):  # told now, and not when the training is over
         WindowIndex.from_store(store, "valid", data.horizon, data.observation_steps, data.action_steps)
     policy = new_policy(settings, data, store).to(device)
+    if policy.sight is not None:
+        see(settings, data, store, policy)
 
     def report(trained: LFMPolicy) -> dict[str, Any]:
         if not len(store.valid):
@@ -63,10 +83,44 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
     return Experiment(policy, window_pool(data, store, policy), load, report, store.identity)
 
 
+def blind(store: Store) -> Store:
+    """The same data without their pictures."""
+    return replace(store, contract=Contract.model_validate(dict(store.contract) | {"cameras": ()}), frames=None)
+
+
+def as_seen_by(policy: LFMPolicy, store: Store) -> Store:
+    """The data as a policy sees them: without their pictures, if it is the blind twin of one that sees."""
+    return store if policy.contract.cameras else blind(store)
+
+
+def see(settings: TrainSettings, data: WindowData, store: Store, policy: LFMPolicy) -> None:
+    """Train the policy's encoders and freeze them; what the chain is does not matter for it.
+
+    Raises:
+        ConfigError: several processes would do it at once.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "encoders are trained by one process: do that first, then give vision.trained=RUN to torchrun"
+        )
+    frames = read_frames(store, "train", resident(data, store))
+    cut = (data.horizon, data.observation_steps, data.action_steps)
+    windows = Windows.from_store(store, "train", *cut, frames=frames)
+    said = settings.fingerprint()
+    decides = {key: said[key] for key in ("seed", "data", "vision")} | {"source": store.identity}
+    learn_to_see(settings, policy, windows, decides)
+
+
 def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPolicy:
     """A policy with fresh weights for the data in `store`, its normalisers fitted on the training split."""
     torch.manual_seed(settings.seed)
     flow = settings.flow
+    if store.contract.cameras and settings.vision is None:
+        raise ConfigError(
+            f"{store.path} has pictures of {[camera.name for camera in store.contract.cameras]}: choose an experiment "
+            "that says how to see them, experiment=robot_image/…, or data.blind=true"
+        )
+    vision = settings.vision if store.contract.cameras else None
     quaternions = quaternion_columns(block[0] for block in store.blocks("train")) if data.rotation_rows else ()
     spec = PolicySpec(
         horizon=data.horizon,
@@ -82,6 +136,8 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
         diffusion=flow.diffusion,
         anchored=anchored(data, store),
         quaternions=quaternions,
+        vision=vision and vision.encoder,
+        crop=vision and vision.crop,
     )
     policy = LFMPolicy(spec, store.contract)
     observation = Spread.of(block[0] for block in store.blocks("train"))
@@ -128,12 +184,17 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
             f"flow.initial_diffusion={diffusion} draws its noise once for all windows, which must then be in memory: "
             "use data.resident=true, or flow.initial_diffusion=0"
         )
+    features = None
+    if policy.sight is not None:
+        crops = CROPS if split == "train" else 0
+        features = feature_table(store, policy.sight, split, crops, resident(data, store))
     if not (resident(data, store) or diffusion):
-        return WindowPool(StreamedWindows.from_store(store, *cut), policy)
-    return with_diffusion(WindowPool(Windows.from_store(store, *cut).to(policy.device), policy), diffusion, seed=0)
+        return WindowPool(StreamedWindows.from_store(store, *cut), policy, features)
+    windows = Windows.from_store(store, *cut).to(policy.device)
+    return with_diffusion(WindowPool(windows, policy, features), diffusion, seed=0)
 
 
 def resident(data: WindowData, store: Store) -> bool:
     """Whether the windows are held in memory: as the settings say, or where they take at most RESIDENT_BYTES."""
     row = 4 * (store.contract.observation_dim + store.contract.action_dim) + 8 * data.horizon
-    return store.steps * row <= RESIDENT_BYTES if data.resident is None else data.resident
+    return store.steps * row + frame_bytes(store) <= RESIDENT_BYTES if data.resident is None else data.resident

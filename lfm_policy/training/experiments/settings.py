@@ -28,6 +28,8 @@ class WindowData(Frozen):
     rotation_rows: bool = False
     """Show networks the first two rows of a rotation matrix in the place of each quaternion of an observation, whose
     sign jumps; they are found in the data by their length."""
+    blind: bool = False
+    """Leave out the pictures of data that have some: what a policy owes to them is what it can do more than this."""
     resident: bool | None = None
     """Whether windows are held in memory (on the GPU of a GPU run) or read from disk; by their size when None."""
 
@@ -131,6 +133,25 @@ class FlowSettings(Frozen):
         return self
 
 
+class VisionSettings(Frozen):
+    """How a policy learns to see: encoder and a head that is thrown away regress chunks, then the encoder stays."""
+
+    encoder: dict[str, Any]
+    """`_target_` and arguments of the encoder of one camera's pictures."""
+    crop: int | None = Field(default=76, ge=1)
+    """Height and width of the part of a picture that is seen, anywhere in training, in the middle afterwards."""
+    steps: int = Field(ge=1)
+    """Updates of encoder and head."""
+    batch: int = Field(default=64, ge=1)
+    hidden: int = Field(default=256, ge=1)
+    """Width of the head."""
+    optimiser: OptimiserSettings
+    weights: str | None = None
+    """A safetensors file with which each encoder begins, for example of a pretrained backbone."""
+    trained: str | None = None
+    """A policy whose encoders are taken as they are, so that methods are compared on the same features."""
+
+
 class TrainSettings(Frozen):
     """One training run. The same settings and the same `out` continue an interrupted run."""
 
@@ -148,6 +169,8 @@ class TrainSettings(Frozen):
     ranks: Literal["batch", "blocks"] = "batch"
     """What the processes of torchrun share out: the rows of each batch, or the blocks."""
     data: Annotated[WindowData | DensityData | TabularData | ImageData, Field(discriminator="kind")]
+    vision: VisionSettings | None = None
+    """Of data with cameras."""
     network: dict[str, Any]
     global_network: dict[str, Any]
     """The one network with as many parameters as the whole chain: of one block, or shared by all."""
@@ -205,4 +228,9 @@ class TrainSettings(Frozen):
         others = ("out", "threads", "parallel", "ranks", "checkpoint_seconds", "snapshots", "logging")
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
         measured = {"test", "valid", "probes", "generated", "inception", "classifiers", "classifier_steps"}
-        return self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "resident"} | measured})
+        said = self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "resident"} | measured})
+        if self.vision is None:  # runs from before there was sight go on
+            del said["vision"]
+        if not said["data"].get("blind", True):
+            del said["data"]["blind"]
+        return said
