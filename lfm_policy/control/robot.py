@@ -7,6 +7,7 @@ last one. Until the first command of an episode nothing moves.
 import contextlib
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -61,6 +62,48 @@ class Robot(Protocol):
     def close(self) -> None:
         """Leave the robot."""
         ...
+
+
+class DryRun:
+    """A robot that is looked at and never moved: what would be sent is kept. Implements `Robot`.
+
+    Args:
+        robot: the real one; only its `read` and `close` are called.
+        steps: commands after which the episode is over.
+        patience_s: longest wait for the first observation [s].
+    """
+
+    def __init__(self, robot: Robot, steps: int, patience_s: float = 5.0) -> None:
+        self.contract, self._robot, self._steps, self._patience = robot.contract, robot, steps, patience_s
+        self.commands: list[np.ndarray] = []
+        """What would have been sent in this episode."""
+
+    def reset(self, seed: int) -> Reading:
+        """Wait for an observation; the robot stays where it is.
+
+        Raises:
+            RolloutError: none came.
+        """
+        self.commands.clear()
+        deadline = time.monotonic() + self._patience
+        while not len((reading := self._robot.read()).rows):
+            if time.monotonic() > deadline:
+                raise RolloutError(f"the robot showed nothing for {self._patience:g} s: are its sensors on?")
+            time.sleep(0.001)
+        return Reading(reading.rows[-1:])
+
+    def read(self) -> Reading:
+        """What the robot sees."""
+        reading = self._robot.read()
+        return Reading(reading.rows, reading.success, reading.over or len(self.commands) >= self._steps)
+
+    def send(self, action: np.ndarray, due: float) -> None:
+        """Keep the command."""
+        self.commands.append(np.array(action))
+
+    def close(self) -> None:
+        """Leave the robot."""
+        self._robot.close()
 
 
 @dataclass(frozen=True)
