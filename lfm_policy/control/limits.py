@@ -52,7 +52,8 @@ class Limits(Frozen):
     stale_s: float = Field(default=0.75, gt=0)
     """Longest time between the observation that a chunk was predicted from and the execution of its actions [s]."""
     ramp_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """First move: for so long after a reset, commands lie between where the robot rests and what is asked for [s]."""
+    """First move: for so long after a reset or a refusal, commands lie between where the robot rests and what is asked
+    for [s]. Without, a robot that was held while it moved may find every next command too far away."""
 
     @model_validator(mode="after")
     def _check(self) -> "Limits":

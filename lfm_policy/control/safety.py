@@ -83,6 +83,7 @@ class Gate:
         self.refused: Counter[str] = Counter()
         self._path: deque[np.ndarray] = deque(maxlen=3)
         self._rest: np.ndarray | None = None
+        self._sent: np.ndarray | None = None
         self._admitted = 0
 
     def reset(self, observation: np.ndarray) -> None:
@@ -92,7 +93,7 @@ class Gate:
         if start is not None:
             self._path.extend([start] * 3)
         rest = rest_actions(self._contract, observation[None]) if self.limits.ramp_s else None
-        self._rest, self._admitted = None if rest is None else rest[0], 0
+        self._rest, self._admitted, self._sent = None if rest is None else rest[0], 0, None
 
     def admit(self, action: np.ndarray | None, age_s: float, step: int) -> np.ndarray | None:
         """Judge a command; if it is refused, the robot is taken to hold still.
@@ -114,9 +115,11 @@ class Gate:
             fault = self._place(position) or self._in_space(position) or self._by_number(position)
             if fault is None:
                 self._path.extend([position] * (1 if self._path else 3))
-                self._admitted += 1
+                self._admitted, self._sent = self._admitted + 1, action
                 return action
         self.hold(1)
+        if self.limits.ramp_s and self._sent is not None:  # it rests there, and has a way to begin again
+            self._rest, self._admitted = np.asarray(self._sent, np.float64), 0
         refusal = Refusal(step, *fault)
         self.refused[refusal.reason] += 1
         self._report(refusal)
@@ -142,7 +145,7 @@ class Gate:
         return None
 
     def _ramped(self, action: np.ndarray) -> np.ndarray:
-        """Keep the first commands near where the robot rests: smoothly, from there to what is asked for."""
+        """Keep the first commands after a rest near it: smoothly, from there to what is asked for."""
         part = (self._admitted + 1) / max(self.limits.ramp_s * self._rate, 1.0)
         if self._rest is None or part >= 1:
             return action

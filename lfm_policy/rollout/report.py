@@ -115,7 +115,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
         steps = f"{report.mean_steps:.1f} mean, {report.median_steps:g} median"
     jerk = "no seam"
     if report.seam_jerk is not None and report.inner_jerk is not None:
-        unit = f" {report.unit}/s³" if report.unit else ""
+        base = f"({report.unit})" if "/" in report.unit else report.unit
+        unit = f" {base}/s³" if base else ""
         jerk = f"{report.seam_jerk:.0f}{unit} between chunks, {report.inner_jerk:.0f}{unit} within"
     scored = []
     if report.score is not None and report.mean_score is not None:

@@ -226,6 +226,21 @@ class TestRamp:
         assert pan[29] == 20
         assert sent[0][2] == 80, "grippers need no ramp"
 
+    def test_a_robot_that_was_held_begins_again(self):
+        """Held while it moved, it is left behind by what is asked for; the ramp lets it catch up within its limits."""
+        asked = [np.array([1.5 * k, 0.0, 0.0]) for k in range(20)]
+        asked[8] = np.array([40.0, 0.0, 0.0])
+        sent = {}
+        for ramp_s in (0.0, 0.5):
+            checked = Gate(JOINTS, PER_JOINT.model_copy(update={"ramp_s": ramp_s}))
+            checked.reset(np.zeros(7))
+            sent[ramp_s] = [checked.admit(action, 0.0, k) for k, action in enumerate([*asked, *[asked[-1]] * 15])]
+        assert all(command is None for command in sent[0.0][8:])
+        last = [command[0] for command in sent[0.5] if command is not None]
+        assert sent[0.5][8] is None
+        assert last[-1] == asked[-1][0]
+        assert np.abs(np.diff(last)).max() <= 60 / 30 + 1e-9, "60 degrees per second"
+
     def test_poses_turn_on_the_way(self):
         checked = Gate(LIFT, Limits(ramp_s=1.0))
         observation = np.zeros(LIFT.observation_dim)

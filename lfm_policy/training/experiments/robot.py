@@ -121,7 +121,8 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
             "that says how to see them, experiment=robot_image/…, or data.blind=true"
         )
     vision = settings.vision if store.contract.cameras else None
-    quaternions = quaternion_columns(block[0] for block in store.blocks("train")) if data.rotation_rows else ()
+    rows = data.rotation_rows and store.contract.poses
+    quaternions = quaternion_columns(block[0] for block in store.blocks("train")) if rows else ()
     spec = PolicySpec(
         horizon=data.horizon,
         observation_steps=data.observation_steps,

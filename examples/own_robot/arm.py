@@ -1,0 +1,47 @@
+"""A robot of one's own behind the `Robot` protocol: six servos, here simulated in real time."""
+
+import time
+
+import numpy as np
+
+from lfm_policy.control.robot import Reading
+
+LAG_S = 0.03
+"""A servo's time constant."""
+
+
+class Arm:
+    """Position-controlled joints. Put your driver's calls where the comments are.
+
+    Args:
+        contract: of the policy; actions are joint positions, the first observation measures them.
+        target: what the rest of the observation says.
+        seconds: length of an episode.
+    """
+
+    def __init__(self, contract, target=(0.5, -0.5), seconds=3.0):
+        self.contract, self._target, self._seconds = contract, np.asarray(target), seconds
+        self._joints = self._asked = np.zeros(contract.action_dim)  # open the bus, torque on
+        self._last, self._begun = time.monotonic(), None
+
+    def reset(self, seed):
+        """Begin an episode where the arm is; drive it home first if your task wants that."""
+        self._begun = None
+        return self.read()
+
+    def read(self):
+        """Read the joints; never wait for them."""
+        now = time.monotonic()  # bus.read("Present_Position")
+        part = 1 - np.exp((self._last - now) / LAG_S)
+        self._joints, self._last = self._joints + part * (self._asked - self._joints), now
+        row = self.contract.flatten({"observation.state": self._joints, "target": self._target})
+        return Reading(row[None], over=self._begun is not None and now - self._begun > self._seconds)
+
+    def send(self, action, due):
+        """Command the joints and return at once."""
+        self._begun = self._begun or time.monotonic()
+        self.read()
+        self._asked = np.array(action, float)  # bus.write("Goal_Position", action)
+
+    def close(self):
+        """Leave the arm where it is safe: torque off only if it cannot fall."""
