@@ -60,11 +60,7 @@ class Evaluation:
 
 
 def run(
-    evaluation: Evaluation,
-    seeds: Sequence[int],
-    out: str | Path,
-    *,
-    console: Console | None = None,
+    evaluation: Evaluation, seeds: Sequence[int], out: str | Path, *, console: Console | None = None
 ) -> list[EpisodeResult]:
     """Run the episodes of `seeds` that `out` does not hold yet; return all of them, in the order of `seeds`.
 
@@ -78,12 +74,21 @@ def run(
         ContractError: environment and policy disagree; no step has been made.
         RolloutError: `out` holds episodes of another identity, or a worker keeps failing.
     """
-    log = EpisodeLog(out, {**evaluation.whole_identity, "policy_batch": evaluation.options.policy_batch})
+    log = episode_log(evaluation, out)
     missing = [seed for seed in seeds if seed not in log.done]
     if missing:
         with ProgressBar(seeds, log.done, console or Console()) as bar:
             _runner(evaluation, [log, bar]).run(missing)
     return [log.done[seed] for seed in seeds]
+
+
+def episode_log(evaluation: Evaluation, out: str | Path) -> EpisodeLog:
+    """Open the log of an evaluation in its folder.
+
+    Raises:
+        RolloutError: the folder holds episodes of another identity.
+    """
+    return EpisodeLog(out, {**evaluation.whole_identity, "policy_batch": evaluation.options.policy_batch})
 
 
 def _runner(evaluation: Evaluation, subscribers: Sequence[Subscriber]) -> EpisodeRunner:

@@ -5,6 +5,7 @@ the number of workers, the order of the seeds, the place of the policy, or a res
 """
 
 import contextlib
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections import deque
@@ -130,7 +131,8 @@ class Runner(EpisodeRunner):
             count = min(self._options.workers, len(seeds))
             if self._seat is None:
                 place, size = self._options.policy_in, self._options.policy_batch
-                counts = {"workers": count, "episodes": len(seeds)}
+                episodes = len(seeds) if self._stack is None else sys.maxsize  # workers that stay will get more
+                counts = {"workers": count, "episodes": episodes}
                 self._seat = choose_seat(self._policy, self._link, place, size=size, **counts)
             while len(self._crew) < count:
                 self._crew.append(self._worker(len(self._crew), self._seat))

@@ -4,9 +4,15 @@
 
 Run the same command again after an interruption, and it continues. Leaves summary.json, report.md, episodes.jsonl,
 success.png and videos/ in the output folder.
+
+    lfm evaluate checkpoint=outputs/lift against=lift episodes=500 margin=0.05
+
+Play both policies on the same seeds and stop as soon as it is clear which is better: BETTER or EQUAL WITHIN the margin
+(exit code 0), WORSE (1), or UNDECIDED after the last seed (3). Leaves comparison.json beside.
 """
 
 import functools
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +26,17 @@ from lfm_policy.locks import owned
 
 if TYPE_CHECKING:
     from lfm_policy.protocols import ChunkPolicy
+    from lfm_policy.rollout.evaluation import Evaluation
 
 
 class Settings(Sampling):
     """See config/evaluate.yaml."""
 
     checkpoint: Path
+    against: Path | None
+    alpha: float = Field(gt=0, lt=1)
+    margin: float = Field(gt=0, lt=1)
+    look_every: int = Field(ge=1)
     environment: str | None
     simulation: Kind
     episodes: int = Field(ge=1)
@@ -64,14 +75,47 @@ class Settings(Sampling):
 
 def main(settings: Settings) -> None:
     # Workers import this file again when they start: torch (seconds, and memory) stays inside the functions.
-    from lfm_policy.chunks.delayed import Link
-    from lfm_policy.rollout.evaluation import Evaluation, run
+    from lfm_policy.rollout.evaluation import run
     from lfm_policy.rollout.report import write_report
-    from lfm_policy.rollout.runner import RunnerOptions
     from lfm_policy.rollout.video import film
 
-    policy, form = load(settings)
-    environment = settings.environment or lfm_envs.name_for(policy.contract)
+    evaluation = new_evaluation(settings, settings.checkpoint, settings.environment)
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+    out = settings.out or folder_of(settings.checkpoint)
+    with owned(out):
+        if settings.against is not None:
+            sys.exit(_compare(settings, settings.against, evaluation, seeds, out))
+        results = run(evaluation, seeds, out)
+        write_report(evaluation, results, out)
+        film(evaluation, results, out, settings.videos)
+
+
+def _compare(settings: Settings, against: Path, evaluation: "Evaluation", seeds: range, out: Path) -> int:
+    """Compare two policies, say what came out, and return the exit code that stands for it."""
+    from lfm_policy.measure.sequential import Clarity
+    from lfm_policy.rollout.compare import EXIT_CODES, compare, sentence
+
+    other = new_evaluation(settings, against, str(evaluation.identity["environment"]))
+    clarity = Clarity(alpha=settings.alpha, margin=settings.margin)
+    found = compare(evaluation, other, seeds, out, clarity=clarity, look_every=settings.look_every)
+    print(sentence(found, str(settings.checkpoint), str(against)))
+    return EXIT_CODES[found.verdict]
+
+
+def new_evaluation(settings: Settings, source: Path, environment: str | None) -> "Evaluation":
+    """Open a policy, to be evaluated as the settings say.
+
+    Args:
+        settings: how.
+        source: the policy.
+        environment: name of the environment; the one in the policy's contract if None.
+    """
+    from lfm_policy.chunks.delayed import Link
+    from lfm_policy.rollout.evaluation import Evaluation
+    from lfm_policy.rollout.runner import RunnerOptions
+
+    policy, form = load(settings, source)
+    environment = environment or lfm_envs.name_for(policy.contract)
     identity = {
         "environment": environment,
         "seed": settings.seed,
@@ -80,20 +124,15 @@ def main(settings: Settings) -> None:
         "device": settings.device,
         "threads": settings.threads,
     }
-    evaluation = Evaluation(
+    return Evaluation(
         policy,
         functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment, policy)),
         identity,
-        f"checkpoint {settings.checkpoint}",
+        f"checkpoint {source}",
         RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
         Link(**settings.model_dump(include=set(Link.model_fields))),
         settings.backend,
     )
-    out = settings.out or folder_of(settings.checkpoint)
-    with owned(out):
-        results = run(evaluation, range(settings.seed, settings.seed + settings.episodes), out)
-        write_report(evaluation, results, out)
-        film(evaluation, results, out, settings.videos)
 
 
 def folder_of(checkpoint: Path) -> Path:
@@ -112,10 +151,10 @@ def _options(simulation: Kind, environment: str, policy: "ChunkPolicy") -> dict[
     return {"simulation": simulation, **lfm_envs.view_for(policy.contract)}
 
 
-def load(settings: Settings) -> "tuple[ChunkPolicy, dict[str, Any]]":
+def load(settings: Settings, source: Path) -> "tuple[ChunkPolicy, dict[str, Any]]":
     """Open the policy; return it with what decides its chunks, as plain values."""
     opening = settings.model_dump(include={"runtime", "precision", "device", "threads", "trust_code"})
-    policy = open_policy(settings.checkpoint, weights=settings.set, sampling=settings.sampling, **opening)
+    policy = open_policy(source, weights=settings.set, sampling=settings.sampling, **opening)
     if settings.device.startswith("cuda"):
         import torch
 
