@@ -44,7 +44,7 @@ class Recipe:
     """Who steps; no part of the identity, as the demonstrations are the same bits."""
 
     def identity(self) -> dict[str, Any]:
-        """What has to agree for two runs to share a folder."""
+        """Tell what has to agree for two runs to share a folder."""
         ours = {name: value for name, value in vars(self).items() if name != "simulation"}
         return {**ours, "suite_version": task(self.task).contract.suite_version}
 
@@ -151,7 +151,7 @@ def _progress() -> Progress:
 
 @cache
 def _environment(task_name: str, simulation: Kind) -> RobosuiteEnvironment:
-    """The environment that this worker process keeps for all its episodes."""
+    """Return the environment that this worker process keeps for all its episodes."""
     return RobosuiteEnvironment(task(task_name), simulation)
 
 

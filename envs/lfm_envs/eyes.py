@@ -161,7 +161,7 @@ def _replace(drawn: Any, mesh: int, vertices: np.ndarray, faces: np.ndarray) -> 
 
 
 def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3) of the vertices: of the faces around each, by their area."""
+    """Return unit normals (V, 3) of the vertices: of the faces around each, by their area."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     sums = np.zeros(vertices.shape)

@@ -48,7 +48,7 @@ class Perturbed:
         return StepResult(self._seen(result.observation), result.reward, result.success)
 
     def render(self, width: int, height: int) -> np.ndarray:
-        """The scene as it really is."""
+        """Return the scene as it really is."""
         return self._environment.render(width, height)
 
     def close(self) -> None:

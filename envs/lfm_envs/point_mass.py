@@ -75,7 +75,7 @@ class PointMass:
 
 
 def expert(observation: Observation) -> np.ndarray:
-    """The scripted expert: the farthest reachable target on the straight way to the goal, shape (2,) [m]."""
+    """Return the scripted expert: the farthest reachable target on the straight way to the goal, shape (2,) [m]."""
     return observation["position"] + _limited(observation["goal"] - observation["position"])
 
 

@@ -40,7 +40,7 @@ class Motion:
     """(7,): arm posture at the start [rad]."""
 
     def hand(self, env: RobosuiteEnvironment, step: int) -> Pose:
-        """The grip site in the world."""
+        """Return the grip site in the world."""
         return Pose(self.position[step] + env.arms[0].origin_pos, self.matrix[step])
 
     @property
@@ -137,7 +137,7 @@ def track(env: RobosuiteEnvironment, motion: Motion, guess: Guess) -> Skill:
 
 
 def follow(env: RobosuiteEnvironment, hand: Hand, target: Pose, gripper: float) -> Command:
-    """The delta whose goal makes the hand be at `target` one step later.
+    """Return the delta whose goal makes the hand be at `target` one step later.
 
     The controller is a critically damped spring of frequency ω = √kp that starts at rest at each goal g (relative to
     the hand, which moves at v): a step dt later the hand is g (1 - (1 + ω dt) e^(-ω dt)) + v dt e^(-ω dt) further.

@@ -163,7 +163,7 @@ def take_shapes(env: RobosuiteEnvironment, xml: str | None) -> None:
 
 @cache
 def _environment(name: str, cameras: tuple[Camera, ...]) -> RobosuiteEnvironment:
-    """The environment that this worker process keeps for all its episodes."""
+    """Return the environment that this worker process keeps for all its episodes."""
     return RobosuiteEnvironment(task(name), cameras=cameras)
 
 

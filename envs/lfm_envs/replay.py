@@ -124,7 +124,7 @@ def replay(
 
 
 def loadable_model(env: RobosuiteEnvironment, recorded: str, model_xml: str | None) -> str | None:
-    """The recorded model where it loads: in the robosuite series that wrote it. States load everywhere."""
+    """Return the recorded model where it loads: in the robosuite series that wrote it. States load everywhere."""
     same = recorded.split(".")[:2] == env.contract.suite_version.split(".")[:2]
     return model_xml if same else None
 
@@ -145,7 +145,7 @@ def _stacked(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def recorded_states(demo: Demo) -> np.ndarray:
-    """The demonstration's states (L, n).
+    """Return the demonstration's states (L, n).
 
     Raises:
         DataError: it has none.

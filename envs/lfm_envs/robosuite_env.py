@@ -76,7 +76,7 @@ class RobosuiteEnvironment:
         return self._step(self._checked_action(action, DELTA_WIDTH), "delta")
 
     def goal_of(self, action: np.ndarray) -> np.ndarray:
-        """The absolute action (10 * arms,) whose goal poses are those `step_delta(action)` would set in this state."""
+        """Find the absolute action (10 * arms,) whose goal poses `step_delta(action)` would set in this state."""
         from lfm_envs.fast.stepper import moved
 
         goals = []
@@ -204,7 +204,7 @@ class RobosuiteEnvironment:
         return StepResult(self._observation(observation), float(reward), success)
 
     def _checked_action(self, action: np.ndarray, width: int) -> np.ndarray:
-        """The action as float64 (width * arms,)."""
+        """Return the action as float64 (width * arms,)."""
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (width * self.task.arms,) or not np.isfinite(action).all():
             raise RolloutError(
@@ -251,11 +251,11 @@ class RobosuiteEnvironment:
         return xml
 
     def _observation(self, raw: dict[str, Any]) -> Observation:
-        """The contract's entries, in robomimic's names: `object` is robosuite's `object-state`."""
+        """Return the contract's entries, in robomimic's names: `object` is robosuite's `object-state`."""
         return {name: raw["object-state" if name == "object" else name] for name in self._names}
 
 
 def to_axis_angle(action: np.ndarray, arms: int) -> np.ndarray:
-    """An absolute action (10 * arms,) as robomimic's `actions_abs` and robosuite's controller have it: (7 * arms,)."""
+    """Write an absolute action (10 * arms,) as robomimic's `actions_abs` and robosuite's controller: (7 * arms,)."""
     position, matrix, gripper = decode_absolute(np.reshape(action, (arms, ARM_WIDTH)))
     return np.concatenate([position, matrix_to_rotvec(matrix), gripper], axis=-1).ravel()

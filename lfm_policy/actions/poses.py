@@ -71,7 +71,7 @@ def matrix_to_rot6d(matrix: ArrayLike) -> Array:
 
 
 def rot6d_to_matrix(rot6d: ArrayLike) -> Array:
-    """The rotation nearest in Gram-Schmidt's sense to two row vectors: (..., 6) -> (..., 3, 3)."""
+    """Return the rotation nearest in Gram-Schmidt's sense to two row vectors: (..., 6) -> (..., 3, 3)."""
     rows = np.asarray(rot6d, dtype=np.float64)
     first = _unit(rows[..., :3])
     second = rows[..., 3:]

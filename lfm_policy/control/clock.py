@@ -92,7 +92,7 @@ class Pace:
         self.skipped = 0
 
     def served(self, tick: Tick, moment: float) -> None:
-        """The command of `tick` left at `moment` [s]."""
+        """Return the command of `tick` left at `moment` [s]."""
         self.late_ms.append(1000 * (moment - tick.due))
         self.skipped += tick.skipped
 

@@ -52,7 +52,7 @@ class Robot(Protocol):
         ...
 
     def read(self) -> Reading:
-        """What was seen since the last call, without waiting."""
+        """Tell what was seen since the last call, without waiting."""
         ...
 
     def send(self, action: np.ndarray, due: float) -> None:
@@ -93,7 +93,7 @@ class DryRun:
         return Reading(reading.rows[-1:])
 
     def read(self) -> Reading:
-        """What the robot sees."""
+        """Tell what the robot sees."""
         reading = self._robot.read()
         return Reading(reading.rows, reading.success, reading.over or len(self.commands) >= self._steps)
 
@@ -159,7 +159,7 @@ class SimulatedRobot:
         return message
 
     def read(self) -> Reading:
-        """The steps since the last call."""
+        """Return the steps since the last call."""
         steps: list[_Step] = []
         while self._connection.poll():
             message = self._receive()
@@ -272,7 +272,7 @@ def _episode(environment: Environment, connection: Connection, rate_hz: float, c
 
 
 def _after_commands(connection: Connection) -> Any:
-    """The next request that is no command; those were under way when the episode ended."""
+    """Return the next request that is no command; those were under way when the episode ended."""
     while True:
         message = connection.recv()
         if message is None or message[0] != "command":

@@ -84,7 +84,7 @@ def verdict(env: RobosuiteEnvironment, file: DemoFile, diagnosis: Diagnosis, pro
 
 
 def versions() -> dict[str, str]:
-    """What is installed here."""
+    """Tell what is installed here."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

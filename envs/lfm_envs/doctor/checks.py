@@ -49,7 +49,7 @@ def arm_of(episode: Recorded, key: str, arm: int) -> np.ndarray:
 
 
 def check_settings(file: DemoFile, contract: Contract, measured_hz: float | None) -> Iterator[Finding]:
-    """What the file's own description gets wrong.
+    """Tell what the file's own description gets wrong.
 
     Args:
         file: the file.
@@ -184,7 +184,7 @@ def _keys_finding(what: str) -> Finding:
 
 
 def _looks_like(name: str, recorded: np.ndarray, simulated: Mapping[str, np.ndarray]) -> str:
-    """What the simulator calls the columns that the file has under `name`."""
+    """Tell what the simulator calls the columns that the file has under `name`."""
     names = [f"{key}[{column}]" for key, array in simulated.items() for column in range(array.shape[1])]
     columns = np.concatenate(list(simulated.values()), axis=1)
     gaps = np.median(np.abs(recorded[:, :, None] - columns[:, None]), axis=0)

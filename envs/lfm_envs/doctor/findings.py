@@ -46,12 +46,12 @@ class Finding:
     fix: str
 
     def as_json(self) -> dict[str, str]:
-        """The same as plain values."""
+        """Return the same as plain values."""
         return asdict(self)
 
 
 def compare_contracts(ours: Contract, theirs: Contract, our_name: str, their_name: str) -> list[Finding]:
-    """A finding for each field in which the two differ; `theirs` is the side to be brought in line.
+    """Return a finding for each field in which the two differ; `theirs` is the side to be brought in line.
 
     Args:
         ours: what is taken as right.
@@ -151,7 +151,7 @@ def examine_checkpoint(
 
 
 def _normalizers(directory: Path) -> dict[str, np.ndarray]:
-    """The normalisers' tensors as loading would put them together: the moving average's go before."""
+    """Return the normalisers' tensors as loading would put them together: the moving average's go before."""
     tensors: dict[str, np.ndarray] = {}
     for name in ("model.safetensors", "ema.safetensors"):
         if name.startswith("ema") and not (directory / name).exists():
@@ -165,7 +165,7 @@ def _normalizers(directory: Path) -> dict[str, np.ndarray]:
 
 
 def _lost(name: str, scale: np.ndarray | None, offset: np.ndarray | None, fitted: np.ndarray | None) -> Finding | None:
-    """A finding if the normaliser is absent, was never fitted, or does nothing."""
+    """Return a finding if the normaliser is absent, was never fitted, or does nothing."""
     if scale is None or offset is None or fitted is None:
         what = f"the checkpoint lacks the {name} normaliser"
     elif not bool(fitted):
@@ -182,7 +182,7 @@ def _lost(name: str, scale: np.ndarray | None, offset: np.ndarray | None, fitted
 
 
 def _misfit(name: str, normalised: np.ndarray, limit: float, typical: Callable[..., np.ndarray]) -> Iterator[Finding]:
-    """A finding if the data lie outside what the normaliser was fitted on."""
+    """Return a finding if the data lie outside what the normaliser was fitted on."""
     size = typical(np.abs(normalised), axis=0)
     if size.max() > limit:
         column = int(size.argmax())

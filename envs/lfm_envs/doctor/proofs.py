@@ -65,7 +65,7 @@ def prove(
 
 
 def check_replays(proofs: Sequence[Proof], same_physics: bool) -> Iterator[Finding]:
-    """A finding for each form whose replays fail or stray, read as found.
+    """Return a finding for each form whose replays fail or stray, read as found.
 
     Args:
         proofs: of all episodes.

@@ -43,7 +43,7 @@ class Poses(NamedTuple):
     """(L, 3, 3)"""
 
     def steps(self, chosen: slice) -> "Poses":
-        """Some of the steps."""
+        """Return some of the steps."""
         return Poses(self.position[chosen], self.matrix[chosen])
 
 
@@ -60,7 +60,7 @@ class ArmPath:
     controller: ArmController
 
     def goals(self, numbers: np.ndarray, reading: Reading) -> Poses:
-        """The poses that an arm's actions (L, 7 or 10) ask for under a reading."""
+        """Return the poses that an arm's actions (L, 7 or 10) ask for under a reading."""
         turn = self.base_matrix if reading.frame == "base" else np.eye(3)
         if reading.form == "delta":
             delta = np.clip(numbers[:, :6], -1, 1)
@@ -71,7 +71,7 @@ class ArmPath:
         return Poses(numbers[:, :3] @ turn.T + origin, turn @ _matrix(numbers[:, 3:-1], reading.rotation))
 
     def offsets(self, poses: Poses) -> np.ndarray:
-        """Translation and rotation (L, 6) from the arm's poses to others, in units of the largest delta command."""
+        """Return translation and rotation (L, 6) from the arm's poses to others, in units of the largest delta."""
         path = self.path.steps(slice(len(poses.position)))
         translation = (poses.position - path.position) / self.controller.delta_position_m
         rotation = matrix_to_rotvec(poses.matrix @ np.swapaxes(path.matrix, 1, 2))
@@ -81,7 +81,7 @@ class ArmPath:
 def measure(
     numbers: Sequence[np.ndarray], arms: Sequence[ArmPath], asked: Sequence[Poses] | None, declared: Reading
 ) -> Reading:
-    """The reading of one arm's actions that fits best what came of them; the declared one unless another does clearly.
+    """Find the reading of one arm's actions that fits best what came of them; the declared one unless clearly another.
 
     Args:
         numbers: an episode's actions each, (L, 7 or 10).

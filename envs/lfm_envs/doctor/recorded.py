@@ -78,7 +78,7 @@ def read_episode(env: RobosuiteEnvironment, file: DemoFile, index: int) -> Recor
 def _visit(
     env: RobosuiteEnvironment, states: np.ndarray, model_xml: str | None
 ) -> tuple[dict[str, np.ndarray], tuple[ArmPath, ...]]:
-    """The simulator's observations and the arms' paths at the recorded states."""
+    """Return the simulator's observations and the arms' paths at the recorded states."""
     env.reset_to(states[0], model_xml)
     observations, poses = [], []
     for state in states:

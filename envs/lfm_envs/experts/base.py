@@ -43,7 +43,7 @@ class Command:
     """Standard deviation (7 * arms,) of the disturbance that may be added to what is executed."""
 
     def disturbed(self, rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
-        """The action to execute: this command plus `scale` times its white noise, within [-1, 1]."""
+        """Return the action to execute: this command plus `scale` times its white noise, within [-1, 1]."""
         return np.clip(self.action + scale * self.noise * rng.standard_normal(self.noise.shape), -1, 1)
 
 
@@ -172,7 +172,7 @@ def funnelled(hand: Hand, target: Pose, tolerance: float) -> Pose:
 
 
 def arched(now: np.ndarray, goal: np.ndarray, clearance: float, descend: tuple[float, float]) -> np.ndarray:
-    """The next point (3,) [m] on a way over obstacles: across only as fast as the climb allows, down near the goal.
+    """Find the next point (3,) [m] on a way over obstacles: across as fast as the climb allows, down near the goal.
 
     Args:
         now: where the thing on its way is.
@@ -236,13 +236,13 @@ def body_pose(env: RobosuiteEnvironment, body: str) -> Pose:
 
 
 def drawn_aside(rng: np.random.Generator, furthest: float) -> np.ndarray:
-    """A horizontal offset (2,) [m], its direction and its length up to `furthest` drawn uniformly."""
+    """Return a horizontal offset (2,) [m], its direction and its length up to `furthest` drawn uniformly."""
     direction, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, furthest)
     return np.array([radius * np.cos(direction), radius * np.sin(direction)])
 
 
 def up(height: float) -> np.ndarray:
-    """A vertical vector (3,) [m]."""
+    """Return a vertical vector (3,) [m]."""
     return np.array([0.0, 0.0, height])
 
 
@@ -260,7 +260,7 @@ def heading(vector: np.ndarray) -> float:
 
 
 def nearest_turn(angle: float, reference: float, symmetry: float) -> float:
-    """The angle equal to `angle` modulo `symmetry` that is nearest to `reference` [rad]."""
+    """Return the angle equal to `angle` modulo `symmetry` that is nearest to `reference` [rad]."""
     return angle + symmetry * round((reference - angle) / symmetry)
 
 

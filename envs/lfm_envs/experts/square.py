@@ -90,7 +90,7 @@ class Plan:
 
     @classmethod
     def make(cls, handle: float) -> "Plan":
-        """The plan with the least turning, for a handle that points along a heading [rad]."""
+        """Return the plan with the least turning, for a handle that points along a heading [rad]."""
         plans = []
         for grasp, placed in product((handle, handle - np.pi), PLACED_HEADINGS):
             grasp, turn = (nearest_turn(angle, 0.0, 2 * np.pi) for angle in (grasp, placed - handle))
@@ -160,7 +160,7 @@ def _twist(hand: Hand) -> float:
 
 
 def _level(towards: float, upright: bool) -> np.ndarray:
-    """A level nut with its handle pointing along a heading: (3, 3)."""
+    """Return a level nut with its handle pointing along a heading: (3, 3)."""
     x, z = np.array([np.cos(towards), np.sin(towards), 0.0]), up(1.0 if upright else -1.0)
     return np.stack([x, np.cross(z, x), z], axis=1)
 

@@ -80,7 +80,7 @@ def transport(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
 
 
 def _give(scene: Scene, hand: Hand, style: Style, relay: Relay) -> Skill:
-    """The left arm's part."""
+    """Return the left arm's part."""
     while not (yield from _lid_off(scene, hand, style)):
         pass
     while not (yield from _fetch(scene, hand, style, relay)):
@@ -94,7 +94,7 @@ def _give(scene: Scene, hand: Hand, style: Style, relay: Relay) -> Skill:
 
 
 def _take(env: RobosuiteEnvironment, scene: Scene, hand: Hand, style: Style, relay: Relay) -> Skill:
-    """The right arm's part."""
+    """Return the right arm's part."""
     while not (yield from _trash_out(scene, hand, style)):
         pass
     yield from _receive(scene, hand, style, relay)
@@ -222,12 +222,12 @@ def _deliver(env: RobosuiteEnvironment, scene: Scene, hand: Hand, style: Style) 
 
 
 def _dropped(scene: Scene, hand: Hand) -> Callable[[], bool]:
-    """A check for the hammer, which may turn between the fingers."""
+    """Return a check for the hammer, which may turn between the fingers."""
     return lambda: bool(np.linalg.norm(scene.hammer().position - hand.pose.position) > IN_HAND_M)
 
 
 def _slipped(hand: Hand, item: Callable[[], Pose]) -> Callable[[], bool]:
-    """A check for an item that keeps its place between the fingers."""
+    """Return a check for an item that keeps its place between the fingers."""
 
     def in_hand() -> np.ndarray:
         position, matrix = hand.pose

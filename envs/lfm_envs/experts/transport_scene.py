@@ -64,15 +64,15 @@ class Scene:
         """Middle of the trash bin's floor (3,)."""
 
     def lid(self) -> Pose:
-        """The lid's centre, 5 mm below the middle of its handle."""
+        """Return the lid's centre, 5 mm below the middle of its handle."""
         return body_pose(self._env, f"{LID}_root")
 
     def trash(self) -> Pose:
-        """The cube of trash."""
+        """Return the cube of trash."""
         return body_pose(self._env, f"{TRASH}_main")
 
     def hammer(self) -> Pose:
-        """The hammer: middle of its handle."""
+        """Return the hammer: middle of its handle."""
         return body_pose(self._env, f"{HAMMER}_root")
 
     def handle(self, along: float, hand: Hand, lean: float = 0.0) -> Pose:
@@ -102,5 +102,5 @@ def facing(hand: Hand, yaw: float, lean: float = 0.0) -> np.ndarray:
 
 
 def above(point: np.ndarray, z: float) -> np.ndarray:
-    """The point (3,) over or under `point` at the height `z` [m]."""
+    """Return the point (3,) over or under `point` at the height `z` [m]."""
     return point + up(z - point[2])

@@ -24,7 +24,7 @@ def touching(sim: Any, geoms_1: Any, geoms_2: Any = None) -> bool:
 
 
 def _ids(sim: Any, geoms: Any) -> frozenset[int]:
-    """The numbers of a group's geoms, looked up once a model: robosuite makes their names anew at every question."""
+    """Look up the numbers of a group's geoms, once per model: robosuite makes their names anew at every question."""
     group = geoms if isinstance(geoms, str | MujocoModel) else tuple(geoms)
     known = _groups.setdefault(sim.model, {})
     if group not in known:
@@ -58,7 +58,7 @@ class _Contacts:
 
 
 def _with_names(function: Callable[..., Any] | None, **names: Any) -> Any:
-    """A copy of a function that finds `names` in place of its module's own."""
+    """Return a copy of a function that finds `names` in place of its module's own."""
     assert isinstance(function, FunctionType)
     return FunctionType(function.__code__, function.__globals__ | names, function.__name__, function.__defaults__)
 

@@ -16,7 +16,7 @@ RCOND = 1e-15
 
 
 def _scipy(module: str, name: str, arguments: int) -> types.ExternalFunction:
-    """A Fortran routine of the library that numba's own linear algebra calls, all arguments by address."""
+    """Return a Fortran routine of the library that numba's own linear algebra calls, all arguments by address."""
     llvmlite.binding.add_symbol(f"lfm_{name}", get_cython_function_address(f"scipy.linalg.cython_{module}", name))
     return types.ExternalFunction(f"lfm_{name}", types.void(*[types.intp] * arguments))
 

@@ -25,7 +25,7 @@ _address, _flag, _real = types.intp, types.int32, types.float64
 
 
 def _external(library: Any, name: str, *arguments: types.Type) -> Any:
-    """A C function without result, for compiled code to call."""
+    """Return a C function without result, for compiled code to call."""
     llvmlite.binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     return types.ExternalFunction(name, types.void(*arguments))
 

@@ -171,7 +171,7 @@ def _opspace_matrices(inertia, jacobian):
 
 @compiled
 def _inertia(mass, at):
-    """The arm's inertia matrix (n, n), column by column as robosuite's lies in memory."""
+    """Return the arm's inertia matrix (n, n), column by column as robosuite's lies in memory."""
     matrix = np.zeros((at.shape[1], at.shape[0]))
     for row in range(at.shape[0]):
         for column in range(at.shape[1]):

@@ -158,7 +158,7 @@ def _shape(element: ElementTree.Element) -> dict[str, str]:
 
 
 def _with_shape(xml: str, element: ElementTree.Element) -> str:
-    """The XML with an element's shape in place of that of the one of the same name."""
+    """Return the XML with an element's shape in place of that of the one of the same name."""
     found = re.search(rf'<{element.tag} [^>]*name="{re.escape(element.get("name", ""))}"[^>]*>', xml)
     assert found is not None
     text = found[0]
@@ -168,7 +168,7 @@ def _with_shape(xml: str, element: ElementTree.Element) -> str:
 
 
 def _alone(xml: str, body: str) -> ElementTree.Element:
-    """The model with one body of the world only, without materials and what else refers to other bodies."""
+    """Return the model with one body of the world only, without materials and what else refers to other bodies."""
     scene = ElementTree.fromstring(xml)
     world = scene.find("worldbody")
     assert world is not None

@@ -18,7 +18,7 @@ class Sensors:
     """For a robosuite environment with objects whose poses the hands observe."""
 
     def _get_world_pose_in_gripper_sensor(self, prefix: str, fn_name: str, modality: str) -> Sensor:
-        """The world as a hand sees it (4, 4)."""
+        """Return the world as a hand sees it (4, 4)."""
         position, quaternion = f"{prefix}eef_pos", f"{prefix}eef_quat"
 
         def read(cache: dict[str, Any]) -> np.ndarray:
@@ -52,7 +52,7 @@ def _named(read: Sensor, name: str, modality: str) -> Sensor:
 
 @compiled
 def _pose(position, quaternion):
-    """A pose as a matrix (4, 4), of numbers rounded to single precision as robosuite's are."""
+    """Return a pose as a matrix (4, 4), of numbers rounded to single precision as robosuite's are."""
     pose = np.eye(4)
     pose[:3, :3] = T.quat2mat(quaternion).astype(np.float32)
     pose[:3, 3] = position.astype(np.float32)
@@ -61,7 +61,7 @@ def _pose(position, quaternion):
 
 @compiled
 def _inverse(pose):
-    """The inverse (4, 4) of a pose (4, 4)."""
+    """Return the inverse (4, 4) of a pose (4, 4)."""
     inverse, back = np.eye(4), np.empty(3)
     turn = pose[:3, :3].T.copy()
     product(turn, pose[:3, 3].copy(), back)

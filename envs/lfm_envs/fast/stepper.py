@@ -63,7 +63,7 @@ class Stepper:
 
 
 def moved(arm: Any, delta: np.ndarray, position: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The goal that an arm's controller sets for a delta (6,) from a pose in the world: (3,) [m] and (3, 3)."""
+    """Return the goal that an arm's controller sets for a delta (6,) from a pose in the world: (3,) [m] and (3, 3)."""
     scaled = arm.scale_action(delta)
     turn = T.quat2mat(T.axisangle2quat(scaled[3:]))
     return position + scaled[:3], np.dot(turn, matrix)

@@ -53,7 +53,7 @@ def hanging_pose(env: RobosuiteEnvironment, tilt: float) -> Pose:
 
 
 def _frame(env: RobosuiteEnvironment) -> Pose:
-    """The top of the hook's upright; x points along the hook, outward, and z up."""
+    """Return the top of the hook's upright; x points along the hook, outward, and z up."""
     frame = body_pose(env, FRAME_BODY)
     yaw = heading(-frame.matrix[:, 0])
     c, s = np.cos(yaw), np.sin(yaw)
