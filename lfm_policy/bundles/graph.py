@@ -7,8 +7,9 @@ graph holds no weights of its own: it refers to those in the bundle's model.safe
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,12 +168,14 @@ class _Graph:
     def __init__(self, weights: Path) -> None:
         self._stored = _Stored(weights)
         self._nodes: list[NodeProto] = []
+        self._count = 0
         self._tensors: dict[str, TensorProto] = {}
         self._functions: dict[str, FunctionProto] = {}
 
     def add(self, kind: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
         """A node; the name of its output."""
-        output = output or f"{kind}_{len(self._nodes)}"
+        self._count += 1  # over all loops: names inside may not be those outside
+        output = output or f"{kind}_{self._count}"
         self._nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
         return output
 
@@ -226,28 +229,43 @@ class _Graph:
                 self._functions[call.function.name] = call.function
             state = block.state_dict(keep_vars=True)
             weights = [self.weight(keys[id(state[name])]) for name in call.weights]
-            x = self._solve(x, policy.chain, n, call.function.name, cond, weights)
+            x = self._solve(x, policy.chain, n, _Call(call.function.name, cond, weights, list(policy.noise_shape)))
         return x
 
-    def _solve(self, x: str, chain: FlowChain, n: int, function: str, cond: str, weights: Sequence[str]) -> str:
-        """Block n from t = 1 to t = 0: `ode.integrate` of `FlowChain.velocity` with a fixed step."""
+    def _solve(self, x: str, chain: FlowChain, n: int, velocity: "_Call") -> str:
+        """Block n from t = 1 to t = 0: `ode.integrate` of `FlowChain.velocity` with a fixed step.
+
+        Several steps are a loop of one, since onnxruntime's time to load a graph grows faster than the graph.
+        """
+        if chain.solver.steps == 1:
+            return self._step(x, chain, n, velocity, lambda values: self.constant(values[0]))
+        before, self._nodes = self._nodes, []
+        state, k, on = f"state_{n}", f"step_{n}", f"on_{n}"
+        after = self._step(
+            state, chain, n, velocity, lambda values: self.add("Gather", self.constant(np.array(values)), k)
+        )
+        going = self.add("Identity", on)
+        inputs = [_scalar(k, TensorProto.INT64), _scalar(on, TensorProto.BOOL), _value(state, velocity.shape)]
+        outputs = [_scalar(going, TensorProto.BOOL), _value(after, velocity.shape)]
+        body = helper.make_graph(self._nodes, f"Block{n}", inputs, outputs)
+        self._nodes = before
+        return self.add("Loop", self.constant(np.array(chain.solver.steps)), "", x, body=body)
+
+    def _step(self, x: str, chain: FlowChain, n: int, velocity: "_Call", at: Callable[[Sequence[float]], str]) -> str:
+        """One step of the solver; `at` gives the current step's one of as many numbers as there are steps."""
         stages, gains = TABLEAUX[chain.solver.method]
-        step = -1 / chain.solver.steps
-        for k in range(chain.solver.steps):
-            slopes: list[str] = []
-            for offset, before in stages:
-                t = 1 + (k + offset) * step
-                point = self._advance(x, slopes, before, step)
-                if not chain.precondition:
-                    slopes.append(self.add(function, point, self.constant(t), cond, *weights, domain=DOMAIN))
-                    continue
-                factors = chain.preconditioning(n, torch.tensor(t))
-                inner, skip, outer = (self.constant(factor.item()) for factor in factors)
-                scaled = self.add("Mul", point, inner)
-                guess = self.add(function, scaled, self.constant(t), cond, *weights, domain=DOMAIN)
-                slopes.append(self.add("Add", self.add("Mul", point, skip), self.add("Mul", guess, outer)))
-            x = self._advance(x, slopes, gains, step)
-        return x
+        step, slopes = -1 / chain.solver.steps, list[str]()
+        for offset, before in stages:
+            times = [1 + (k + offset) * step for k in range(chain.solver.steps)]
+            point, t = self._advance(x, slopes, before, step), at(times)
+            if not chain.precondition:
+                slopes.append(velocity(self, point, t))
+                continue
+            factors = [[f.item() for f in chain.preconditioning(n, torch.tensor(time))] for time in times]
+            inner, skip, outer = (at(values) for values in zip(*factors, strict=True))
+            guess = velocity(self, self.add("Mul", point, inner), t)
+            slopes.append(self.add("Add", self.add("Mul", point, skip), self.add("Mul", guess, outer)))
+        return self._advance(x, slopes, gains, step)
 
     def _advance(self, x: str, slopes: Sequence[str], gains: Sequence[float], step: float) -> str:
         for slope, gain in zip(slopes, gains, strict=True):
@@ -266,6 +284,20 @@ class _Graph:
             ir_version=10,
             producer_name="lfm-policy",
         )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A block's network: the function, its condition and weights."""
+
+    function: str
+    cond: str
+    weights: Sequence[str]
+    shape: list[int]
+    """Of a sample."""
+
+    def __call__(self, graph: _Graph, x: str, t: str) -> str:
+        return graph.add(self.function, x, t, self.cond, *self.weights, domain=DOMAIN)
 
 
 class _Stored:
@@ -295,6 +327,10 @@ def _same(block: nn.Module, other: nn.Module) -> bool:
 
 def _value(name: str, shape: list[int]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+
+
+def _scalar(name: str, kind: int) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, [])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_the_graph_preconditions(tmp_path: Path, solver: Solver) -> None:
     expected = made.predict(histories, noise).actions
     assert np.abs(expected - OnnxPolicy(tmp_path / "lift").predict(histories, noise).actions).max() <= TOLERANCE
     assert np.abs(expected - plain.predict(histories, noise).actions).max() > 100 * TOLERANCE
+
+
+def test_a_chain_of_many_evaluations_loads_at_once(tmp_path: Path) -> None:
+    """Steps are a loop: 5 of them make a graph as large as 2, which onnxruntime reads in less than 2 s."""
+    sizes = []
+    for steps in (2, 5):
+        out = tmp_path / str(steps)
+        export(policy(blocks=4, solver=Solver("euler", steps)), out, samples=1)
+        sizes.append((out / "sampler.float32.onnx").stat().st_size)
+    assert sizes[1] - sizes[0] < 1000
+    started = time.process_time()
+    assert OnnxPolicy(tmp_path / "5").bundle.config.nfe == 20
+    assert time.process_time() - started < 2
 
 
 def test_a_batch_is_its_rows(exported: Path) -> None:
