@@ -15,7 +15,7 @@ def frame(opcode: Opcode, size: int) -> bytes:
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 1000, 100_000])
 def test_small_frames_are_counted_wherever_the_stream_is_cut(piece: int) -> None:
-    sizes: list[int] = [*np.random.default_rng(0).choice([0, 1, 100, 504, 600], 20).tolist(), 66_000, 0, 3]
+    sizes: list[int] = np.random.default_rng(0).choice([0, 1, 100, 504, 600, 66_000], 20).tolist()
     stream = OPENING + b"".join(frame(Opcode.BINARY if size else Opcode.PING, size) for size in sizes)
     counter = FrameCounter()
     found = sum(counter.small(stream[at : at + piece], enough=1000) for at in range(0, len(stream), piece))
