@@ -5,27 +5,53 @@ the new connection again, history and noise included.
 """
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
 from lfm_policy.contract import Contract
-from lfm_policy.errors import ServingError
+from lfm_policy.errors import ServingError, one_line
 from lfm_policy.protocols import ChunkBatch
 from lfm_policy.server import requests, wire
 
 T = TypeVar("T")
 
 _PAUSE_S = 0.1
+_LONGEST_REPLY = 2**24
+"""Bytes that a server may send at once."""
+_ITEM_BYTES, _MESSAGE_BYTES = 256, 1024
+"""What an item of a batch, and a message, hold beside their numbers."""
 _numbers = itertools.count()
+
+
+class _Limits(BaseModel):
+    """What the server allows; a server that does not say is taken at our defaults."""
+
+    max_message_bytes: int = Field(default=2**16, ge=1024)
+    max_batch: int = Field(default=32, ge=1)
+
+
+class _Greeting(BaseModel):
+    """What of the server's first frame the client relies on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: str
+    digest: str
+    observation_steps: int = Field(ge=1, le=10_000)
+    action_steps: int = Field(ge=1, le=10_000)
+    noise_shape: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field(min_length=1, max_length=8)
+    limits: _Limits = _Limits()
+    contract: Contract
 
 
 @dataclass(frozen=True)
@@ -52,9 +78,10 @@ class PolicyClient:
         contract: of the robot or environment; a server whose policy has another one is refused.
         timeout_s: longest wait for a reply [s].
         reconnect_s: how long to try again after a connection fails, or could not be made [s].
+        proxy: "http://host:port" to go through. None: straight to the robot's network, whatever http_proxy says.
 
     Raises:
-        ServingError: no policy server answers there, or it refuses the key.
+        ServingError: no policy server answers there, it refuses the key, or it says nothing of use about itself.
         ContractError: the policy's contract is not `contract`.
 
     Example:
@@ -71,10 +98,11 @@ class PolicyClient:
         contract: Contract | None = None,
         timeout_s: float = 10.0,
         reconnect_s: float = 30.0,
+        proxy: str | None = None,
     ) -> None:
         self.uri, self._timeout_s, self._reconnect_s = uri, timeout_s, reconnect_s
         self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
-        self._expected = contract
+        self._expected, self._proxy = contract, proxy
         self._connection: ClientConnection | None = None
         self._closing = ExitStack()
         self.metadata: dict[str, Any] = {}
@@ -89,39 +117,78 @@ class PolicyClient:
     @property
     def contract(self) -> Contract:
         """What the policy's observations and actions mean."""
-        return self._contract
+        return self._greeting.contract
 
     @property
     def observation_steps(self) -> int:
         """To."""
-        return self.metadata["observation_steps"]
+        return self._greeting.observation_steps
 
     @property
     def action_steps(self) -> int:
         """Ta."""
-        return self.metadata["action_steps"]
+        return self._greeting.action_steps
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """Shape of the noise of one chunk."""
-        return tuple(self.metadata["noise_shape"])
+        return self._greeting.noise_shape
 
     def digest(self) -> str:
         """Hash of all that decides what the policy does."""
-        return self.metadata["digest"]
+        return self._greeting.digest
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`: histories (B, To, D) and noise (B, *noise_shape) as float32 arrays; see protocols.py.
 
+        More than the server allows at once are asked for in several requests.
+
         Raises:
             ServingError: the server refuses them, or does not answer any more.
         """
+        if not len(histories):
+            return ChunkBatch(np.zeros((0, self.noise_shape[0], self.contract.action_dim), np.float32), 0)
+        count = self._most_items()
+        parts = [
+            self._predict(histories[first : first + count], noise[first : first + count])
+            for first in range(0, len(histories), count)
+        ]
+        return ChunkBatch(np.concatenate([part.actions for part in parts]), parts[0].nfe)
+
+    def _predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         items = [
             {requests.STATE: history, requests.NOISE: draw} for history, draw in zip(histories, noise, strict=True)
         ]
         message = {requests.BATCH: items, requests.ALONE: True}
         reply = self._retry(lambda connection: self._ask(connection, message))
-        return ChunkBatch(np.stack([part["chunk"] for part in reply["batch"]]), reply["nfe"])
+        parts = reply.get("batch")
+        if not isinstance(parts, list) or len(parts) != len(items):
+            raise ServingError(f"the server at {self.uri} answers {len(items)} requests without a list of as many")
+        return ChunkBatch(np.stack([self._chunk(part) for part in parts]), self._nfe(reply))
+
+    def _most_items(self) -> int:
+        """Items of a batch that fit the server's limits."""
+        limits = self._greeting.limits
+        numbers = self.observation_steps * self.contract.observation_dim + math.prod(self.noise_shape)
+        fitting = (limits.max_message_bytes - _MESSAGE_BYTES) // (4 * numbers + _ITEM_BYTES)
+        return max(1, min(limits.max_batch, fitting))
+
+    def _chunk(self, part: Any) -> np.ndarray:
+        """The chunk in a reply: finite, (T, action_dim)."""
+        chunk = part.get("chunk") if isinstance(part, dict) else None
+        expected = self.noise_shape[0], self.contract.action_dim
+        if not isinstance(chunk, np.ndarray) or chunk.shape != expected or chunk.dtype.kind != "f":
+            found = f"{chunk.dtype} of shape {chunk.shape}" if isinstance(chunk, np.ndarray) else type(chunk).__name__
+            raise ServingError(f"the server at {self.uri} answers with a chunk that is {found}, expected {expected}")
+        if not np.isfinite(chunk).all():
+            raise ServingError(f"the server at {self.uri} answers with a chunk that holds NaN or infinity")
+        return chunk
+
+    def _nfe(self, reply: Mapping[str, Any]) -> int:
+        nfe = reply.get("nfe")
+        if not isinstance(nfe, int):
+            raise ServingError(f"the server at {self.uri} answers without 'nfe', the evaluations that a chunk took")
+        return nfe
 
     def session(self, seed: int) -> "ClientSession":
         """An episode whose history and noise the server keeps; the noise is that of `RecedingHorizon(policy, seed)`."""
@@ -157,39 +224,54 @@ class PolicyClient:
             opening = connect(
                 self.uri,
                 compression=None,
-                max_size=None,
+                max_size=_LONGEST_REPLY,
+                proxy=self._proxy,
                 additional_headers=self._headers,
                 open_timeout=self._timeout_s,
                 close_timeout=1,
             )
             connection = self._closing.enter_context(opening)
         except InvalidStatus as error:
-            reason = (error.response.body or b"").decode(errors="replace").strip()
+            reason = one_line((error.response.body or b"").decode(errors="replace").strip())
             raised = _TryAgain if error.response.status_code == 503 else ServingError
             raise raised(f"{self.uri} refuses the connection ({error.response.status_code}): {reason}") from None
         except (InvalidURI, InvalidHandshake, ValueError) as error:
             raise ServingError(f"{self.uri} is no policy server: expected ws://HOST:PORT ({error})") from None
-        self._greet(wire.unpack(_binary(connection.recv(self._timeout_s))))
+        self._greet(wire.unpack(_binary(connection.recv(self._timeout_s)), wire.REPLY))
         return connection
 
     def _greet(self, metadata: Any) -> None:
         """Take the server's metadata; a reconnection must find the same policy."""
         try:
-            contract = Contract.model_validate(metadata["contract"])
-        except (KeyError, TypeError, ValidationError):
-            raise ServingError(f"the server at {self.uri} states no contract: expected lfm-serve") from None
-        if self._expected is not None:
-            contract.require_match(self._expected, f"policy {metadata['policy']} at {self.uri}", "the client")
-        if self.metadata and metadata["digest"] != self.metadata["digest"]:
+            greeting = _Greeting.model_validate(metadata)
+        except ValidationError as error:
+            row = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in row["loc"]) or "the whole"
             raise ServingError(
-                f"the server at {self.uri} now serves {metadata['policy']} ({metadata['digest']}), "
-                f"expected {self.metadata['policy']} ({self.metadata['digest']}): make a new client for it"
+                f"the server at {self.uri} does not greet as a policy server of this kind does: {where}: {row['msg']} "
+                "(expected lfm serve; is another server, or another version, running there?)"
+            ) from None
+        if greeting.observation_steps - 1 + greeting.action_steps > greeting.noise_shape[0]:
+            raise ServingError(
+                f"the server at {self.uri} says that {greeting.action_steps} actions of a chunk of "
+                f"{greeting.noise_shape[0]} are executed after {greeting.observation_steps} observations: that many "
+                "are not there"
             )
-        self.metadata, self._contract = metadata, contract
+        if self._expected is not None:
+            greeting.contract.require_match(self._expected, f"policy {greeting.policy} at {self.uri}", "the client")
+        if self.metadata and greeting.digest != self.digest():
+            raise ServingError(
+                f"the server at {self.uri} now serves {greeting.policy} ({greeting.digest}), "
+                f"expected {self._greeting.policy} ({self.digest()}): make a new client for it"
+            )
+        self.metadata, self._greeting = metadata, greeting
 
     def _ask(self, connection: ClientConnection, message: Mapping[str, Any]) -> dict[str, Any]:
         connection.send(wire.pack(message))
-        return wire.unpack(_binary(connection.recv(self._timeout_s)))
+        reply = wire.unpack(_binary(connection.recv(self._timeout_s)), wire.REPLY)
+        if not isinstance(reply, dict):
+            raise ServingError(f"the server at {self.uri} answers with {type(reply).__name__}, expected a map")
+        return reply
 
 
 class ClientSession:
@@ -220,8 +302,11 @@ class ClientSession:
         """
         self.observe(observations)
         reply = self._client._retry(self._continue)
+        chunk, nfe = self._client._chunk(reply), self._client._nfe(reply)
+        timing = reply.get("server_timing")
         self._new, self.chunks = 0, self.chunks + 1
-        return Plan(reply["actions"], reply["chunk"], reply["nfe"], reply["server_timing"])
+        actions = chunk[self._client.observation_steps - 1 :]
+        return Plan(actions, chunk, nfe, timing if isinstance(timing, dict) else {})
 
     def close(self) -> None:
         """Let the server forget the episode; it does so by itself when the client leaves."""
@@ -247,5 +332,5 @@ class _TryAgain(Exception):
 
 def _binary(frame: str | bytes) -> bytes:
     if isinstance(frame, str):
-        raise ServingError(f"the policy server answers: {frame}")
+        raise ServingError(f"the policy server answers: {frame:.2000}")
     return frame

@@ -50,7 +50,7 @@ def load(
         uri: "ws://host:8000".
         clients: robots at once.
         seconds: how long.
-        chunks_hz: chunks a second that each asks for; None: control rate / Ta, as a robot does.
+        chunks_hz: chunks per second that each asks for; None: control rate / Ta, as a robot does.
         api_key: where the server asks for one.
         tick: called with the numbers so far, about ten times a second.
 
@@ -89,7 +89,7 @@ async def _robot(
     found: Load,
     ready: asyncio.Barrier,
 ) -> None:
-    async with connect(uri, compression=None, additional_headers=headers) as connection:
+    async with connect(uri, compression=None, proxy=None, additional_headers=headers) as connection:
         metadata = wire.unpack(_binary(await connection.recv()))
         contract = metadata["contract"]
         period = 1 / (chunks_hz or contract["control_hz"] / metadata["action_steps"])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 import lfm_envs
 from lfm_envs.point_mass import CONTRACT
@@ -16,7 +17,9 @@ from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import ContractError, ServingError
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.rollout.runner import Runner, RunnerOptions
+from lfm_policy.server import wire
 from lfm_policy.server.client import PolicyClient
+from lfm_policy.server.load_test import load
 from lfm_policy.server.server import PolicyServer
 from tests.rollout.scripted import Straight
 from tests.server.served import Held, eventually, served
@@ -168,6 +171,104 @@ def test_a_restart_with_another_policy_is_noticed() -> None:
     port = free_port()
     with served(port=port) as server:
         policy = PolicyClient(uri(server))
-    policy.metadata["digest"] = "of the policy before"
+    policy._greeting = policy._greeting.model_copy(update={"digest": "of the policy before"})
     with served(port=port), pytest.raises(ServingError, match="now serves straight"):
+        policy.predict(np.zeros((1, 2, 4), np.float32), np.zeros((1, 8, 2), np.float32))
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with served() as server:
+        with PolicyClient(uri(server)) as policy:
+            assert policy.contract == CONTRACT
+        assert load(uri(server), clients=1, seconds=0.1).errors == []
+        with pytest.raises(ServingError, match="no answer from the policy server"):
+            PolicyClient(uri(server), proxy=f"http://127.0.0.1:{free_port()}", reconnect_s=0.1)
+
+
+def test_more_than_one_message_holds_are_asked_for_in_several() -> None:
+    generator = np.random.default_rng(0)
+    histories = generator.standard_normal((11, 2, 4)).astype(np.float32)
+    noise = generator.standard_normal((11, 8, 2)).astype(np.float32)
+    expected = Straight().predict(histories, noise).actions
+    for limits in ({"max_batch": 4}, {"max_message_bytes": 2048}):
+        policy = Straight()
+        with served(policy, **limits) as server, PolicyClient(uri(server)) as remote:
+            np.testing.assert_array_equal(remote.predict(histories, noise).actions, expected)
+            assert remote.predict(histories[:0], noise[:0]).actions.shape == (0, 8, 2)
+        assert len(policy.batches) > 1
+
+
+GREETING = {
+    "policy": "odd",
+    "digest": "digest",
+    "observation_steps": 2,
+    "action_steps": 4,
+    "noise_shape": [8, 2],
+    "contract": CONTRACT.model_dump(mode="json"),
+}
+CHUNK = np.zeros((8, 2), np.float32)
+
+
+@contextmanager
+def odd_server(*frames: object) -> Iterator[str]:
+    """A server that sends one frame at once, and one more for each message."""
+    packed = [frame if isinstance(frame, str | bytes) else wire.pack(frame) for frame in frames]
+
+    def converse(connection: ServerConnection) -> None:
+        for frame in packed:
+            connection.send(frame)
+            connection.recv()
+
+    with serve(converse, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        ({}, "does not greet as a policy server of this kind does: policy: Field required"),
+        ([1, 2], "the whole: Input should be"),
+        (GREETING | {"noise_shape": []}, "noise_shape: Tuple should have at least 1 item"),
+        (GREETING | {"noise_shape": [10**9]}, "noise_shape.0: Input should be less than or equal to 100000"),
+        (GREETING | {"action_steps": "many"}, "action_steps: Input should be a valid integer"),
+        (GREETING | {"observation_steps": 0}, "observation_steps: Input should be greater than or equal to 1"),
+        (GREETING | {"action_steps": 9}, "9 actions of a chunk of 8 are executed after 2 observations"),
+        (GREETING | {"contract": None}, "contract: Input should be"),
+        (GREETING | {"limits": 3}, "limits: Input should be"),
+        ("no policy is loaded", "the policy server answers: no policy is loaded"),
+        (b"\xc1", "expected one msgpack map"),
+        (b"\0" * (2**24 + 1), "no answer from the policy server .* exceeds limit"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_an_odd_greeting_is_told_kindly(greeting: object, message: str) -> None:
+    with odd_server(greeting) as address, pytest.raises(ServingError, match=message):
+        PolicyClient(address, reconnect_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ([], "answers with list, expected a map"),
+        ({}, "answers 1 requests without a list of as many"),
+        ({"batch": [{}], "nfe": 1}, r"a chunk that is NoneType, expected \(8, 2\)"),
+        ({"batch": [{"chunk": CHUNK[:3]}], "nfe": 1}, r"a chunk that is float32 of shape \(3, 2\), expected \(8, 2\)"),
+        ({"batch": [{"chunk": CHUNK * np.nan}], "nfe": 1}, "a chunk that holds NaN or infinity"),
+        ({"batch": [{"chunk": CHUNK}]}, "answers without 'nfe'"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_an_odd_reply_never_reaches_a_robot(reply: object, message: str) -> None:
+    with (
+        odd_server(GREETING, reply) as address,
+        PolicyClient(address, reconnect_s=0.2) as policy,
+        pytest.raises(ServingError, match=message),
+    ):
         policy.predict(np.zeros((1, 2, 4), np.float32), np.zeros((1, 8, 2), np.float32))
