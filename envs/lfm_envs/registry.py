@@ -13,7 +13,7 @@ is imported where a name is not known, and calls `register`.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -104,6 +104,24 @@ def view_for(contract: Contract) -> dict[str, Any]:
     if contract.suite == SUITE:
         options["contract"] = contract
     return options | ({"objects": False} if hidden else {})
+
+
+def factory_for(
+    contract: Contract, environment: str | None = None, *, trust_code: bool = False, **options: Any
+) -> tuple[str, Callable[[], Environment]]:
+    """Find the environment of a policy: its name, and a picklable function that makes it as the policy sees it.
+
+    Args:
+        contract: of the policy.
+        environment: name or address; what the contract says if None.
+        trust_code: see `name_for`.
+        options: of the environment.
+
+    Raises:
+        ConfigError: see `name_for`.
+    """
+    name = environment or name_for(contract, trust_code)
+    return name, partial(make, name, **view_for(contract), **options)
 
 
 def contract_for(name: str) -> Contract:
