@@ -1,5 +1,6 @@
 """What a worker does with its environment: step it on demand, or play whole episodes with a policy of its own."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,12 +44,14 @@ def play(
 
 def start(environment: Environment, seed: int, frame: FrameSize) -> Segment:
     """Begin the episode of `seed`."""
+    began = time.perf_counter()
     observation = environment.reset(seed)
-    return _segment(environment, [observation], [], False, [environment.render(*frame)] if frame else [])
+    return _segment(environment, [observation], [], False, [environment.render(*frame)] if frame else [], began)
 
 
 def execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> Segment:
     """Execute actions (k, action_dim), stopping at success."""
+    began = time.perf_counter()
     observations, rewards, frames, success = [], [], [], False
     for action in actions:
         result = environment.step(action)
@@ -58,7 +61,7 @@ def execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> 
             frames.append(environment.render(*frame))
         if success := result.success:
             break
-    return _segment(environment, observations, rewards, success, frames)
+    return _segment(environment, observations, rewards, success, frames, began)
 
 
 def _segment(
@@ -67,10 +70,13 @@ def _segment(
     rewards: list[float],
     success: bool,
     frames: list[np.ndarray],
+    began: float,
 ) -> Segment:
     contract, seen = environment.contract, None
     rows = np.stack([contract.flatten(observation) for observation in observations])
     if contract.cameras and not success:  # only these does the policy get
         assert isinstance(environment, SeeingEnvironment)
         seen = contract.stack(environment.look())
-    return Segment(rows, np.asarray(rewards, np.float64), success, np.stack(frames) if frames else None, seen)
+    shown = np.stack(frames) if frames else None
+    seconds = time.perf_counter() - began
+    return Segment(rows, np.asarray(rewards, np.float64), success, shown, seen, seconds)

@@ -32,6 +32,8 @@ class Segment:
     """uint8 (k, height, width, 3) where rendering was asked for."""
     seen: np.ndarray | None = None
     """uint8 (cameras, height, width, 3): what the contract's cameras see after the last of these steps."""
+    seconds: float = 0.0
+    """How long the environment took [s]."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class RunnerOptions(Frozen):
 
     workers: int = Field(default=2, ge=1)
     policy_in: PolicyIn = "auto"
-    """workers: a copy of the policy in each; parent: one for all, in this process; auto: see `seats.choose_seat`."""
+    """workers: a copy of the policy in each; parent: one for all, in this process; auto: one for all, until
+    measurements say that copies end sooner (`seats.AutoSeat`)."""
     policy_batch: int = Field(default=1, ge=1)
     """Histories per policy call; smaller groups are padded to it. Above 1 the rows' independence is tested first.
 
@@ -135,7 +136,7 @@ class Runner(EpisodeRunner):
                 counts = {"workers": count, "episodes": episodes}
                 self._seat = choose_seat(self._policy, self._link, place, size=size, **counts)
             while len(self._crew) < count:
-                self._crew.append(self._worker(len(self._crew), self._seat))
+                self._crew.append(self._worker(len(self._crew)))
             return self._play(deque(seeds), self._crew[:count], self._seat, frame)
 
     @contextlib.contextmanager
@@ -151,9 +152,9 @@ class Runner(EpisodeRunner):
                 for worker in self._crew:
                     worker.stop()
 
-    def _worker(self, number: int, seat: Seat) -> Worker:
+    def _worker(self, number: int) -> Worker:
         log, times = self._logs / f"worker-{number}.log", (self._options.timeout_s, self._options.start_timeout_s)
-        return Worker(self._factory, log, seat.player, *times)
+        return Worker(self._factory, log, *times)
 
     def _play(self, waiting: deque[int], crew: list[Worker], seat: Seat, frame: FrameSize) -> list[EpisodeResult]:
         order, results = list(waiting), {}

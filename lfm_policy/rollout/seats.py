@@ -5,7 +5,6 @@ for more chunks than one core computes, with 20 evaluations a chunk that is at 1
 The episodes are the same, bit for bit.
 """
 
-import contextlib
 import io
 import pickle
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.errors import ConfigError
+from lfm_policy.processes import usable_cores
 from lfm_policy.protocols import ChunkPolicy, PortablePolicy
 from lfm_policy.rollout.episode import Episode
 from lfm_policy.rollout.planner import Planner
@@ -23,16 +23,13 @@ from lfm_policy.rollout.workers import Worker
 PolicyIn = Literal["auto", "workers", "parent"]
 LARGEST_COPY = 100_000_000
 """Bytes of a policy that is copied without being asked to: every worker's memory holds them."""
-EPISODES_PER_COPY = 10
-"""A copy costs its worker a start of torch, which fewer episodes do not earn back."""
+COPY_S = 3.0
+"""What a worker takes to import torch and to load its copy [s], on one core."""
 
 
 @runtime_checkable
 class Seat(Protocol):
     """Plays episodes with workers, from the side of the process that holds the workers."""
-
-    player: bytes | None
-    """What each worker gets to play by itself, if it does."""
 
     def begin(self, worker: Worker, seed: int, frame: FrameSize) -> None:
         """Have `worker` begin the episode of `seed`."""
@@ -55,8 +52,6 @@ class ParentSeat:
         link: delay and loss between robot and policy.
         size: histories per call.
     """
-
-    player = None
 
     def __init__(self, policy: ChunkPolicy, link: Link, size: int) -> None:
         self._policy, self._link, self._planner = policy, link, Planner(policy, size)
@@ -109,11 +104,11 @@ class WorkerSeat:
     """
 
     def __init__(self, player: bytes) -> None:
-        self.player = player
+        self._player = player
 
     def begin(self, worker: Worker, seed: int, frame: FrameSize) -> None:
         """`Seat`."""
-        worker.play(seed, frame)
+        worker.play(seed, self._player, frame)
 
     def absorb(self, worker: Worker, reply: Segment | EpisodeResult) -> EpisodeResult | None:
         """`Seat`."""
@@ -123,13 +118,76 @@ class WorkerSeat:
         """`Seat`: nobody waits."""
 
 
+class AutoSeat:
+    """Begins in this process, measures, and copies the policy into the workers once that will pay.
+
+    Args:
+        policy: makes the chunks.
+        link: delay and loss between robot and policy.
+        workers: how many there are.
+        episodes: how many they will play.
+    """
+
+    def __init__(self, policy: PortablePolicy, link: Link, workers: int, episodes: int) -> None:
+        self._policy, self._link = policy, link
+        self._workers, self._left, self._done = min(workers, usable_cores()), episodes, 0
+        self._policy_s = self._steps_s = 0.0
+        self._parent = ParentSeat(policy, link, 1)
+        self._copies: WorkerSeat | None = None
+        self._may = workers > 1
+        self._where: dict[Worker, Seat] = {}
+
+    def begin(self, worker: Worker, seed: int, frame: FrameSize) -> None:
+        """`Seat`."""
+        self._where[worker] = self._copies or self._parent
+        self._where[worker].begin(worker, seed, frame)
+
+    def absorb(self, worker: Worker, reply: Segment | EpisodeResult) -> EpisodeResult | None:
+        """`Seat`."""
+        result = self._where[worker].absorb(worker, reply)
+        if self._copies is None and self._may:
+            self._steps_s += reply.seconds if isinstance(reply, Segment) else 0.0
+            if result is not None:
+                self._done, self._left = self._done + 1, self._left - 1
+                self._policy_s += result.policy_seconds
+                self._consider()
+        return result
+
+    def act(self, frame: FrameSize) -> None:
+        """`Seat`."""
+        self._parent.act(frame)
+
+    def _consider(self) -> None:
+        means = self._policy_s / self._done, self._steps_s / self._done
+        if self._done < self._workers or not copies_pay(*means, self._workers, self._left):
+            return
+        try:
+            player = _copied(self._policy, self._link)
+        except ConfigError:  # nobody asked for copies: what cannot be copied stays here
+            self._may = False
+            return
+        self._may = len(player) <= LARGEST_COPY
+        self._copies = WorkerSeat(player) if self._may else None
+
+
+def copies_pay(policy_s: float, steps_s: float, workers: int, episodes: int) -> bool:
+    """Whether copies of a policy end sooner, the time for making them included.
+
+    One process for all takes max(p, (p + s) / W) per episode, W processes with a copy each (p + s) / W.
+
+    Args:
+        policy_s: p, time of an episode that the policy takes [s].
+        steps_s: s, time that the environment takes [s].
+        workers: W, those that have a core.
+        episodes: still to be played.
+    """
+    return episodes * (policy_s - (policy_s + steps_s) / workers) > COPY_S
+
+
 def choose_seat(
     policy: ChunkPolicy, link: Link, policy_in: PolicyIn, *, size: int, workers: int, episodes: int
 ) -> Seat:
-    """Find the policy's place.
-
-    With "auto" it is copied where that pays, and changes nothing else: there are several workers with enough episodes
-    each, and the policy is portable and not large.
+    """Find the policy's place; with "auto" it is found while the first episodes are played, if there is a choice.
 
     Args:
         policy: makes the chunks.
@@ -146,12 +204,8 @@ def choose_seat(
         if size > 1:
             raise ConfigError(f"policy_batch={size} needs the policy in one place: use policy_in=parent")
         return WorkerSeat(_copied(policy, link))
-    pays = size == 1 and workers > 1 and episodes >= EPISODES_PER_COPY * workers
-    if policy_in == "auto" and pays and isinstance(policy, PortablePolicy) and policy.portable:
-        with contextlib.suppress(ConfigError):  # nobody asked for copies: what cannot be copied stays here
-            player = _copied(policy, link)
-            if len(player) <= LARGEST_COPY:
-                return WorkerSeat(player)
+    if policy_in == "auto" and size == 1 and isinstance(policy, PortablePolicy) and policy.portable:
+        return AutoSeat(policy, link, workers, episodes)
     return ParentSeat(policy, link, size)
 
 

@@ -42,7 +42,6 @@ class Worker:
     Args:
         factory: makes the environment in the child.
         log: file that takes what the child prints.
-        player: a pickled `play.Player`, for episodes that the child plays by itself.
         timeout_s: longest time between a request and its answer [s]; None waits for ever.
         start_timeout_s: the same for the child's start, imports and simulator included [s].
     """
@@ -54,11 +53,10 @@ class Worker:
         self,
         factory: Factory,
         log: Path,
-        player: bytes | None = None,
         timeout_s: float | None = 60.0,
         start_timeout_s: float | None = 300.0,
     ) -> None:
-        self._factory, self._log, self._player = factory, log, player
+        self._factory, self._log = factory, log
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self.start()
 
@@ -70,8 +68,8 @@ class Worker:
         with child_surroundings():
             self._process.start()
         theirs.close()
-        self.ready, self._playing = None, False
-        self._request((self._factory, self._player), self._start_timeout_s)
+        self.ready, self._playing, self._has_policy = None, False, False
+        self._request(self._factory, self._start_timeout_s)
 
     def reset(self, seed: int, frame: FrameSize = None) -> None:
         """Ask for the start of the episode of `seed`; answered by a `Segment` of one observation."""
@@ -81,10 +79,18 @@ class Worker:
         """Ask for the actions (k, action_dim), stopping at success; answered by a `Segment`."""
         self._request(("execute", actions, frame), self._timeout_s)
 
-    def play(self, seed: int, frame: FrameSize = None) -> None:
-        """Ask for the episode of `seed`, played in the child; answered by its segments, and its result."""
-        self._playing = True
-        self._request(("play", seed, frame), self._timeout_s)
+    def play(self, seed: int, player: bytes, frame: FrameSize = None) -> None:
+        """Ask for the episode of `seed`, played in the child; answered by its segments, and its result.
+
+        Args:
+            seed: of the episode.
+            player: a pickled `play.Player`, always the same; it is sent once.
+            frame: size of rendered frames, or None.
+        """
+        fresh, self._playing, self._has_policy = not self._has_policy, True, True
+        self._request(
+            ("play", seed, frame, player if fresh else None), self._start_timeout_s if fresh else self._timeout_s
+        )
 
     def receive(self) -> Reply:
         """The answer that lies in the pipe, or a `Failure` that says how the child ended."""
@@ -180,11 +186,10 @@ def _serve(connection: Connection, log: str, parent: int) -> None:
 
 
 def _answer(connection: Connection) -> None:
-    factory, pickled = connection.recv()
-    environment: Environment = factory()
+    environment: Environment = connection.recv()()
+    planner: Planner | None = None
+    player: Player | None = None
     try:
-        player: Player | None = pickle.loads(pickled) if pickled else None  # our own parent's, over our own pipe
-        planner = Planner(player.policy) if player else None
         connection.send(Ready(environment.contract, environment.horizon))
         while (message := _next(connection)) is not None:
             match message:
@@ -192,8 +197,11 @@ def _answer(connection: Connection) -> None:
                     connection.send(start(environment, seed, frame))
                 case ("execute", actions, frame):
                     connection.send(execute(environment, actions, frame))
-                case ("play", seed, frame):
-                    assert player is not None and planner is not None  # noqa: PT018
+                case ("play", seed, frame, pickled):
+                    if pickled is not None:  # by our own parent, over our own pipe
+                        player = pickle.loads(pickled)
+                    assert player is not None
+                    planner = planner or Planner(player.policy)
                     for reply in play(environment, player, planner, seed, frame):
                         connection.send(reply)
     finally:

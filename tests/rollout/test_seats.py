@@ -20,7 +20,7 @@ from lfm_policy.rollout.planner import Planner
 from lfm_policy.rollout.play import Player, play
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
-from lfm_policy.rollout.seats import ParentSeat, WorkerSeat, choose_seat
+from lfm_policy.rollout.seats import AutoSeat, ParentSeat, WorkerSeat, choose_seat, copies_pay
 from tests.rollout.scripted import OBSERVATION_STEPS, Breaking, Straight
 from tests.rollout.test_runner import Listener, outcomes
 
@@ -38,12 +38,24 @@ class Portable(Straight):
         return self.predict(histories, 0.1 * noise)
 
 
+class Slow(Portable):
+    """Takes far longer than the environment."""
+
+    def predict(self, histories, noise):
+        time.sleep(0.01)
+        return super().predict(histories, noise)
+
+
 class Bound(Portable):
     """Holds what cannot go to another process."""
 
     def __init__(self):
         super().__init__()
         self.secret = lambda: None
+
+
+class SlowBound(Slow, Bound):
+    """Takes long, and holds what cannot go to another process."""
 
 
 def tiny() -> LFMPolicy:
@@ -107,20 +119,40 @@ class TestChoice:
     def choose(self, policy, policy_in="auto", size=1, workers=2, episodes=100):
         return type(choose_seat(policy, Link(), policy_in, size=size, workers=workers, episodes=episodes))
 
-    def test_copies_where_they_pay(self):
-        assert self.choose(Portable()) is WorkerSeat
+    def test_what_was_asked_for(self):
         assert self.choose(Portable(), policy_in="parent") is ParentSeat
         assert self.choose(Straight(), policy_in="workers") is WorkerSeat
 
-    @pytest.mark.parametrize("change", [{"size": 4}, {"workers": 1}, {"episodes": 4}])
-    def test_one_place_where_they_do_not(self, change):
-        assert self.choose(Portable(), **change) is ParentSeat
-
-    def test_one_place_for_what_cannot_be_copied(self, monkeypatch):
+    def test_where_there_is_a_choice_it_is_left_to_measurements(self):
+        assert self.choose(Portable()) is AutoSeat
+        assert self.choose(Portable(), size=4) is ParentSeat
         assert self.choose(Straight()) is ParentSeat, "it does not say that it is portable"
-        assert self.choose(Bound()) is ParentSeat
+
+    def test_copies_pay_for_slow_policies_many_workers_and_many_episodes(self):
+        student, teacher = (0.02, 0.09), (0.4, 0.09)
+        assert not copies_pay(*student, workers=2, episodes=10_000), "the environments are slower than the policy"
+        assert copies_pay(*student, workers=16, episodes=1000)
+        assert copies_pay(*teacher, workers=2, episodes=100)
+        assert not copies_pay(*teacher, workers=2, episodes=10), "over before the copies are there"
+        assert not copies_pay(*teacher, workers=1, episodes=10_000)
+
+    @pytest.mark.parametrize("policy", ["Slow", "SlowBound"])
+    def test_auto_moves_where_it_can_and_changes_nothing(self, policy, monkeypatch):
+        monkeypatch.setattr(seats, "COPY_S", 0.0)
+        monkeypatch.setattr(seats, "usable_cores", lambda: 2)
+        made = Slow() if policy == "Slow" else SlowBound()
+        results = Runner(made, PointMass, RunnerOptions(workers=2)).run(SEEDS)
+        assert outcomes(results) == outcomes(here(Straight()))
+        here_only = len(made.batches) >= sum(result.chunks for result in results)
+        assert here_only == (policy == "SlowBound")
+
+    def test_large_policies_stay(self, monkeypatch):
+        monkeypatch.setattr(seats, "COPY_S", 0.0)
+        monkeypatch.setattr(seats, "usable_cores", lambda: 2)
         monkeypatch.setattr(seats, "LARGEST_COPY", 10)
-        assert self.choose(Portable()) is ParentSeat
+        policy = Slow()
+        results = Runner(policy, PointMass, RunnerOptions(workers=2)).run(SEEDS[:4])
+        assert len(policy.batches) >= sum(result.chunks for result in results)
 
     def test_asking_for_the_impossible(self):
         with pytest.raises(ConfigError, match="Bound cannot be copied to other processes"):
