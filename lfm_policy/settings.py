@@ -1,5 +1,6 @@
 """Typed settings: a plain mapping (composed by Hydra, read from JSON) becomes a frozen record, or a clear error."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
@@ -36,6 +37,10 @@ def _explain(model: type[BaseModel], row: Any) -> str:
     if row["type"] == "missing":
         return f"'{location}' is missing"
     message = row["msg"].removeprefix("Value error, ")
+    if row["type"] == "literal_error" and isinstance(row["input"], str):
+        words = re.findall(r"'([^']+)'", row["ctx"]["expected"])
+        near = nearest(row["input"], words)
+        message += f" ({near})" if near.startswith("did") else ""
     if row["type"] == "value_error" and isinstance(row["input"], dict):  # of several fields; the message names them
         return f"'{location}': {message}" if location else message
     return f"'{location}': {message}; found {row['input']!r}"

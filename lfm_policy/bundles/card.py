@@ -75,7 +75,7 @@ def _usage(name: str, graphs: bool) -> str:
     return (
         "## Use\n\n```python\nfrom lfm_policy.bundles.open import open_policy\n\n"
         f'policy = open_policy("{name}"{robot}\n```\n\n'
-        f"```sh\nlfm evaluate checkpoint={name} episodes=100 seed=100000\n```"
+        f"```sh\nlfm evaluate policy={name} episodes=100 seed=100000\n```"
     )
 
 

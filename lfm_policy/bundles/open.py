@@ -5,18 +5,15 @@ policy = open_policy("lift", runtime="onnx")           # onnxruntime, no torch
 policy = open_policy("ws://robot:8000")                # a PolicyClient
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
 from lfm_policy.bundles import bundle
 from lfm_policy.bundles.sources import is_server, locate
+from lfm_policy.choices import Sampling, Weights
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.protocols import ChunkPolicy
-from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
     from lfm_policy.bundles.onnx_policy import OnnxPolicy
@@ -25,25 +22,6 @@ if TYPE_CHECKING:
 
 Runtime = Literal["torch", "onnx", "auto"]
 """Who computes: torch, onnxruntime a bundle's graph, or the latter where there is one and it does what is asked."""
-Weights = Literal["ema", "raw"]
-
-
-class Sampling(Frozen):
-    """How a policy draws its chunks, where it is not to be as in the checkpoint; part of a script's settings."""
-
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None = None
-    steps: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-
-    @property
-    def sampling(self) -> "Sampling":
-        """This part of a script's settings alone."""
-        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What is to be other than in the checkpoint."""
-        return self.sampling.model_dump(exclude_none=True)
 
 
 def open_policy(
@@ -170,11 +148,7 @@ def _model(
 
 
 def _change(model: "LFMPolicy | FlowModel", sampling: Sampling) -> None:
-    changes: dict[str, Any] = {"method": sampling.solver, "steps": sampling.steps}
-    try:
-        model.chain.solver = replace(model.chain.solver, **{k: v for k, v in changes.items() if v is not None})
-    except ValueError as error:
-        raise ConfigError(f"solver={sampling.solver}: {error}") from None
+    model.chain.solver = sampling.solver(model.chain.solver)
     if sampling.temperature is not None:
         require_policy(model, "temperature is for policies, and the source").set_temperature(sampling.temperature)
 

@@ -21,12 +21,22 @@ Inference = Literal["sync", "async"]
 class Link(Frozen):
     """How observations become chunks, and chunks motion. The default is the plain receding horizon."""
 
-    inference: Inference = "sync"
-    seam: Seam = "switch"
-    latency_steps: int = Field(default=0, ge=0)
-    """Control steps between an observation and the chunk predicted from it."""
-    loss: float = Field(default=0.0, ge=0, lt=1)
-    """Probability that a chunk is asked for and never comes; the robot asks again when it should have come."""
+    inference: Inference = Field(
+        default="sync", description="sync: the robot waits for a chunk; async: it executes the one before meanwhile"
+    )
+    seam: Seam = Field(
+        default="switch",
+        description="from chunk to chunk: switch to the newest, ensemble (average), warm (begin at the running one)",
+    )
+    latency_steps: int = Field(
+        default=0, ge=0, description="simulated delay between an observation and its chunk [control steps]"
+    )
+    packet_loss: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="simulated probability that a chunk never comes; the robot asks again when it should have come",
+    )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -61,7 +71,7 @@ class LinkedHorizon(RecedingHorizon):
     def lost(self) -> bool:
         """Whether this try will be lost; the first chunk never is, as there is nothing to go on with."""
         draw = np.random.default_rng((self._seed, self._tries + 1, 1)).random()
-        return draw < self._link.loss and self._last is not None
+        return draw < self._link.packet_loss and self._last is not None
 
     def advance(self, chunk: np.ndarray | None) -> Executed:
         """Accept the chunk predicted from the latest observation; None: go on without until the next try."""

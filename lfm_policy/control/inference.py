@@ -19,7 +19,7 @@ class Delay(Frozen):
     """Added to every exchange, to try a slow network without one."""
 
     latency_ms: float = Field(default=0.0, ge=0)
-    loss: float = Field(default=0.0, ge=0, lt=1)
+    packet_loss: float = Field(default=0.0, ge=0, lt=1)
     """Probability that an answer never comes."""
     seed: int = 0
 
@@ -97,7 +97,7 @@ class Inference:
     def ask(self, request: Request) -> None:
         """Start an exchange; the last one's answer must have been taken."""
         assert self._pending is None
-        lost = self._random.random() < self._delay.loss
+        lost = self._random.random() < self._delay.packet_loss
         self._pending = self._submit(lambda: self._exchange(request, lost))
 
     def poll(self) -> Answer | None:

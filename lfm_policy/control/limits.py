@@ -39,21 +39,31 @@ class NumberLimits(Frozen):
 class Limits(Frozen):
     """What a robot may be asked to do; None does not limit. Commands are judged, not what the robot makes of them."""
 
-    low_m: Point | None = None
-    """Corner of the workspace [m], in the frame of the contract's actions."""
-    high_m: Point | None = None
-    speed_m_s: float | None = Field(default=2.0, gt=0)
-    acceleration_m_s2: float | None = Field(default=60.0, gt=0)
-    jerk_m_s3: float | None = Field(default=2000.0, gt=0)
-    gripper: tuple[float, float] = (-1.0, 1.0)
-    """Gripper command of poses; -1 opens, +1 closes. What is beyond is clipped, as the simulator does, and sent."""
-    numbers: tuple[NumberLimits, ...] = ()
-    """For actions that are no poses: one entry per number, in order."""
-    stale_s: float = Field(default=0.75, gt=0)
-    """Longest time between the observation that a chunk was predicted from and the execution of its actions [s]."""
-    ramp_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """First move: for so long after a reset or a refusal, commands lie between where the robot rests and what is asked
-    for [s]. Without, a robot that was held while it moved may find every next command too far away."""
+    low_m: Point | None = Field(
+        default=None, description="corner of the workspace [x,y,z] [m], in the frame of the contract's actions"
+    )
+    high_m: Point | None = Field(default=None, description="the opposite corner [m]")
+    speed_m_s: float | None = Field(default=2.0, gt=0, description="of the commanded position [m/s]")
+    acceleration_m_s2: float | None = Field(default=60.0, gt=0, description="of the commanded position [m/s²]")
+    jerk_m_s3: float | None = Field(default=2000.0, gt=0, description="of the commanded position [m/s³]")
+    gripper: tuple[float, float] = Field(
+        default=(-1.0, 1.0),
+        description="range of a pose's gripper command; -1 opens, +1 closes; what is beyond is clipped and sent",
+    )
+    numbers: tuple[NumberLimits, ...] = Field(
+        default=(),
+        description="of actions that are no poses: {name, low, high, step, speed, acceleration, jerk} per number",
+    )
+    stale_s: float = Field(
+        default=0.75, gt=0, description="longest time since the observation that an action was predicted from [s]"
+    )
+    ramp_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="first move: for so long after a reset or a refusal, commands lie between where the robot rests "
+        "and what is asked for; without, one that was held while it moved may find every next command too far away [s]",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Limits":

@@ -25,18 +25,31 @@ from lfm_policy.settings import Frozen
 Event = Mapping[str, Any]
 
 
-class ControlOptions(Frozen):
+class LoopOptions(Frozen):
     """How the loop runs."""
 
-    rate_hz: float = Field(default=20.0, gt=0)
-    inference: Mode = "async"
-    seam: Seam = "switch"
-    tolerance_ms: float = Field(default=10.0, gt=0)
-    """Lateness of a command that counts as a missed deadline [ms]."""
+    rate_hz: float = Field(
+        default=20.0, gt=0, description="commands per second; a simulator steps at the same rate, on its own"
+    )
+    inference: Mode = Field(
+        default="async",
+        description="async: the next chunk is computed while this one runs; sync: the loop waits",
+    )
+    seam: Seam = Field(
+        default="switch",
+        description="from chunk to chunk: switch to the newest, ensemble (average), warm (begin at the running one)",
+    )
+    tolerance_ms: float = Field(
+        default=10.0, gt=0, description="lateness of a command that counts as a missed deadline [ms]"
+    )
+    alarm_stops: bool = Field(default=False, description="an unusual chunk pulls the emergency stop")
+
+
+class ControlOptions(LoopOptions):
+    """How the loop runs, and what a monitor calls unusual."""
+
     alarm: float | None = None
     """A monitor's score above this is recorded."""
-    alarm_stops: bool = False
-    """Whether such a score also triggers the emergency stop."""
 
 
 @dataclass

@@ -8,13 +8,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lfm_policy.choices import AnalyticDensity
 from lfm_policy.errors import DataError
 
 HALF_WIDTH = 4.0
@@ -254,9 +255,7 @@ class Pinwheel(_Analytic):
         return logs.logsumexp(0) - math.log(self.arms * 2 * math.pi * 4 * std.prod().item())
 
 
-Name = Literal["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
-
-ANALYTIC: Mapping[str, Density] = {
+ANALYTIC: Mapping[AnalyticDensity, Density] = {
     "checkerboard": Checkerboard(),
     "eight_gaussians": EightGaussians(),
     "gaussian": Gaussian(),

@@ -10,14 +10,13 @@ numbers are reported here, and "test" means the latter.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import numpy as np
 
+from lfm_policy.choices import TableName
 from lfm_policy.errors import DataError
 
-Name = Literal["power", "gas", "miniboone", "bsds300"]
 SPLITS = ("train", "validation", "test")
 ARCHIVE = "https://zenodo.org/record/1161203 (data.tar.gz)"
 SENSORS = 16
@@ -49,7 +48,7 @@ class Source:
     load: Callable[[Path, int], Table]
 
 
-def load_table(name: Name, path: str | Path, noise_seed: int = 0) -> Table:
+def load_table(name: TableName, path: str | Path, noise_seed: int = 0) -> Table:
     """Read and prepare a table.
 
     Args:
@@ -78,7 +77,7 @@ def load_table(name: Name, path: str | Path, noise_seed: int = 0) -> Table:
     return Table(*(np.ascontiguousarray(part, dtype=np.float32) for part in points))
 
 
-def as_published(name: Name, table: Table) -> bool:
+def as_published(name: TableName, table: Table) -> bool:
     """Whether the splits have the published numbers of points."""
     return (len(table.train), len(table.valid), len(table.test)) == SOURCES[name].sizes
 
@@ -199,7 +198,7 @@ def _require(path: Path, fulfilled: bool, expected: str, found: str) -> None:
         raise DataError(f"{path}: expected {expected}, found {found}; see data/README.md")
 
 
-SOURCES: Mapping[Name, Source] = {
+SOURCES: Mapping[TableName, Source] = {
     "power": Source("power/data.npy", 8, 6, (1_659_917, 184_435, 204_928), _power),
     "gas": Source("gas/ethylene_CO.pickle", SENSORS, None, (852_174, 94_685, 105_206), _gas),
     "miniboone": Source("miniboone/data.npy", 43, 43, (29_556, 3_284, 3_648), _miniboone),

@@ -7,12 +7,12 @@ f = -v(·, 1), and the student is a chain like any other, whose solver takes one
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lfm_policy.choices import Target as Target
 from lfm_policy.flow.chain import FlowChain, Loss
 from lfm_policy.flow.fit import Optimise, Phase
 from lfm_policy.flow.interpolant import column
@@ -20,10 +20,6 @@ from lfm_policy.flow.ode import Solver
 
 ONE_STEP = Solver("euler", 1)
 """How students are sampled."""
-
-Target = Literal["trajectory", "on_policy", "consistency"]
-"""Where a block starts on its way to the teacher's x_{n-1}: at the teacher's x_n (the paper); at the student's own x_n,
-made from the same noise, so that it corrects the blocks before it; at any state of the teacher between the two."""
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,15 @@ from jaxtyping import Float
 from scipy.special import betaincinv
 from torch import Tensor
 
+from lfm_policy.choices import BetaLaw, Coupling, Mode
 from lfm_policy.flow.chain import FlowChain, Loss
 
-Mode = Literal["sequential", "simulation_free", "combined"]
 Source = Literal["marginal", "pushforward"]
-Coupling = Literal["dependent", "shuffled", "independent"]
-"""Whose OU step a block's right end is: that of its left end (Algorithm 1), of another in the batch, of a fresh one."""
 
 
 @dataclass(frozen=True)
-class TimeLaw:
-    """The law of t on [0, 1]: Beta(alpha, beta), uniform by default."""
-
-    alpha: float = 1.0
-    beta: float = 1.0
+class TimeLaw(BetaLaw):
+    """The law of t on [0, 1] that training draws from."""
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
         """Draw on the generator's device, by inversion, so that a seeded generator decides the values."""

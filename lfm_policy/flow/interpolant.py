@@ -1,15 +1,14 @@
 """Where x_t lies inside a block, and how fast it moves (section 3.1 of arXiv 2410.02548)."""
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lfm_policy.choices import Interpolant as Interpolant
 from lfm_policy.flow.schedule import Schedule
 
-Interpolant = Literal["linear", "trigonometric"]
 Batch = Float[Tensor, "b *event"]
 Times = Float[Tensor, " b"]
 Cond = Float[Tensor, "b c"] | None

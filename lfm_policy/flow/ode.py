@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lfm_policy.choices import Method as Method
+from lfm_policy.choices import Solver as Solver
+
 State = tuple[Tensor, ...]
 Field = Callable[[Tensor, State], State]
 """f(t, state) -> d state / dt, with a scalar tensor t."""
-
-Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 
 # Butcher tableaux: for each stage its time and the weights of the slopes before it; then the weights of the step.
 TABLEAUX: dict[str, tuple[list[tuple[float, list[float]]], list[float]]] = {
@@ -20,25 +20,6 @@ TABLEAUX: dict[str, tuple[list[tuple[float, list[float]]], list[float]]] = {
     "heun": ([(0.0, []), (1.0, [1.0])], [0.5, 0.5]),
     "rk4": ([(0.0, []), (0.5, [0.5]), (0.5, [0.0, 0.5]), (1.0, [0.0, 0.0, 1.0])], [1 / 6, 1 / 3, 1 / 3, 1 / 6]),
 }
-
-
-@dataclass(frozen=True)
-class Solver:
-    """How a block is integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
-
-    Raises:
-        ValueError: the method is unknown, or steps or tolerance are not positive.
-    """
-
-    method: Method = "euler"
-    steps: int = 1
-    tolerance: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if self.method not in (*TABLEAUX, "dopri5"):
-            raise ValueError(f"unknown solver '{self.method}', known: {[*TABLEAUX, 'dopri5']}")
-        if self.steps < 1 or not self.tolerance > 0:
-            raise ValueError(f"steps and tolerance must be positive, found {self.steps} and {self.tolerance}")
 
 
 @dataclass(frozen=True)

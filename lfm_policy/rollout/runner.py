@@ -31,22 +31,25 @@ from lfm_policy.settings import Frozen
 class RunnerOptions(Frozen):
     """How to run. None of it changes an episode, except that `policy_batch` decides the last bits of the actions."""
 
-    workers: int = Field(default=2, ge=1)
-    policy_in: PolicyIn = "auto"
-    """workers: a copy of the policy in each; parent: one for all, in this process; auto: one for all, until
-    measurements say that copies end sooner (`seats.AutoSeat`)."""
-    policy_batch: int = Field(default=1, ge=1)
-    """Histories per policy call; smaller groups are padded to it. Above 1 the rows' independence is tested first.
-
-    Measured with ConditionalUnet1d on an x86 CPU (torch 2.13): rows depend on their batch at sizes 2 to 8, not at 16
-    and 32, where a call takes at least twice the time of one at size 1.
-    """
-    timeout_s: float = Field(default=60.0, gt=0)
-    """Longest silence of a worker that steps [s]."""
-    start_timeout_s: float = Field(default=300.0, gt=0)
-    """Longest start of a worker, imports and simulator included [s]."""
-    retries: int = Field(default=2, ge=0)
-    """Times that an episode is redone after its worker failed."""
+    # Measured with ConditionalUnet1d on an x86 CPU (torch 2.13): rows depend on their batch at sizes 2 to 8, not at 16
+    # and 32, where a call takes at least twice the time of one at size 1. So the rows' independence is tested first.
+    workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
+    policy_in: PolicyIn = Field(
+        default="auto",
+        description="workers: a copy of the policy in each; parent: one for all; auto: one, until measurements say that "
+        "copies end sooner",
+    )
+    policy_batch: int = Field(
+        default=1,
+        ge=1,
+        description="histories per policy call, smaller groups padded to it; above 1 only where batched rows turn out "
+        "bit-equal",
+    )
+    timeout_s: float = Field(default=60.0, gt=0, description="longest silence of a worker that steps [s]")
+    start_timeout_s: float = Field(
+        default=300.0, gt=0, description="longest start of a worker, imports and simulator included [s]"
+    )
+    retries: int = Field(default=2, ge=0, description="times that an episode is redone after its worker failed")
 
 
 class EpisodeRunner(ABC):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from lfm_policy.choices import Place
 from lfm_policy.errors import ConfigError, ServingError
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.settings import Frozen
@@ -34,10 +35,10 @@ class ServerOptions(Frozen):
         default="127.0.0.1", description="address to listen on; 0.0.0.0: every interface, for robots elsewhere"
     )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")
-    api_keys: Path | None = Field(
+    api_keys: Place | None = Field(
         default=None, description="file of accepted keys, one per line; none: anyone may connect"
     )
-    names: Path | None = Field(
+    names: Place | None = Field(
         default=None, description="JSON file from the robot's names of observations to the contract's; none: the same"
     )
     max_clients: int = Field(default=64, ge=1, description="robots connected at once")

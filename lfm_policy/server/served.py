@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from lfm_policy.bundles.open import Weights, form_of, open_policy
+from lfm_policy.bundles.open import form_of, open_policy
+from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.protocols import ChunkPolicy
@@ -18,20 +19,19 @@ from lfm_policy.server.stand_ins import ReplayPolicy, ZeroPolicy, read_contract
 REPLAY, ZERO = "replay:", "zero"
 
 
-class ServeSettings(ServerOptions):
-    """Everything that `lfm-serve` and lfm serve ask for; the command line's help is made from it."""
+class ServeSettings(ServerOptions, Sampling, PolicyChoice):
+    """What is served, to whom; `policy` may also be replay:DATA.zarr, or zero."""
 
-    policy: str = Field(description="directory of a bundle or checkpoint, replay:DATA.zarr, or zero")
-    precision: str | None = Field(default=None, description="graph of a bundle: float32; none: the most exact")
-    weights: Weights = Field(default="ema", description="of a checkpoint: ema (moving average) or raw")
+    precision: str | None = Field(default=None, description="of a bundle's graph: float32; null: the most exact one")
     threads: int = Field(default=1, ge=1, description="CPU threads of one policy call")
-    trust_code: bool = Field(default=False, description="build a network class from elsewhere, which runs its code")
-    contract: Path | None = Field(default=None, description="contract.json of the robot, or a directory that holds one")
+    contract: Place | None = Field(
+        default=None, description="contract.json of the robot, or a directory that holds one; another policy is refused"
+    )
     episode: int = Field(default=0, ge=0, description="of replay: the episode to repeat")
     horizon: int = Field(default=16, ge=1, description="of replay and zero: actions in a chunk")
     observation_steps: int = Field(default=2, ge=1, description="of replay and zero: observations in the history")
     action_steps: int = Field(default=8, ge=1, description="of replay and zero: actions executed of a chunk")
-    out: Path | None = Field(default=None, description="folder for summary.json, written when the server stops")
+    out: Place | None = Field(default=None, description="folder for summary.json, written when the server stops")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _stand_in(settings: ServeSettings, expected: Contract | None) -> Served | No
     chunk = settings.horizon, settings.observation_steps, settings.action_steps
     if settings.policy == ZERO:
         if expected is None:
-            raise ConfigError("zero needs a robot's contract: --contract=FILE, for example a bundle's contract.json")
+            raise ConfigError("zero needs a robot's contract: contract=FILE, for example a bundle's contract.json")
         return Served(ZeroPolicy(expected, *chunk), ZERO, ZERO)
     if settings.policy.startswith(REPLAY):
         replay = ReplayPolicy.open(settings.policy.removeprefix(REPLAY), settings.episode, *chunk)
@@ -95,6 +95,7 @@ def _model(settings: ServeSettings) -> Served:
         runtime="auto" if settings.precision is None else "onnx",
         weights=settings.weights,
         precision=settings.precision,
+        sampling=settings.sampling,
         threads=settings.threads,
         trust_code=settings.trust_code,
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.processes import usable_cores
 
 WAIT = timedelta(days=30)
 """For ranks that train other blocks, which may take long; those that share batches have torch's own patience."""
@@ -87,3 +88,8 @@ def joined(device: torch.device, *, busy: bool = False) -> Iterator[Ranks]:
         yield Ranks(distributed.get_rank(), world)
     finally:
         distributed.destroy_process_group()
+
+
+def parallel_blocks(wanted: int | None, device: torch.device) -> int:
+    """Blocks whose gradients are computed side by side: as many as cores by default, one on a GPU."""
+    return wanted or (1 if device.type == "cuda" else usable_cores())

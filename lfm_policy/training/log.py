@@ -31,11 +31,12 @@ _ENVIRONMENT: Mapping[str, Mode] = {
 class LogSettings(Frozen):
     """Where the metrics go, besides metrics.jsonl."""
 
-    mode: Mode | None = None
-    """wandb's mode; what WANDB_MODE and WANDB_DISABLED say if None, or offline: sent later with `wandb sync`."""
-    project: str = "lfm-policy"
-    every: int = Field(default=10, ge=1)
-    """Steps between two lines."""
+    mode: Mode | None = Field(
+        default=None,
+        description="of wandb; null: what WANDB_MODE and WANDB_DISABLED say, or offline, sent later with `wandb sync`",
+    )
+    project: str = Field(default="lfm-policy", description="of wandb")
+    every: int = Field(default=10, ge=1, description="updates between two lines")
 
 
 class RunLog:

@@ -8,50 +8,20 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
 from lfm_policy.flow.fit import Losses
-from lfm_policy.settings import Frozen
 from lfm_policy.training.distributed import Ranks
 from lfm_policy.training.ema import Ema
 from lfm_policy.training.gradients import Compiled, Gradients, OneByOne
 from lfm_policy.training.memory import keep_freed_memory
-
-
-class StepDecay(Frozen):
-    """The learning rate times `factor` after `every` steps, again and again."""
-
-    factor: float = Field(gt=0, le=1)
-    every: int = Field(ge=1)
-
-
-class OptimiserSettings(Frozen):
-    """AdamW with warm-up and decay in every phase; Diffusion Policy's values by default."""
-
-    learning_rate: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = (0.95, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 1e-6
-    warmup_steps: int = Field(default=500, ge=0)
-    step_decay: StepDecay | None = None
-    """In place of half a cosine down to 0."""
-    gradient_clip: float | None = Field(default=None, gt=0)
-    """Largest norm of one block's gradient, or none."""
-    accumulate: int = Field(default=1, ge=1)
-    """Batches whose gradients are averaged in one update."""
-    ema_power: float = 0.75
-    ema_max_decay: float = 0.9999
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on GPUs that have it, fp32 elsewhere."""
-    compiled: bool = False
-    """All blocks of an update in one compiled call, on GPUs a CUDA graph: more memory, other rounding."""
+from lfm_policy.training.settings import OptimiserSettings
 
 
 @dataclass(frozen=True)

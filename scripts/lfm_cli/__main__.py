@@ -1,23 +1,56 @@
 """`lfm VERB key=value`, also `python -m lfm_cli VERB key=value`."""
 
-import runpy
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from lfm_policy.errors import nearest
+from lfm_cli.describe import VERBS, overview
+from lfm_policy.errors import LFMError, nearest
 from lfm_policy.processes import end_with_parent
 
-VERBS = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if "__main__" in path.read_text())
 
-
-def main(verb: str | None = None) -> None:
-    """Run a verb, the one that the first argument names by default."""
+def main(verb: str | None = None, arguments: Sequence[str] | None = None) -> None:
+    """Run a verb, the one that the first argument names by default, and exit with its code; see `lfm --help`."""
     end_with_parent()
-    verb = verb or (sys.argv.pop(1) if len(sys.argv) > 1 else "")
-    if verb not in VERBS:
-        print(f"error: there is no command '{verb}': {nearest(verb, VERBS)}", file=sys.stderr)
-        sys.exit(2)
-    runpy.run_module(f"lfm_cli.{verb}", run_name="__main__", alter_sys=True)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if verb is None:
+        if not given or given[0] in ("-h", "--help", "help"):
+            _print(overview())
+            return
+        verb = given.pop(0)
+    if verb in ("--version", "version"):
+        from importlib.metadata import version
+
+        _print(f"lfm-policy {version('lfm-policy')}")
+    elif verb in ("completion", "--complete"):
+        from lfm_cli import completion
+
+        try:
+            _print(completion.script(*given) if verb == "completion" else "\n".join(completion.candidates(given)))
+        except LFMError as error:
+            sys.exit(_fail(str(error)))
+    elif verb.replace("-", "_") not in VERBS:
+        sys.exit(_fail(f"there is no command '{verb}': {nearest(verb, VERBS)} (lfm --help)"))
+    else:
+        from lfm_cli.command_line import run
+
+        if code := run(verb.replace("-", "_"), given):
+            sys.exit(code)
+
+
+def _print(text: str) -> None:
+    from lfm_cli.terminal import speak_plainly
+
+    speak_plainly()
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # lfm --help | head
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

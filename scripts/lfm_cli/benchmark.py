@@ -18,7 +18,6 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from lfm_cli import command_line as _cli
 from lfm_cli.benchmarks import Ratio, Settings, Skipped, Suite
 from lfm_cli.paper.tables import commit
 from lfm_policy.files import read_json, write_json, write_text
@@ -40,11 +39,11 @@ def main(settings: Settings) -> None:
         for result in module.measure(settings):
             console.print(_line(result))
             found.append(result)
-        write_json(Path(settings.out) / f"{suite}.json", _record(suite, found))
+        write_json(settings.out / f"{suite}.json", _record(suite, found))
         results += found
     console.print(table(results))
-    write_json(Path(settings.out) / "summary.json", {r.name: r.value for r in results if isinstance(r, Ratio)})
-    write_text(Path(settings.out) / "README.md", page(Path(settings.out)))
+    write_json(settings.out / "summary.json", {r.name: r.value for r in results if isinstance(r, Ratio)})
+    write_text(settings.out / "README.md", page(settings.out))
     for result in results:
         print(_line(result))
 
@@ -105,7 +104,3 @@ def _record(suite: str, results: list[Ratio | Skipped]) -> dict[str, object]:
         "ratios": [asdict(r) | {"met": r.met} for r in results if isinstance(r, Ratio)],
         "skipped": [asdict(r) for r in results if isinstance(r, Skipped)],
     }
-
-
-if __name__ == "__main__":
-    _cli.run("benchmark", Settings, main, __doc__)

@@ -1,37 +1,60 @@
-"""Collect demonstrations from a scripted expert, in robomimic's HDF5 format. Run again to continue a started one."""
+"""Collect demonstrations from a scripted expert, in robomimic's HDF5 format.
+
+    lfm collect task=lift episodes=200
+
+Run the same command again to continue a started one. Leaves demos.hdf5 and summary.json in the output folder.
+"""
 
 from pathlib import Path
 
 from pydantic import Field
-from rich.console import Console
-from rich.table import Table
 
-from lfm_cli import command_line as _cli
-from lfm_cli import render as _render
-from lfm_envs.collect import Recipe, collect
-from lfm_envs.render import cameras_of, render
 from lfm_envs.simulator import Kind
-from lfm_envs.tasks import task
-from lfm_policy.locks import owned
+from lfm_policy.choices import Place
 from lfm_policy.settings import Frozen
 
 
 class Settings(Frozen):
-    """See config/collect.yaml."""
+    """What the demonstrations are a function of, and who makes them."""
 
-    task: str
-    episodes: int = Field(gt=0)
-    seed: int = Field(ge=0)
-    noise: float = Field(ge=0)
-    simulation: Kind
-    cameras: tuple[str, ...]
-    image_size: int | None = Field(ge=1)
-    workers: int = Field(gt=0)
-    out: Path | None
+    task: str = Field(
+        default="lift", description="what to demonstrate: lift, can, square, transport, tool_hang, or a task of yours"
+    )
+    episodes: int = Field(default=200, gt=0, description="successful demonstrations to keep")
+    seed: int = Field(
+        default=0, ge=0, description="the demonstrations are a function of task, episodes, seed and noise"
+    )
+    noise: float = Field(
+        default=1.0,
+        ge=0,
+        description="scale of the noise on executed actions (the recorded ones carry none); 0 switches it off",
+    )
+    simulation: Kind = Field(
+        default="compiled", description="who steps: compiled (fast) or robosuite (its own Python); the same bits"
+    )
+    cameras: tuple[str, ...] = Field(
+        default=(), description="whose pictures to add, for example [agentview,robot0_eye_in_hand]; see lfm render"
+    )
+    image_size: int | None = Field(
+        default=None, ge=1, description="height and width of these; null: the benchmark's, 84 (ToolHang 240) [pixels]"
+    )
+    workers: int = Field(
+        default=2, gt=0, description="simulator processes of one thread each; does not change the result"
+    )
+    out: Place | None = Field(default=None, description="output folder; null: outputs/demos/<task>")
 
 
 def main(settings: Settings) -> None:
     """Collect, then print what there is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lfm_cli.tables import rendered
+    from lfm_envs.collect import Recipe, collect
+    from lfm_envs.render import cameras_of, render
+    from lfm_envs.tasks import task
+    from lfm_policy.locks import owned
+
     recipe = Recipe(settings.task, settings.episodes, settings.seed, settings.noise, settings.simulation)
     out = settings.out or Path("outputs/demos") / settings.task
     with owned(out):
@@ -41,7 +64,7 @@ def main(settings: Settings) -> None:
                 Path(summary["file"]),
                 cameras_of(task(settings.task), settings.cameras, settings.image_size),
             )
-            Console().print(_render.table(render(file, file, cameras, settings.workers)))
+            Console().print(rendered(render(file, file, cameras, settings.workers)))
     table, steps = Table(show_header=False), summary["steps"]
     table.add_row("demonstrations", f"{summary['episodes']} of {summary['attempts']} attempts")
     table.add_row("expert success", f"{summary['expert_success']:.3f}")
@@ -49,7 +72,3 @@ def main(settings: Settings) -> None:
     table.add_row("seconds", f"{summary['seconds']:.0f}")
     table.add_row("file", summary["file"])
     Console().print(table)
-
-
-if __name__ == "__main__":
-    _cli.run("collect", Settings, main, __doc__)

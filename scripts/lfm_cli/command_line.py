@@ -1,43 +1,103 @@
-"""The edge of every script: Hydra composes YAML with the overrides given, pydantic types it, errors are kind."""
+"""The edge of every verb: arguments become settings, errors become one kind message and an exit code."""
 
+import errno
+import importlib
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from lfm_config import PRESETS as CONFIG
-from lfm_policy.errors import ConfigError, LFMError, nearest
+from lfm_cli.arguments import (
+    REQUIRED,
+    annotation_of,
+    apply,
+    defaults_of,
+    fields_of,
+    merged,
+    over,
+    settings_in,
+    takes_away,
+)
+from lfm_cli.describe import help_of
+from lfm_cli.terminal import speak_plainly
+from lfm_policy.errors import ConfigError, LFMError
 from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen, parse
 
-Settings = TypeVar("Settings", bound=Frozen)
+RENAMED: Mapping[str, str] = {
+    "checkpoint": "policy",
+    "bundle": "policy",
+    "server": "policy",
+    "uri": "policy",
+    "set": "weights",
+    "env": "environment",
+    "model": "size",
+    "loss": "packet_loss",
+}
+"""What settings were called, and what they are called in every verb now; verbs may know more in a RENAMED of theirs."""
+
+EXTRAS: Mapping[str, str] = {
+    **dict.fromkeys(("torch", "zarr", "h5py", "safetensors", "numba", "hydra", "yaml", "torchdiffeq"), "train"),
+    **dict.fromkeys(("robosuite", "mujoco", "huggingface_hub"), "sim"),
+    **dict.fromkeys(("onnxruntime", "websockets", "msgpack", "prometheus_client"), "deploy"),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    **dict.fromkeys(("matplotlib", "imageio", "PIL"), "media"),
+    "diffusers": "diffusion",
+    "ray": "scale",
+}
+"""What to install for a module that is missing."""
+
+CAUSES: Mapping[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with out="),
+    errno.EDQUOT: ("your quota of the disk is used up", "free some space, or choose another folder with out="),
+    errno.EROFS: ("the file system is read-only", "choose another folder with out="),
+    errno.EACCES: ("that is not permitted", "change its permissions, or choose another folder with out="),
+    errno.EPERM: ("that is not permitted", "change its permissions, or choose another folder with out="),
+    errno.ENAMETOOLONG: ("the name is too long for this file system", "choose a shorter one"),
+    errno.ENOTDIR: ("a file stands where a folder is expected", "move it away, or choose another folder with out="),
+    errno.EEXIST: ("a file stands in the way", "move it away, or choose another folder with out="),
+    errno.EISDIR: ("a folder stands where a file is expected", "move it away, or choose another name"),
+    errno.ENOENT: ("it is not there (any more)", "check the path, and whether a disk was taken away"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n), or use fewer workers"),
+    errno.EIO: ("the disk reports an error", "look at the disk; choose another folder with out="),
+}
+"""What the system's errors mean, and what to do."""
 
 
-def run(config: str, model: type[Settings], main: Callable[[Settings], Any], doc: str | None) -> None:
-    """Run `main` with the settings of config/<config>.yaml and the `key=value` overrides in sys.argv.
-
-    Exits with 0; with 2 and one clear message when the input is at fault; with 130 when interrupted.
-    """
-    overrides = sys.argv[1:]
-    if any(flag in overrides for flag in ("-h", "--help")):
-        print(f"{(doc or '').strip()}\n\nSettings, given as key=value (config/{config}.yaml):\n")
-        print((CONFIG / f"{config}.yaml").read_text())
-        return
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Run a verb with `key=value` arguments; return its exit code, see `lfm --help`."""
+    speak_plainly()
     try:
-        settings = load(config, model, overrides)
+        module = importlib.import_module(f"lfm_cli.{verb}")
+        if any(flag in arguments for flag in ("-h", "--help")):
+            print(help_of(verb, module))
+            return 0
+        settings = load(verb, arguments)
         with _folder(settings):
-            main(settings)
+            module.main(settings)
+        sys.stdout.flush()
     except LFMError as error:
-        sys.exit(_fail(error))
+        return _fail(str(error), 2)
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    except BrokenPipeError:  # whoever reads the output has gone, as in lfm ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(told(error), 4)
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").split(".")[0])) is None:
+            raise
+        return _fail(f"lfm {verb} needs {error.name}, which is not installed: pip install 'lfm-policy[{extra}]'", 2)
+    except Exception as error:
+        if (code := system_code(error)) is None:
+            raise
+        return _fail(told(OSError(code, os.strerror(code))), 4)
+    return 0
 
 
 def _folder(settings: Frozen) -> AbstractContextManager[None]:
@@ -49,68 +109,102 @@ def _folder(settings: Frozen) -> AbstractContextManager[None]:
     return nullcontext() if out is None or os.environ.get("RANK", "0") != "0" else owned(out)
 
 
-def load(config: str, model: type[Settings], overrides: list[str]) -> Settings:
-    """Compose and validate without running anything.
+def load(verb: str, arguments: Sequence[str]) -> Any:
+    """Read a verb's settings: their defaults, presets over them, then the arguments.
 
     Raises:
-        ConfigError: an override cannot be parsed, names no setting, or has a bad value.
+        ConfigError: an argument cannot be read, names no setting, or has a bad value; a setting is missing.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"expected key=value, found '{override}' (try --help)")
-    try:
-        with initialize_config_dir(str(CONFIG), version_base="1.3"):
-            groups = _groups(config)
-            choices = [override for override in overrides if _chooses(groups, override)]
-            _require_known(compose(config, choices), set(overrides) - set(choices), groups)
-            composed = compose(config, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error.__cause__ or error)) from None
-    missing = sorted(OmegaConf.missing_keys(composed))
+    module = importlib.import_module(f"lfm_cli.{verb}")
+    model, presets = module.Settings, getattr(module, "PRESETS", None)
+    renamed = {**RENAMED, **getattr(module, "RENAMED", {})}
+    given = list(arguments)
+    if given and "=" not in given[0] and "policy" in fields_of(model) and not takes_away(given[0]):
+        given[0] = f"policy={given[0]}"
+    own, given = _preset_of(given)
+    chosen, given = _divided(presets, given)
+    for argument in given:
+        if "=" in argument:
+            annotation_of(model, argument.removeprefix("+").split("=")[0], {}, renamed)
+    values = defaults_of(model)
+    if presets is not None:
+        names = fields_of(presets)
+        picked = {key: own.pop(key) for key in list(own) if key in names}
+        choice = parse(presets, apply(presets, defaults_of(presets) | picked, chosen, renamed), f"lfm {verb}")
+        values = merged(values, choice.values())
+    either = getattr(model, "EITHER", ())
+    values = over(values, own, either)
+    values = apply(model, over(values, _named(either, given), either), given, renamed)
+    missing = _missing(model, values)
     if missing:
-        raise ConfigError("missing: " + ", ".join(f"{key}=VALUE" for key in missing) + " (try --help)")
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    return parse(model, {str(key): value for key, value in values.items()}, f"config/{config}.yaml")
+        raise ConfigError("missing: " + ", ".join(f"{name}=VALUE" for name in missing) + f" (lfm {verb} --help)")
+    return parse(model, values, f"lfm {verb}")
 
 
-def _groups(config: str) -> list[str]:
-    """The groups that config/<config>.yaml chooses from."""
-    values: Any = OmegaConf.to_container(OmegaConf.load(CONFIG / f"{config}.yaml"))
-    entries = [entry for entry in values.get("defaults", []) if isinstance(entry, dict)]
-    return [group.removeprefix("optional ") for entry in entries for group in entry]
+def _named(names: tuple[str, ...], arguments: list[str]) -> dict[str, Any]:
+    """Which of these settings the arguments give."""
+    return {name: text for name, _, text in (a.partition("=") for a in arguments) if name in names and text != "null"}
 
 
-def _chooses(groups: list[str], override: str) -> bool:
-    """Whether an override chooses from a group; otherwise it sets a value.
+def _preset_of(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings in the file of preset=, and the other arguments."""
+    files = [argument.partition("=")[2] for argument in arguments if argument.startswith("preset=")]
+    others = [argument for argument in arguments if not argument.startswith("preset=")]
+    values: dict[str, Any] = {}
+    for name in files:
+        import yaml  # on a robot there may be none, and no preset
 
-    Raises:
-        ConfigError: the group has no such file.
+        path = Path(name).expanduser()
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"preset={name}: expected a YAML file of settings, {error}") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"preset={name}: expected settings, one a line as key: value, found {content!r}")
+        values = merged(values, content)
+    return values, others
+
+
+def _divided(presets: Any, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments that choose presets, and the others."""
+    names = {} if presets is None else fields_of(presets)
+    chosen = [argument for argument in arguments if argument.partition("=")[0] in names]
+    return chosen, [argument for argument in arguments if argument not in chosen]
+
+
+def _missing(model: Any, values: Mapping[str, Any]) -> list[str]:
+    """Settings without a default that nobody gave."""
+    missing = []
+    for setting in settings_in(model):
+        if setting.default is not REQUIRED:
+            continue
+        *path, last = setting.name.split(".")
+        node: Any = values
+        for part in path:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        other = isinstance(node, Mapping) and setting.of not in ("", node.get("kind", setting.of))
+        if not other and isinstance(node, Mapping) and last not in node:
+            missing.append(setting.name)
+    return list(dict.fromkeys(missing))
+
+
+def told(error: OSError) -> str:
+    """What the system refused, that nothing is lost, and what to do; one line."""
+    what, remedy = CAUSES.get(error.errno or 0, (error.strerror or str(error), "see to it and try again"))
+    place = f"{error.filename}: " if error.filename is not None else ""
+    safe = "no file is left half-written, what was finished before is safe, and the same command continues from it"
+    return f"{place}{what}; {safe}: {remedy}"
+
+
+def system_code(error: BaseException) -> int | None:
+    """The system's error behind one of a library that writes files itself, such as safetensors; None if there is none.
+
+    They keep its number in their text: "I/O error: No space left on device (os error 28)".
     """
-    name, choice = override.split("=", 1)
-    if name not in groups:
-        return False
-    choices = [str(file.relative_to(CONFIG / name).with_suffix("")) for file in (CONFIG / name).rglob("*.yaml")]
-    if choice not in choices:
-        raise ConfigError(f"there is no {name}={choice}: {nearest(choice, choices)}")
-    return True
+    found = re.search(r"os error (\d+)|errno = (\d+)", str(error))
+    return int(found[1] or found[2]) if found else None
 
 
-def _require_known(composed: DictConfig, overrides: Iterable[str], groups: list[str]) -> None:
-    """Name the nearest key for a misspelt one; Hydra's own message lists none. A leading + adds a key on purpose."""
-    for override in overrides:
-        key = override.split("=", 1)[0].lstrip("~")
-        node: Any = composed
-        for part in [] if key.startswith("+") else key.split("."):
-            if not isinstance(node, DictConfig):
-                break
-            names = [str(name) for name in node.keys()]  # noqa: SIM118 (iteration skips missing values)
-            if part not in names:
-                more = groups if node is composed else []
-                raise ConfigError(f"unknown setting '{key}': {nearest(part, names + more)}")
-            node = node._get_node(part)
-
-
-def _fail(error: LFMError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -1,6 +1,6 @@
 """Success against delay: who waits for the policy, who goes on meanwhile, and how chunks follow one another.
 
-    lfm delay checkpoint=outputs/lift latencies=[0,2,4] cases=[sync-switch,async-switch,async-warm]
+    lfm delay policy=outputs/lift latencies=[0,2,4] cases=[sync-switch,async-switch,async-warm]
 
 Every cell is an evaluation of its own, on the same seeds, in simulated steps (no clock is involved). Leaves
 summary.json and delay.png in the output folder.
@@ -14,26 +14,30 @@ from pydantic import Field, field_validator
 from rich.console import Console
 from rich.table import Table
 
-from lfm_cli import command_line as _cli
 from lfm_cli.rollouts import rollouts
+from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.files import atomic_file, write_json
-from lfm_policy.settings import Frozen
+
+RENAMED = {"steps": "solver.steps"}
 
 
-class Settings(Frozen):
-    """See config/delay.yaml."""
+class Settings(Sampling, PolicyChoice):
+    """A policy, and the delays that it is measured under."""
 
-    checkpoint: Path
-    steps: int | None = Field(ge=1)
-    temperature: float | None = Field(ge=0, allow_inf_nan=False)
-    latencies: tuple[int, ...] = Field(min_length=1)
-    cases: tuple[str, ...] = Field(min_length=1)
-    loss: float = Field(ge=0, lt=1)
-    episodes: int = Field(ge=1)
-    seed: int = Field(ge=0)
-    workers: int = Field(ge=1)
-    out: Path
+    latencies: tuple[int, ...] = Field(
+        default=(0, 2, 4), min_length=1, description="simulated delays of a chunk [control steps]"
+    )
+    cases: tuple[str, ...] = Field(
+        default=("sync-switch", "async-switch", "async-ensemble", "async-warm"),
+        min_length=1,
+        description="who waits, and the seam between chunks",
+    )
+    packet_loss: float = Field(default=0, ge=0, lt=1, description="simulated probability that a chunk never comes")
+    episodes: int = Field(default=50, ge=1, description="episodes of each cell, the same seeds for all")
+    seed: int = Field(default=100_000, ge=0, description="the first one")
+    workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
+    out: Place = Field(default=Path("outputs/delay"), description="output folder")
 
     @field_validator("cases")
     @classmethod
@@ -55,15 +59,16 @@ def main(settings: Settings) -> None:
 def cell(settings: Settings, case: str, latency: int) -> dict[str, Any]:
     """One evaluation."""
     inference, _, seam = case.partition("-")
-    link = {"inference": inference, "seam": seam, "latency_steps": latency, "loss": settings.loss}
-    common = settings.model_dump(include={"checkpoint", "steps", "temperature", "episodes", "seed", "workers"})
+    link = {"inference": inference, "seam": seam, "latency_steps": latency, "packet_loss": settings.packet_loss}
+    common = settings.model_dump(include={"policy", "weights", "trust_code", "episodes", "seed", "workers"})
+    common |= settings.asked
     found = rollouts(f"{case}_{latency}", settings.out, **common, **link).summary
     keys = ("success", "interval", "mean_steps", "nfe", "seam_jerk", "inner_jerk", "failed_seeds")
     return {"case": case, "latency_steps": latency, **{key: found[key] for key in keys}}
 
 
 def table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a cell."""
+    """One row per cell."""
     columns = ("case", "delay [steps]", "success", "95 % interval", "steps", "NFE", "jerk at seams, within [m/s³]")
     rows = Table(*columns, title="success against delay")
     for row in cells:
@@ -95,7 +100,3 @@ def draw(path: Path, cells: Sequence[Mapping[str, Any]]) -> str:
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return path.name
-
-
-if __name__ == "__main__":
-    _cli.run("delay", Settings, main, __doc__)

@@ -3,7 +3,7 @@
     lfm demo                 local flow matching on Lift
     lfm demo compare=fm      global flow matching beside it
 
-Every stage is one of the other scripts. Run it again after an interruption: finished stages are skipped and the
+Every stage is one of the other verbs. Run it again after an interruption: finished stages are skipped and the
 interrupted one continues. Leaves summary.json in the output folder.
 """
 
@@ -15,30 +15,42 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from lfm_cli import command_line as _cli
 from lfm_cli.stages import Stage, run
+from lfm_policy.choices import Place, Size
 from lfm_policy.files import read_json, write_json
+from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen
 
 UNSEEN = 100_000
 """First seed of the evaluation; demonstrations start from other states."""
+RENAMED = {"episodes": "demonstrations", "steps": "updates"}
 METHODS = {"lfm": "LFM", "fm": "global FM"}
 
 
 class Settings(Frozen):
-    """Settings of config/demo.yaml."""
+    """Which task, how much of everything."""
 
-    task: str
-    compare: Literal["none", "fm"]
-    model: Literal["tiny", "small", "paper"]
-    episodes: int = Field(ge=2)
-    evaluations: int = Field(ge=1)
-    steps: int | None = Field(ge=1)
-    seed: int = Field(ge=0)
-    workers: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    out: Path
-    fresh: bool
+    task: str = Field(default="lift", description="lift, can, square, transport, tool_hang")
+    compare: Literal["none", "fm"] = Field(
+        default="none",
+        description="fm: global flow matching too, at equal parameters and equal training compute",
+    )
+    size: Size = Field(default="small", description="how large the networks, how long the training")
+    demonstrations: int = Field(default=200, ge=2, description="demonstrations to collect")
+    evaluations: int = Field(default=50, ge=1, description="unseen episodes to evaluate on, seeds 100000 …")
+    updates: int | None = Field(default=None, ge=1, description="of each block; null: those of the size")
+    seed: int = Field(default=0, ge=0, description="of demonstrations and training")
+    workers: int = Field(default=2, ge=1, description="simulator processes")
+    threads: int = Field(
+        default=1, ge=1, description="of the training; two help on two idle cores, and stall on shared ones"
+    )
+    out: Place | None = Field(default=None, description="output folder; null: outputs/demo/<task>")
+    fresh: bool = Field(default=False, description="do every stage again, also those that are finished")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything goes."""
+        return self.out or Path("outputs/demo") / self.task
 
     @property
     def methods(self) -> list[str]:
@@ -48,35 +60,36 @@ class Settings(Frozen):
 
 def main(settings: Settings) -> None:
     """Run the stages that are not finished, then compare the methods."""
-    records = settings.out / "stages.json"
-    if settings.fresh:
-        records.unlink(missing_ok=True)
-    for stage in stages(settings):
-        run(stage, records)
-    summary = summarise(settings, read_json(records))
-    write_json(settings.out / "summary.json", summary)
+    records = settings.folder / "stages.json"
+    with owned(settings.folder):
+        if settings.fresh:
+            records.unlink(missing_ok=True)
+        for stage in stages(settings):
+            run(stage, records)
+        summary = summarise(settings, read_json(records))
+        write_json(settings.folder / "summary.json", summary)
     Console().print(table(settings, summary))
 
 
 def stages(settings: Settings) -> list[Stage]:
     """What has to be done, in order."""
-    s, out, data = settings, settings.out, settings.out / f"{settings.task}.zarr"
-    demos = {"task": s.task, "episodes": s.episodes, "seed": s.seed, "workers": s.workers, "out": out / "demos"}
+    s, out, data = settings, settings.folder, settings.folder / f"{settings.task}.zarr"
+    demos = {"task": s.task, "episodes": s.demonstrations, "seed": s.seed, "workers": s.workers, "out": out / "demos"}
     collect = Stage("collect", demos)
     prepare = Stage("prepare", {"source": out / "demos" / "demos.hdf5", "out": data}, collect)
     plan = [collect, prepare]
     training = {
         "experiment": f"robot/{s.task}",
-        "size": s.model,
+        "size": s.size,
         "data.path": data,
         "seed": s.seed,
         "threads": s.threads,
-    } | ({} if s.steps is None else {"epochs": "null", "steps": s.steps})
+    } | ({} if s.updates is None else {"updates": s.updates})
     rollouts = {"episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 1}
     for method in s.methods:
         ending = "" if method == "lfm" else f"_{method}"
         train = Stage(f"train{ending}", {**training, "method": method, "out": out / method}, prepare)
-        folder = {"checkpoint": out / method, "out": out / f"{method}_evaluation"}
+        folder = {"policy": out / method, "out": out / f"{method}_evaluation"}
         plan += [train, Stage(f"evaluate{ending}", {**rollouts, **folder}, train)]
     return plan
 
@@ -86,16 +99,16 @@ def summarise(settings: Settings, records: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("success", "episodes", "interval", "nfe", "ms_per_chunk")
     summary: dict[str, Any] = {"task": settings.task}
     for method in settings.methods:
-        report = read_json(settings.out / f"{method}_evaluation" / "summary.json")
+        report = read_json(settings.folder / f"{method}_evaluation" / "summary.json")
         summary[method] = {key: report[key] for key in keys}
     names = [stage.name for stage in stages(settings)]
     return {**summary, "seconds": {name: round(records[name]["seconds"], 1) for name in names}}
 
 
 def table(settings: Settings, summary: Mapping[str, Any]) -> Table:
-    """One row a method."""
+    """One row per method."""
     seconds = summary["seconds"]
-    title = f"{settings.task}: {settings.evaluations} unseen seeds, {settings.episodes} scripted demonstrations"
+    title = f"{settings.task}: {settings.evaluations} unseen seeds, {settings.demonstrations} scripted demonstrations"
     rows = Table(title=title, caption=f"collect {seconds['collect']:.0f} s, prepare {seconds['prepare']:.0f} s")
     for column in ("method", "success", "95 % interval", "NFE", "ms/chunk", "train", "evaluate"):
         rows.add_column(column, justify="left" if column == "method" else "right")
@@ -112,7 +125,3 @@ def table(settings: Settings, summary: Mapping[str, Any]) -> Table:
             f"{seconds[f'evaluate{ending}']:.0f} s",
         )
     return rows
-
-
-if __name__ == "__main__":
-    _cli.run("demo", Settings, main, __doc__)

@@ -1,11 +1,12 @@
-"""Measure a checkpoint's success rate: receding-horizon rollouts on fixed seeds, with a report, a plot and videos.
+"""Measure a policy's success rate: receding-horizon rollouts on fixed seeds, with a report, a plot and videos.
 
-    lfm evaluate checkpoint=outputs/lift episodes=100 seed=100000 workers=2
+    lfm evaluate policy=outputs/lift episodes=100 seed=100000 workers=2
+    lfm evaluate lift runtime=onnx
 
 Run the same command again after an interruption, and it continues. Leaves summary.json, report.md, episodes.jsonl,
 success.png and videos/ in the output folder.
 
-    lfm evaluate checkpoint=outputs/lift against=lift episodes=500 margin=0.05
+    lfm evaluate policy=outputs/lift against=lift episodes=500 margin=0.05
 
 Play both policies on the same seeds and stop as soon as it is clear which is better: BETTER or EQUAL WITHIN the margin
 (exit code 0), WORSE (1), or UNDECIDED after the last seed (3). Leaves comparison.json beside.
@@ -18,70 +19,84 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-import lfm_envs
-from lfm_cli import command_line as _cli
 from lfm_envs.simulator import Kind
-from lfm_policy.bundles.open import Runtime, Sampling, Weights, dress, form_of, open_policy
-from lfm_policy.locks import owned
+from lfm_policy.choices import Place, PolicyChoice, Sampling, Source
+from lfm_policy.chunks.delayed import Link
+from lfm_policy.rollout.runner import RunnerOptions
 
 if TYPE_CHECKING:
     from lfm_policy.protocols import ChunkPolicy
     from lfm_policy.rollout.evaluation import Evaluation
 
+RENAMED = {"steps": "solver.steps"}
 
-class Settings(Sampling):
-    """See config/evaluate.yaml."""
 
-    checkpoint: Path
-    against: Path | None
-    alpha: float = Field(gt=0, lt=1)
-    margin: float = Field(gt=0, lt=1)
-    look_every: int = Field(ge=1)
-    environment: str | None
-    simulation: Kind
-    episodes: int = Field(ge=1)
-    seed: int = Field(ge=0)
-    set: Weights
-    trust_code: bool = False
-    runtime: Runtime
-    precision: str | None
-    inference: Literal["sync", "async"]
-    seam: Literal["switch", "ensemble", "warm"]
-    warm_blocks: int | None = Field(ge=1)
-    latency_steps: int = Field(ge=0)
-    loss: float = Field(ge=0, lt=1)
-    best_of: int = Field(ge=1)
-    out: Path | None
-    videos: int = Field(ge=0)
-    backend: Literal["local", "ray"]
-    workers: int = Field(ge=1)
-    policy_in: Literal["auto", "workers", "parent"]
-    policy_batch: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    device: str
-    timeout_s: float = Field(gt=0)
-    start_timeout_s: float = Field(gt=0)
-    retries: int = Field(ge=0)
+class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
+    """A policy, an environment, how one asks the other, and who computes."""
+
+    against: Source | None = Field(
+        default=None,
+        description="another policy: compare the two on the same seeds, and stop when it is clear which is better",
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="of against: largest probability of a wrong verdict")
+    margin: float = Field(
+        default=0.05, gt=0, lt=1, description="of against: difference of success rates that does not matter"
+    )
+    look_every: int = Field(default=10, ge=1, description="of against: seeds between two looks")
+    environment: str | None = Field(default=None, description="its name; null: the one in the policy's contract")
+    simulation: Kind = Field(
+        default="compiled",
+        description="who steps robosuite's tasks: compiled (fast) or robosuite (its own Python); the same bits",
+    )
+    episodes: int = Field(default=100, ge=1, description="episodes to run, seeds seed … seed + episodes - 1")
+    seed: int = Field(
+        default=100_000,
+        ge=0,
+        description="the first one; the episode of a seed is the same whatever the workers and the order",
+    )
+    runtime: Literal["torch", "onnx", "auto"] = Field(
+        default="torch",
+        description="who computes; onnx: a bundle's graph, without torch; auto: that where there is one",
+    )
+    precision: str | None = Field(default=None, description="of a bundle's graph: float32; null: the most exact one")
+    warm_blocks: int | None = Field(
+        default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
+    )
+    best_of: int = Field(
+        default=1, ge=1, description="chunks to draw at each step; the one with the highest density is executed"
+    )
+    out: Place | None = Field(
+        default=None, description="output folder; null: outputs/evaluate/<the policy's path below outputs, or its name>"
+    )
+    videos: int = Field(default=2, ge=0, description="successes, and as many failures, to film; 0: none")
+    backend: Literal["local", "ray"] = Field(
+        default="local", description="ray: tasks on a cluster (RAY_ADDRESS), or on this machine's CPUs"
+    )
+    threads: int = Field(
+        default=1, ge=1, description="CPU threads of the policy; the last bits of its actions may depend on it"
+    )
+    device: str = Field(default="cpu", description="where the policy runs: cpu, cuda, cuda:1, mps, auto")
 
     @model_validator(mode="after")
     def _what_clusters_can_do(self) -> "Settings":
         if self.backend == "ray" and (self.runtime, self.device, self.threads) != ("torch", "cpu", 1):
             raise ValueError(
-                "backend=ray runs a torch policy on one CPU a task: expected runtime=torch, device=cpu and threads=1, "
-                f"found {self.runtime}, {self.device} and {self.threads}"
+                "backend=ray runs a torch policy on one CPU per task: expected runtime=torch, device=cpu and "
+                f"threads=1, found {self.runtime}, {self.device} and {self.threads}"
             )
         return self
 
 
 def main(settings: Settings) -> None:
-    # Workers import this file again when they start: torch (seconds, and memory) stays inside the functions.
+    """Run, report, film; or compare two policies."""
+    from lfm_policy.locks import owned
     from lfm_policy.rollout.evaluation import run
     from lfm_policy.rollout.report import write_report
     from lfm_policy.rollout.video import film
 
-    evaluation = new_evaluation(settings, settings.checkpoint, settings.environment)
+    evaluation = new_evaluation(settings, settings.policy, settings.environment)
     seeds = range(settings.seed, settings.seed + settings.episodes)
-    out = settings.out or folder_of(settings.checkpoint)
+    out = settings.out or folder_of(settings.policy)
     with owned(out):
         if settings.against is not None:
             sys.exit(_compare(settings, settings.against, evaluation, seeds, out))
@@ -90,7 +105,7 @@ def main(settings: Settings) -> None:
         film(evaluation, results, out, settings.videos)
 
 
-def _compare(settings: Settings, against: Path, evaluation: "Evaluation", seeds: range, out: Path) -> int:
+def _compare(settings: Settings, against: str, evaluation: "Evaluation", seeds: range, out: Path) -> int:
     """Compare two policies, say what came out, and return the exit code that stands for it."""
     from lfm_policy.measure.sequential import Clarity
     from lfm_policy.rollout.compare import EXIT_CODES, compare, sentence
@@ -98,11 +113,11 @@ def _compare(settings: Settings, against: Path, evaluation: "Evaluation", seeds:
     other = new_evaluation(settings, against, str(evaluation.identity["environment"]))
     clarity = Clarity(alpha=settings.alpha, margin=settings.margin)
     found = compare(evaluation, other, seeds, out, clarity=clarity, look_every=settings.look_every)
-    print(sentence(found, str(settings.checkpoint), str(against)))
+    print(sentence(found, settings.policy, against))
     return EXIT_CODES[found.verdict]
 
 
-def new_evaluation(settings: Settings, source: Path, environment: str | None) -> "Evaluation":
+def new_evaluation(settings: Settings, source: str, environment: str | None) -> "Evaluation":
     """Open a policy, to be evaluated as the settings say.
 
     Args:
@@ -110,16 +125,15 @@ def new_evaluation(settings: Settings, source: Path, environment: str | None) ->
         source: the policy.
         environment: name of the environment; the one in the policy's contract if None.
     """
-    from lfm_policy.chunks.delayed import Link
+    import lfm_envs
     from lfm_policy.rollout.evaluation import Evaluation
-    from lfm_policy.rollout.runner import RunnerOptions
 
     policy, form = load(settings, source)
     environment = environment or lfm_envs.name_for(policy.contract)
     identity = {
         "environment": environment,
         "seed": settings.seed,
-        "weights": settings.set,
+        "weights": settings.weights,
         **form,
         "device": settings.device,
         "threads": settings.threads,
@@ -128,40 +142,40 @@ def new_evaluation(settings: Settings, source: Path, environment: str | None) ->
         policy,
         functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment, policy)),
         identity,
-        f"checkpoint {source}",
+        f"policy {source}",
         RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
         Link(**settings.model_dump(include=set(Link.model_fields))),
         settings.backend,
     )
 
 
-def folder_of(checkpoint: Path) -> Path:
-    """Where results go by default: a checkpoint's path below outputs/, or else its name, below outputs/evaluate."""
-    if not checkpoint.exists():  # the name of a student in data/pretrained
-        return Path("outputs/evaluate/pretrained") / checkpoint
-    path = checkpoint.resolve()
+def folder_of(policy: str) -> Path:
+    """Where results go by default: a policy's path below outputs/, or else its name, below outputs/evaluate."""
+    if not Path(policy).exists():  # the name of an installed student, a repository of the hub, a server
+        return Path("outputs/evaluate") / ("pretrained" if "/" not in policy else "") / policy.replace(":", "_")
+    path = Path(policy).resolve()
     outputs = Path("outputs").resolve()
     return Path("outputs/evaluate") / (path.relative_to(outputs) if path.is_relative_to(outputs) else path.name)
 
 
 def _options(simulation: Kind, environment: str, policy: "ChunkPolicy") -> dict[str, Any]:
     """What the environment is made with: simulation and cameras are choices of robosuite's tasks."""
+    import lfm_envs
+
     if not environment.startswith("robosuite/"):
         return {}
     return {"simulation": simulation, **lfm_envs.view_for(policy.contract)}
 
 
-def load(settings: Settings, source: Path) -> "tuple[ChunkPolicy, dict[str, Any]]":
+def load(settings: Settings, source: str) -> "tuple[ChunkPolicy, dict[str, Any]]":
     """Open the policy; return it with what decides its chunks, as plain values."""
-    opening = settings.model_dump(include={"runtime", "precision", "device", "threads", "trust_code"})
-    policy = open_policy(source, weights=settings.set, sampling=settings.sampling, **opening)
+    from lfm_policy.bundles.open import dress, form_of, open_policy
+
+    opening = settings.model_dump(include={"runtime", "weights", "precision", "device", "threads", "trust_code"})
+    policy = open_policy(source, sampling=settings.sampling, **opening)
     if settings.device.startswith("cuda"):
         import torch
 
         torch.backends.cudnn.deterministic = True
     dressed, more = dress(policy, settings.seam, settings.warm_blocks, settings.best_of)
     return dressed, form_of(policy) | more
-
-
-if __name__ == "__main__":
-    _cli.run("evaluate", Settings, main, __doc__)

@@ -1,51 +1,58 @@
 """Export a checkpoint as a bundle: weights, contract, normaliser, ONNX graphs, checksums and a card.
 
-    lfm export checkpoint=outputs/lift out=outputs/bundles/lift dtype=float16 onnx=[float32]
+    lfm export policy=outputs/lift out=outputs/bundles/lift dtype=float16
 
-The bundle runs without torch (`lfm_policy.bundles.onnx_policy.OnnxPolicy`), is served with `lfm serve`, and is
-evaluated with lfm evaluate checkpoint=BUNDLE runtime=onnx.
+The bundle runs without torch (`open_policy(BUNDLE, runtime="onnx")`), is served with lfm serve, and is evaluated with
+lfm evaluate policy=BUNDLE runtime=onnx.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from pydantic import Field
 
-from lfm_cli import command_line as _cli
 from lfm_policy.bundles.bundle import CHECKSUMS, Dtype, Precision
-from lfm_policy.bundles.open import Sampling, Weights, open_torch
+from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
-from lfm_policy.locks import owned
+
+RENAMED = {"steps": "solver.steps"}
 
 
-class Settings(Sampling):
-    """See config/export.yaml."""
+class Settings(Sampling, PolicyChoice):
+    """A checkpoint, and what its bundle holds."""
 
-    checkpoint: Path
-    out: Path | None
-    set: Weights
-    trust_code: bool = False
-    dtype: Dtype
-    onnx: tuple[Precision, ...]
-    results: Path | None
+    out: Place | None = Field(
+        default=None, description="directory of the bundle; null: outputs/bundles/<name of the checkpoint's folder>"
+    )
+    dtype: Dtype = Field(default="float32", description="how the weights are stored")
+    onnx: tuple[Precision, ...] = Field(
+        default=("float32",),
+        description="graphs for onnxruntime, by what they compute in; their weights stay in dtype; []: none",
+    )
+    results: Place | None = Field(
+        default=None, description="summary.json of an evaluation of this checkpoint, for the card"
+    )
 
 
 def main(settings: Settings) -> None:
     """Export, and show what came out."""
+    from rich.console import Console
+    from rich.table import Table
+
     from lfm_policy.bundles.export import Exported, export
+    from lfm_policy.bundles.open import open_torch
+    from lfm_policy.locks import owned
 
     console = Console()
-    out = settings.out or Path("outputs/bundles") / settings.checkpoint.resolve().name
+    out = settings.out or Path("outputs/bundles") / Path(settings.policy).resolve().name
     _require_replaceable(out)
     results = _results(settings.results) if settings.results else None
-    policy = open_torch(
-        settings.checkpoint, weights=settings.set, sampling=settings.sampling, trust_code=settings.trust_code
-    )
+    opening = settings.model_dump(include={"weights", "trust_code"})
+    policy = open_torch(settings.policy, sampling=settings.sampling, **opening)
     with owned(out):
-        with console.status(f"exporting {settings.checkpoint}"):
+        with console.status(f"exporting {settings.policy}"):
             exported: Exported = export(policy, out, dtype=settings.dtype, graphs=settings.onnx, results=results)
         summary = {
             "bundle": str(out),
@@ -79,7 +86,3 @@ def _results(path: Path) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"results={path}: expected the summary.json of an evaluation, it lacks {sorted(missing)}")
     return results
-
-
-if __name__ == "__main__":
-    _cli.run("export", Settings, main, __doc__)

@@ -15,22 +15,23 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from lfm_cli import command_line as _cli
 from lfm_cli.rollouts import rollouts
+from lfm_policy.choices import Place, Sampling
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import atomic_file, read_json, write_json
-from lfm_policy.settings import Frozen
 
 
-class Settings(Frozen):
-    """Settings of config/learning_curve.yaml."""
+class Settings(Sampling):
+    """Which runs, and how each snapshot is measured."""
 
-    runs: tuple[Path, ...] = Field(min_length=1)
-    episodes: int = Field(ge=1)
-    seed: int = Field(ge=0)
-    workers: int = Field(ge=1)
-    temperature: float | None = Field(ge=0)
-    out: Path
+    runs: tuple[Place, ...] = Field(
+        min_length=1, description="folders of training runs with snapshots (lfm train snapshots=8): [DIR,DIR]"
+    )
+    episodes: int = Field(default=50, ge=1, description="episodes at each snapshot, the same seeds for all")
+    seed: int = Field(default=100_000, ge=0, description="the first one")
+    workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
+    trust_code: bool = Field(default=False, description="import networks of your own that a checkpoint names")
+    out: Place = Field(description="output folder")
 
 
 def main(settings: Settings) -> None:
@@ -70,8 +71,8 @@ def curve(settings: Settings, run: Path, folders: Mapping[int, Path]) -> dict[st
     summary, name = read_json(run / "summary.json"), run.resolve().name
     points = []
     for step, folder in folders.items():
-        common = settings.model_dump(include={"episodes", "seed", "workers", "temperature"})
-        result = rollouts(f"{name}_{step}", settings.out, checkpoint=folder, **common).summary
+        common = settings.model_dump(include={"episodes", "seed", "workers", "trust_code"}) | settings.asked
+        result = rollouts(f"{name}_{step}", settings.out, policy=folder, **common).summary
         epochs = step / max(folders) * summary["epochs"]
         keys = ("success", "interval", "mean_steps", "nfe")
         points.append({"updates": step, "epochs": epochs, **{key: result[key] for key in keys}})
@@ -100,7 +101,7 @@ def draw(path: Path, curves: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(curves: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a snapshot."""
+    """One row per snapshot."""
     rows = Table("run", "updates", "epochs", "success", "95 % interval", "NFE", title="success against epochs")
     for run in curves:
         for point in run["points"]:
@@ -108,7 +109,3 @@ def table(curves: Sequence[Mapping[str, Any]]) -> Table:
             cells = (f"{point['epochs']:.1f}", f"{point['success']:.2f}", f"{low:.2f} … {high:.2f}")
             rows.add_row(run["run"], str(point["updates"]), *cells, f"{point['nfe']:g}")
     return rows
-
-
-if __name__ == "__main__":
-    _cli.run("learning_curve", Settings, main, __doc__)

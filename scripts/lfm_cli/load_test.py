@@ -1,7 +1,7 @@
 """Put many robots on a running policy server, and measure how long each waits for its chunks.
 
-    lfm-serve outputs/bundles/lift &
-    lfm load_test uri=ws://127.0.0.1:8000 clients=32 seconds=60
+    lfm serve lift &
+    lfm load_test policy=ws://127.0.0.1:8000 clients=32 seconds=60
 
 Leaves summary.json in the output folder; exits with 1 where a request failed.
 """
@@ -13,22 +13,24 @@ from pathlib import Path
 from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from lfm_cli import command_line as _cli
+from lfm_cli.tables import pairs
+from lfm_policy.choices import Place
 from lfm_policy.files import write_json
 from lfm_policy.settings import Frozen
 
 
 class Settings(Frozen):
-    """See config/load_test.yaml."""
+    """Which server, and how much is asked of it."""
 
-    uri: str
-    clients: int = Field(ge=1)
-    seconds: float = Field(gt=0)
-    chunks_hz: float | None = Field(gt=0)
-    api_key: str | None
-    out: Path
+    policy: str = Field(default="ws://127.0.0.1:8000", description="where lfm serve listens")
+    clients: int = Field(default=32, ge=1, description="robots at once, with a session each")
+    seconds: float = Field(default=60, gt=0, description="how long [s]")
+    chunks_hz: float | None = Field(
+        default=None, gt=0, description="chunks per second of each; null: the contract's control rate / executed steps"
+    )
+    api_key: str | None = Field(default=None, description="where the server asks for one")
+    out: Place = Field(default=Path("outputs/load_test"), description="folder for summary.json")
 
 
 def main(settings: Settings) -> None:
@@ -40,7 +42,7 @@ def main(settings: Settings) -> None:
     with Progress(*columns, console=console) as progress:
         task, started = progress.add_task("connecting", total=settings.seconds), time.monotonic()
         found = load(
-            settings.uri,
+            settings.policy,
             settings.clients,
             settings.seconds,
             settings.chunks_hz,
@@ -53,13 +55,6 @@ def main(settings: Settings) -> None:
         )
     summary = found.summary(settings.seconds)
     write_json(settings.out / "summary.json", {**settings.model_dump(mode="json", exclude={"api_key"}), **summary})
-    table = Table(title=f"{settings.clients} robots at {settings.uri}", title_justify="left", show_header=False)
-    for name, value in summary.items():
-        table.add_row(name, str(value))
-    console.print(table)
+    console.print(pairs(f"{settings.clients} robots at {settings.policy}", summary))
     if found.errors:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    _cli.run("load_test", Settings, main, __doc__)

@@ -6,294 +6,50 @@
 Official and raw files hold delta actions: the goal pose of each is read off the simulator at the recorded state.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from pydantic import NonNegativeInt, field_validator
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from pydantic import Field, NonNegativeInt
 
-import lfm_envs
-from lfm_cli import command_line as _cli
-from lfm_envs.replay import Replay, convert, from_axis_angle, loadable_model, recorded_states, replay
-from lfm_envs.tasks import TASKS, task_of_environment
-from lfm_policy.actions.poses import position_columns
-from lfm_policy.contract import Contract
-from lfm_policy.data.demos.file import DemoFile, open_demos
-from lfm_policy.data.demos.pictures import Pictures, find_pictures
-from lfm_policy.data.windows.store import SHORTEST, Episode, Split, Store, open_store, write_store
-from lfm_policy.errors import ConfigError, DataError
-from lfm_policy.files import names_apart, write_json
-from lfm_policy.locks import owned
+from lfm_policy.choices import Place
 from lfm_policy.settings import Frozen
-
-VISIBLE_GAP = 5e-3
-"""Difference of observations that is worth telling: reading them 2 ms late, as robosuite does, explains less."""
 
 
 class Settings(Frozen):
-    """Settings of this script; see config/prepare.yaml."""
+    """Which files, and where they go."""
 
-    source: tuple[Path, ...]
-    out: Path | None = None
-    observations: Literal["state", "images"] = "state"
-    cameras: tuple[str, ...] | None = None
-    filter: str | None = None
-    replay: NonNegativeInt | Literal["all"] = 0
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        if not value:
-            raise ValueError("give one file or several: source=FILE or source=[a,b]")
-        return value if isinstance(value, list | tuple) else [value]
-
-
-@dataclass
-class Tally:
-    """What was seen in one file."""
-
-    file: DemoFile
-    label: str
-    """Tells it apart from the other files."""
-    pictures: Pictures | None = None
-    lengths: list[int] = field(default_factory=list)
-    clipped: int = 0
-    observation_gap: float = 0.0
-    seconds: float = 0.0
-    low: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
-    high: np.ndarray = field(default_factory=lambda: np.full(3, -np.inf))
-
-    def add(self, episode: Episode, clipped: int, gap: float, seconds: float) -> None:
-        """Count one episode; positions of all arms share one range."""
-        positions = episode.action[:, position_columns(self.file.contract)].reshape(-1, 3)
-        self.lengths.append(len(episode.action))
-        self.clipped += clipped
-        self.observation_gap = max(self.observation_gap, gap)
-        self.seconds += seconds
-        self.low, self.high = np.minimum(self.low, positions.min(0)), np.maximum(self.high, positions.max(0))
-
-    def notes(self) -> list[str]:
-        """What a user should know about how this file was read."""
-        ranges = zip("xyz", self.low, self.high, strict=True)
-        notes = ["positions [m] " + ", ".join(f"{axis} {low:.2f}…{high:.2f}" for axis, low, high in ranges)]
-        notes += self.file.notes
-        if short := sum(length < SHORTEST for length in self.lengths):
-            notes.append(f"{short} of its demonstrations are shorter than {SHORTEST} steps: too short for a window")
-        notes += [] if self.pictures is None else self.pictures.notes()
-        if self.file.kind != "native":
-            notes.append("deltas became absolute poses in the world frame, observations are this simulator's")
-        if self.clipped:
-            notes.append(f"{self.clipped} numbers of its actions were beyond ±1 and clipped, as the controller does")
-        if self.observation_gap > VISIBLE_GAP:
-            notes.append(f"its own observations differ from this simulator's by up to {self.observation_gap:.3g}")
-        return notes
-
-    def summary(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return {
-            **self.file.source(),
-            "episodes": len(self.lengths),
-            "steps": sum(self.lengths),
-            "length": [min(self.lengths), max(self.lengths)],
-            "position_m": [self.low.tolist(), self.high.tolist()],
-            "clipped": self.clipped,
-            "observation_gap": self.observation_gap,
-            "notes": self.notes(),
-            "seconds": round(self.seconds, 2),
-        }
-
-
-@cache
-def simulator(contract: Contract) -> Any:
-    """The environment that shows what this contract's policies see, built once."""
-    env = lfm_envs.make(lfm_envs.name_for(contract), **lfm_envs.view_for(contract))
-    env.reset(0)
-    return env
+    source: tuple[Place, ...] = Field(
+        min_length=1,
+        description="HDF5 demonstrations: our own, robomimic's low_dim (v15, v141) or a raw robosuite collection; "
+        "several as [a,b]",
+    )
+    out: Place | None = Field(
+        default=None, description="prepared data set to write; null: data/<task>_<source's name>.zarr"
+    )
+    observations: Literal["state", "images"] = Field(
+        default="state",
+        description="state: with the objects' poses; images: without, with the pictures in the file (lfm render adds "
+        "them)",
+    )
+    cameras: tuple[str, ...] | None = Field(
+        default=None, description="of observations=images, whose pictures, in this order; null: all"
+    )
+    filter: str | None = Field(
+        default=None, description="take only the demonstrations of one of the file's filter keys, such as 20_percent"
+    )
+    replay: NonNegativeInt | Literal["all"] = Field(
+        default=0, description="demonstrations whose stored actions are executed in the simulator as a proof; or all"
+    )
 
 
 def main(settings: Settings) -> None:
     """Prepare, show what was found, replay if asked to."""
-    console = Console()
-    started = time.perf_counter()
-    with ExitStack() as stack:
-        contracts = {task.environment: task.contract for task in TASKS.values()}
-        require_different(settings.source)
-        opened = [stack.enter_context(open_demos(path, contracts, mask=settings.filter)) for path in settings.source]
-        labels = names_apart([file.path for file in opened])
-        tallies = [seen_by(settings, file, label) for file, label in zip(opened, labels, strict=True)]
-        files = [tally.file for tally in tallies]
-        for tally in tallies[1:]:
-            files[0].contract.require_match(tally.file.contract, labels[0], tally.label)
-        out = settings.out or default_output(files[0].contract, labels)
-        stack.enter_context(owned(out))
-        with progress(console) as bar:
-            split = joint_split(files)
-            source = {"files": [file.source() for file in files]}
-            write_store(out, convert_all(tallies, split, bar), files[0].contract, split, source)
-        console.print(files_table(tallies, out))
-        for tally in tallies:
-            for note in tally.notes():
-                console.print(f"{tally.label}: {note}", markup=False, highlight=False)
-        results = replay_some(tallies, open_store(out), settings.replay, console)
-        summary = {
-            "out": str(out),
-            "contract": files[0].contract.model_dump(mode="json"),
-            "files": [tally.summary() for tally in tallies],
-            "replay": replay_summary(results),
-            "seconds": round(time.perf_counter() - started, 2),
-        }
-        write_json(out / "summary.json", summary)
+    from lfm_envs.prepare import prepare
 
-
-def require_different(paths: Sequence[Path]) -> None:
-    """Check that no file is given twice: its demonstrations would count double, also as seen and held out.
-
-    Raises:
-        DataError: one is.
-    """
-    places = [path.resolve() for path in paths]
-    if twice := sorted({str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1}):
-        raise DataError(f"source= names one file more than once ({', '.join(twice)}): name each file once")
-
-
-def seen_by(settings: Settings, file: DemoFile, label: str) -> Tally:
-    """The file as the policy is to see it: with the objects' poses, or with pictures in their place."""
-    if settings.observations == "state":
-        if settings.cameras is not None:
-            raise ConfigError("cameras= are for observations=images, found observations=state: add it, or leave them")
-        return Tally(file, label)
-    pictures = find_pictures(file, settings.cameras)
-    seen = tuple(key for key in file.contract.observations if key.name != "object")
-    contract = Contract.model_validate(dict(file.contract) | {"observations": seen, "cameras": pictures.cameras})
-    return Tally(replace(file, contract=contract), label, pictures)
-
-
-def default_output(contract: Contract, labels: Sequence[str]) -> Path:
-    """data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
-    task = task_of_environment(contract.environment).name
-    name = "+".join(str(Path(label).with_suffix("")).replace("/", "-") for label in labels)
-    return Path("data") / f"{name if name.startswith(task) else f'{task}_{name}'}.zarr"
-
-
-def convert_all(tallies: Sequence[Tally], split: Mapping[Split, Sequence[int]], bar: Progress) -> Iterator[Episode]:
-    """Every episode of every file in turn.
-
-    Raises:
-        DataError: at the end, a split has no episode that is long enough for a training.
-    """
-    job = bar.add_task("preparing", total=sum(len(tally.file) for tally in tallies))
-    for tally in tallies:
-        file = tally.file
-        for index in range(len(file)):
-            begun = time.perf_counter()
-            demo, gap = file.read(index), 0.0
-            if file.kind == "native":
-                assert demo.observation is not None
-                assert demo.actions_abs is not None
-                episode = Episode(demo.observation, from_axis_angle(demo.actions_abs))
-            else:
-                converted = convert(simulator(file.contract), demo, file.recording.controllers)
-                episode, gap = converted.episode, converted.observation_gap
-            if tally.pictures is not None:
-                episode = replace(episode, frames=tally.pictures.read(index))
-            tally.add(episode, demo.clipped, gap, time.perf_counter() - begun)
-            yield episode
-            bar.advance(job)
-    lengths = [length for tally in tallies for length in tally.lengths]
-    for name, chosen in split.items():
-        if chosen and (longest := max(lengths[index] for index in chosen)) < SHORTEST:
-            raise DataError(
-                f"a training takes windows, which need {SHORTEST} steps, and the longest demonstration of the split "
-                f"'{name}' has {longest}: add longer ones, or leave that split empty"
-            )
-
-
-def joint_split(files: Sequence[DemoFile]) -> dict[Split, list[int]]:
-    """The files' splits, in the numbering of the data set that holds them one after the other."""
-    split: dict[Split, list[int]] = {"train": [], "valid": []}
-    offset = 0
-    for file in files:
-        for name, indices in split.items():
-            indices.extend(offset + index for index in file.split[name])
-        offset += len(file)
-    return split
-
-
-def replay_some(
-    tallies: Sequence[Tally], store: Store, count: int | Literal["all"], console: Console
-) -> dict[str, Replay]:
-    """Execute the first `count` stored demonstrations, over all files, and show what came of each."""
-    chosen = [(tally, index) for tally in tallies for index in range(len(tally.file))]
-    if count != "all":
-        chosen = chosen[:count]
-    if not chosen:
-        return {}
-    env = simulator(store.contract)
-    store.contract.require_match(env.contract, "the data", "the simulator here")
-    results = {}
-    with progress(console) as bar:
-        for row, (tally, index) in enumerate(bar.track(chosen, description="replaying")):
-            file = tally.file
-            demo = file.read(index)
-            model = loadable_model(env, file.recording.suite_version, file.model_xml(index))
-            actions = store.episode(row).action
-            results[f"{tally.label}/{demo.name}"] = replay(env, recorded_states(demo), actions, model)
-    console.print(replay_table(results))
-    return results
-
-
-def replay_summary(results: dict[str, Replay]) -> dict[str, Any] | None:
-    """Successes and errors in [mm] and [deg] as JSON; None if nothing was replayed."""
-    if not results:
-        return None
-    rows = {name: {"success": bool(result.success), **result.errors()} for name, result in results.items()}
-    return {"episodes": len(rows), "successes": sum(row["success"] for row in rows.values()), "each": rows}
-
-
-def files_table(tallies: Sequence[Tally], out: Path) -> Table:
-    """What each file held."""
-    table = Table(title=f"prepared {out}")
-    for column in ("file", "kind", "episodes", "steps", "length", "clipped", "seconds"):
-        table.add_column(column, justify="left" if column in ("file", "kind") else "right")
-    for tally in tallies:
-        table.add_row(
-            tally.label,
-            tally.file.kind,
-            str(len(tally.lengths)),
-            str(sum(tally.lengths)),
-            f"{min(tally.lengths)}…{max(tally.lengths)}",
-            str(tally.clipped),
-            f"{tally.seconds:.1f}",
-        )
-    return table
-
-
-def replay_table(results: dict[str, Replay]) -> Table:
-    """Success and distance from the recorded path of each replayed demonstration."""
-    successes = sum(result.success for result in results.values())
-    table = Table(title=f"replayed absolute actions: {successes} of {len(results)} succeed")
-    table.add_column("demonstration", no_wrap=True)
-    for column in ("success", "mean [mm]", "max [mm]", "mean [deg]", "max [deg]"):
-        table.add_column(escape(column), justify="right")
-    for name, result in results.items():
-        table.add_row(name, "yes" if result.success else "no", *(f"{value:.2f}" for value in result.errors().values()))
-    return table
-
-
-def progress(console: Console) -> Progress:
-    """A bar with the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
-
-
-if __name__ == "__main__":
-    _cli.run("prepare", Settings, main, __doc__)
+    prepare(
+        settings.source,
+        settings.out,
+        observations=settings.observations,
+        cameras=settings.cameras,
+        mask=settings.filter,
+        replay=settings.replay,
+    )

@@ -3,52 +3,50 @@
 Takes any file that has states: this project's, robomimic's low_dim, raw robosuite collections. Run again to continue.
 """
 
-from pathlib import Path
-
 from pydantic import Field
-from rich.console import Console
-from rich.table import Table
 
-import lfm_envs.tasks
-from lfm_cli import command_line as _cli
-from lfm_envs.render import cameras_of, render
+from lfm_policy.choices import Place
 from lfm_policy.contract import Drawing
-from lfm_policy.data.demos.file import open_demos
 from lfm_policy.settings import Frozen
 
 
 class Settings(Frozen):
-    """See config/render.yaml."""
+    """Which demonstrations, and what is drawn of them."""
 
-    source: Path
-    out: Path | None
-    cameras: tuple[str, ...] | None
-    image_size: int | None = Field(ge=1)
-    drawing: Drawing
-    workers: int = Field(ge=1)
+    source: Place = Field(
+        description="HDF5 demonstrations with states: our own, robomimic's low_dim or a raw robosuite collection"
+    )
+    out: Place | None = Field(
+        default=None, description="file to write, with pictures; null: <source>_<size>px.hdf5 beside it"
+    )
+    cameras: tuple[str, ...] | None = Field(
+        default=None,
+        description="names in the scene, [agentview,robot0_eye_in_hand]; null: those of the benchmark's image policies",
+    )
+    image_size: int | None = Field(
+        default=None, ge=1, description="height and width; null: the benchmark's, 84 (ToolHang 240) [pixels]"
+    )
+    drawing: Drawing = Field(
+        default="coarse",
+        description="coarse: simplified meshes, no reflections or shadows, several times faster on CPUs; or full",
+    )
+    workers: int = Field(
+        default=2, ge=1, description="simulator processes of one thread each; does not change the pictures"
+    )
 
 
 def main(settings: Settings) -> None:
     """Draw, then print what there is."""
+    from rich.console import Console
+
+    import lfm_envs.tasks
+    from lfm_cli.tables import rendered
+    from lfm_envs.render import cameras_of, render
+    from lfm_policy.data.demos.file import open_demos
+
     contracts = {task.environment: task.contract for task in lfm_envs.tasks.TASKS.values()}
     with open_demos(settings.source, contracts, strict=False) as file:
         task = lfm_envs.tasks.task_of_environment(file.recording.environment)
     cameras = cameras_of(task, settings.cameras, settings.image_size, settings.drawing)
     out = settings.out or settings.source.with_stem(f"{settings.source.stem}_{cameras[0].height}px")
-    Console().print(table(render(settings.source, out, cameras, settings.workers)))
-
-
-def table(summary: dict) -> Table:
-    """What was drawn, and how fast."""
-    table, cpu = Table(show_header=False), summary["cpu_seconds"]
-    cameras = summary["cameras"]
-    names = ", ".join(camera["name"] for camera in cameras)
-    table.add_row("cameras", f"{names} ({cameras[0]['height']} x {cameras[0]['width']}, {cameras[0]['drawing']})")
-    table.add_row("pictures", str(summary["pictures"]))
-    table.add_row("seconds", f"{summary['seconds']:.0f} ({cpu:.0f} s of processors in the workers)")
-    table.add_row("file", summary["file"])
-    return table
-
-
-if __name__ == "__main__":
-    _cli.run("render", Settings, main, __doc__)
+    Console().print(rendered(render(settings.source, out, cameras, settings.workers)))

@@ -1,20 +1,20 @@
 """Reproduce a table or figure of the paper: train, measure and tabulate, cell by cell, in as many sittings as it takes.
 
-    lfm reproduce table=4 tasks=[lift,can] methods=[lfm,fm] model=small budget_minutes=60
+    lfm reproduce table=4 tasks=[lift,can] methods=[lfm,fm] size=small budget_minutes=60
     lfm reproduce table=fig2 tasks=[tree_grid] masks=data/masks budget_minutes=60
-    lfm reproduce table=1 tasks=[patches] files=data model=small budget_minutes=90
+    lfm reproduce table=1 tasks=[patches] files=data size=small budget_minutes=90
 
 Every cell becomes one JSON file under docs/results/, and all of them together docs/results/README.md. Run the same
 command again to continue: finished cells are kept, the unfinished one goes on.
 """
 
+import shlex
 import time
 from pathlib import Path
 
 import rich.table
 from rich.console import Console
 
-from lfm_cli import command_line as _cli
 from lfm_cli.paper import fig2 as _fig2
 from lfm_cli.paper import images as _images
 from lfm_cli.paper import table1 as _table1
@@ -24,6 +24,7 @@ from lfm_cli.stages import OutOfTime, run
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.files import read_json, write_json, write_text
 
+RENAMED = {"steps": "updates"}
 TABLES: dict[int | str, Table] = {1: _table1.TABLE, **_images.TABLES, 4: _table4.TABLE, "fig2": _fig2.TABLE}
 
 INTRODUCTION = """# Measured results
@@ -72,9 +73,9 @@ def reproduce(settings: Settings, table: Table, task: str, method: str, deadline
         shared = stage.name in ("collect", "prepare")
         records = f"{'data' if shared else settings.run(task, method).name}.stages.json"
         run(stage, settings.out / task / records, deadline)
-    names = {"table": settings.table, "task": task, "method": method, "size": settings.model, "seed": settings.seed}
-    commands = [f"lfm {' '.join(command)}" for command in chain[-1].history]
-    cell = f"{settings.model}_{task}_{method}_seed{settings.seed}{settings.variant}"
+    names = {"table": settings.table, "task": task, "method": method, "size": settings.size, "seed": settings.seed}
+    commands = [shlex.join(["lfm", *command]) for command in chain[-1].history]
+    cell = f"{settings.size}_{task}_{method}_seed{settings.seed}{settings.variant}"
     file = settings.results / table.folder / f"{cell}.json"
     write_json(file, names | table.cell(chain) | {"commands": commands, "commit": commit()})
 
@@ -101,7 +102,3 @@ def summary_table(table: Table, cells: Cells) -> rich.table.Table:
         names = cell["task"], NAMES[cell["method"]], cell["size"], str(cell["seed"])
         shown.add_row(*names, table.number(cell), minutes)
     return shown
-
-
-if __name__ == "__main__":
-    _cli.run("reproduce", Settings, main, __doc__)

@@ -1,4 +1,4 @@
-"""Rollouts that other scripts ask for: `evaluate.py` in a process of its own, continued when interrupted."""
+"""Rollouts that other verbs ask for: `lfm evaluate` in a process of its own, continued when interrupted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Rollouts:
 
 
 def rollouts(label: str, out: Path, **settings: Any) -> Rollouts:
-    """Evaluate with the given settings of config/evaluate.yaml, unless it is done, in `out`/<label>.
+    """Evaluate with the given settings of `lfm evaluate`, unless it is done, in `out`/<label>.
 
     Raises:
         LFMError: the evaluation failed; its own message is on the terminal.

@@ -1,6 +1,7 @@
-"""Chains of scripts: each stage is one of the other scripts with its settings, run once, continued when interrupted."""
+"""Chains of commands: each stage is one of the other verbs with its settings, run once, continued when interrupted."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfm_cli.arguments import argument
+from lfm_cli.describe import VERBS
 from lfm_policy.errors import LFMError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.locks import owned
 from lfm_policy.processes import PARENT
 
-VERBS = Path(__file__).resolve().parent
 GRACE_S = 15.0
 """Time that a command has to end when it is asked to, before it is asked again or killed [s]."""
 
@@ -29,19 +31,24 @@ class OutOfTime(LFMError):
 
 @dataclass(frozen=True)
 class Stage:
-    """One script with its settings; `overrides["out"]` is the folder that it leaves."""
+    """One verb with its settings; `overrides["out"]` is the folder that it leaves."""
 
     name: str
-    """The script's name, or one that goes on after it and an underscore."""
+    """The verb's name, or one that goes on after it and an underscore."""
     overrides: Mapping[str, Any]
     after: "Stage | None" = None
     """The stage whose output it reads."""
 
     @property
     def command(self) -> list[str]:
-        """The script and its settings."""
-        verb = self.name if (VERBS / f"{self.name}.py").exists() else self.name.split("_")[0]
-        return [verb, *(f"{key}={value}" for key, value in self.overrides.items())]
+        """The verb and its settings."""
+        verb = next(verb for verb in (self.name, self.name.split("_")[0]) if verb in VERBS or "_" not in verb)
+        return [verb, *(argument(key, value) for key, value in self.overrides.items())]
+
+    @property
+    def line(self) -> str:
+        """The command as one types it."""
+        return shlex.join(["lfm", *self.command])
 
     @property
     def history(self) -> list[list[str]]:
@@ -59,7 +66,7 @@ def run(stage: Stage, records: Path, deadline: float | None = None) -> None:
 
     Raises:
         OutOfTime: the deadline has passed; the stage continues at the next call.
-        LFMError: the script failed; its own message is on the terminal.
+        LFMError: the command failed; its own message is on the terminal.
     """
     known = read_json(records) if records.exists() else {}
     record = known.get(stage.name)
@@ -72,7 +79,7 @@ def run(stage: Stage, records: Path, deadline: float | None = None) -> None:
         print(f"{stage.name}: finished before, in {record['seconds']:.0f} s")
         return
     write_json(records, {**known, stage.name: record})
-    print(f"{stage.name}: lfm {' '.join(stage.command)}", flush=True)
+    print(f"{stage.name}: {stage.line}", flush=True)
     started = time.monotonic()
     end = wait([sys.executable, "-m", "lfm_cli", *stage.command], deadline)
     record["seconds"] += time.monotonic() - started

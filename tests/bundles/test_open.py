@@ -19,7 +19,8 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.bundles import bundle
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
-from lfm_policy.bundles.open import Sampling, dress, form_of, open_model, open_policy, open_torch
+from lfm_policy.bundles.open import dress, form_of, open_model, open_policy, open_torch
+from lfm_policy.choices import Sampling, SolverChange
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Solver
 from lfm_policy.models.density import FlowModel, FlowSpec
@@ -64,7 +65,9 @@ def test_auto_takes_the_graph_where_there_is_one(places: dict[str, Path], name: 
     opened = open_policy(places[name], runtime="auto")
     assert isinstance(opened, kind)
     np.testing.assert_allclose(chunks(opened), chunks(policy(blocks=1)), atol=1e-4)
-    assert isinstance(open_policy(places[name], runtime="auto", sampling=Sampling(steps=2)), LFMPolicy)
+    assert isinstance(
+        open_policy(places[name], runtime="auto", sampling=Sampling(solver=SolverChange(steps=2))), LFMPolicy
+    )
 
 
 def test_installed_students_have_a_name() -> None:
@@ -87,10 +90,10 @@ def test_an_address_is_a_client_of_the_server_there(places: dict[str, Path]) -> 
 
 
 def test_sampling_changes_the_solver_and_the_noise(places: dict[str, Path]) -> None:
-    opened = open_torch(places["run"], sampling=Sampling(solver="heun", steps=3, temperature=0.5))
+    opened = open_torch(places["run"], sampling=Sampling(solver=SolverChange(method="heun", steps=3), temperature=0.5))
     assert (opened.chain.solver, opened.spec.temperature) == (Solver("heun", 3), 0.5)
-    with pytest.raises(ConfigError, match=r"a graph's sampler is fixed: export again with steps=2"):
-        open_policy(places["graph"], runtime="onnx", sampling=Sampling(steps=2))
+    with pytest.raises(ConfigError, match=r"a graph's sampler is fixed: export again with solver.steps=2"):
+        open_policy(places["graph"], runtime="onnx", sampling=Sampling(solver=SolverChange(steps=2)))
 
 
 def test_a_bundle_is_read_once(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class TestDelay:
 
 
 class TestLoss:
-    LINK = Link(inference="async", latency_steps=2, loss=0.4)
+    LINK = Link(inference="async", latency_steps=2, packet_loss=0.4)
 
     def test_is_a_function_of_the_seed(self):
         assert executed(self.LINK, 12, seed=3) == executed(self.LINK, 12, seed=3)
@@ -95,7 +95,7 @@ class TestLoss:
         assert 0.2 < lengths.count(2) / 40 < 0.6
 
     def test_costs_what_the_plain_episode_has(self, plain):
-        lossy = episodes(Link(loss=0.6))
+        lossy = episodes(Link(packet_loss=0.6))
         assert sum(r.steps for r in lossy) > sum(r.steps for r in plain)
 
 

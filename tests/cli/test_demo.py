@@ -13,12 +13,12 @@ from lfm_policy.files import read_json, write_json
 
 
 def plan(out: Path, *overrides: str) -> dict[str, Any]:
-    settings = command_line.load("demo", demo.Settings, [f"out={out}", *overrides])
+    settings = command_line.load("demo", [f"out={out}", *overrides])
     return {stage.name: stage for stage in demo.stages(settings)}
 
 
 def test_a_changed_setting_changes_what_depends_on_it(tmp_path: Path) -> None:
-    before, resized, reseeded = (plan(tmp_path, *change) for change in ((), ("model=tiny",), ("seed=1",)))
+    before, resized, reseeded = (plan(tmp_path, *change) for change in ((), ("size=tiny",), ("seed=1",)))
     assert [name for name in before if before[name].history != resized[name].history] == ["train", "evaluate"]
     assert not [name for name in before if before[name].history == reseeded[name].history]
 
@@ -52,7 +52,7 @@ def test_a_stage_with_other_settings_is_made_anew(tmp_path: Path) -> None:
 @pytest.mark.sim
 @pytest.mark.slow
 def test_the_whole_way(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lfm_cli", "demo", "episodes=3", "evaluations=1", "steps=2", f"out={tmp_path}"]
+    command = [sys.executable, "-m", "lfm_cli", "demo", "episodes=3", "evaluations=1", "updates=2", f"out={tmp_path}"]
     subprocess.run(command, check=True)
     summary = read_json(tmp_path / "summary.json")
     assert set(summary) == {"task", "lfm", "seconds"}

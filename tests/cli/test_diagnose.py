@@ -14,14 +14,14 @@ from tests.training.runs import TINY, point_mass_store, settings
 
 
 def _diagnose(run: Path, *overrides: str) -> dict[str, Any]:
-    script.main(_cli.load("diagnose", script.Settings, [f"checkpoint={run}", "samples=40", *overrides]))
+    script.main(_cli.load("diagnose", [f"policy={run}", "samples=40", *overrides]))
     return read_json(run / "diagnosis" / "summary.json")
 
 
 @pytest.fixture(scope="module")
 def density(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("density")
-    small = ["data.samples=300", "data.test=20", "network.width=8", "batch=16", "logging.mode=disabled", "steps=2"]
+    small = ["data.samples=300", "data.test=20", "network.width=8", "batch=16", "logging.mode=disabled", "updates=2"]
     solver = "flow.solver={method: rk4, steps: 2}"
     train.main(settings("experiment=2d/gaussian", *small, "flow.blocks=3", solver, f"out={out}"))
     return out
@@ -44,10 +44,10 @@ def test_another_solver_changes_the_inversion(density: Path) -> None:
 
 def test_a_policy_is_measured_under_its_observations(tmp_path: Path) -> None:
     data = point_mass_store(tmp_path / "data.zarr")
-    train.main(settings(*TINY, f"data.path={data}", "epochs=null", "steps=2", f"out={tmp_path / 'run'}"))
-    with pytest.raises(ConfigError, match=r"path=FOLDER\.zarr"):
+    train.main(settings(*TINY, f"data.path={data}", "epochs=null", "updates=2", f"out={tmp_path / 'run'}"))
+    with pytest.raises(ConfigError, match=r"data\.path=DIR\.zarr"):
         _diagnose(tmp_path / "run")
-    found = _diagnose(tmp_path / "run", f"path={data}")
+    found = _diagnose(tmp_path / "run", f"data.path={data}")
     assert len(found["blocks"]) == 4
     assert all(row["kl"] is None and row["distance"] > 0 for row in found["blocks"])
 

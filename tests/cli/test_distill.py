@@ -9,19 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lfm_cli import command_line as _cli
 from lfm_cli import distill, train
+from lfm_cli.command_line import load
 from lfm_envs.tasks import TASKS
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError, DataError
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
-from lfm_policy.training.distillation.students import DistillSettings
+from lfm_policy.training.distillation.run import run
 from lfm_policy.training.loop import StepReport
 from tests.training.runs import TINY, Killed, point_mass_store, random_store, settings
 
 SHORT = ["updates=3", "batch=8", "conditions=4", "draws=3", "parallel=1"]
 SHORT += ["logging.mode=disabled", "optimiser.warmup_steps=1"]
-PLANE = ["data.samples=200", "data.test=20", "network.width=8", "steps=2", "batch=16", "logging.mode=disabled"]
+PLANE = ["data.samples=200", "data.test=20", "network.width=8", "updates=2", "batch=16", "logging.mode=disabled"]
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +29,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two teachers of four blocks: `robot` for the point mass and `plane`."""
     folder = tmp_path_factory.mktemp("teachers")
     store = point_mass_store(folder / "points.zarr")
-    robot = [*TINY, "steps=3", "flow.solver={steps: 2}", f"data.path={store}", f"out={folder / 'robot'}"]
+    robot = [*TINY, "updates=3", "flow.solver={steps: 2}", f"data.path={store}", f"out={folder / 'robot'}"]
     train.main(settings(*robot))
     plane = [*PLANE, "flow.blocks=4", "flow.solver={method: euler, steps: 2}", f"out={folder / 'plane'}"]
     train.main(settings("experiment=2d/two_moons", *plane))
     return folder
 
 
-def _distil(monkeypatch: pytest.MonkeyPatch, *overrides: str, stop: int | None = None) -> None:
-    class Reporter(distill.Reporter):
-        def __call__(self, report: StepReport) -> None:
-            super().__call__(report)
-            if report.step == stop:
-                raise Killed
+def _distil(*overrides: str, stop: int | None = None) -> None:
+    def listen(report: StepReport) -> None:
+        if report.step == stop:
+            raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(distill, "Reporter", Reporter)
-        distill.main(_cli.load("distill", DistillSettings, [*SHORT, *overrides]))
+    settings = load("distill", [*SHORT, *overrides])
+    if stop is None:
+        distill.main(settings)
+    else:
+        run(settings, listen)
 
 
 def _summary(out: Path) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def _summary(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("blocks", [4, 2, 1])
 @pytest.mark.parametrize("kind", ["robot", "plane"])
-def test_every_divisor(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, blocks: int) -> None:
-    _distil(monkeypatch, f"checkpoint={folder / kind}", f"blocks={blocks}", f"out={tmp_path}")
+def test_every_divisor(folder: Path, tmp_path: Path, kind: str, blocks: int) -> None:
+    _distil(f"policy={folder / kind}", f"blocks={blocks}", f"out={tmp_path}")
     summary = _summary(tmp_path)
     model = LFMPolicy if kind == "robot" else FlowModel
     student, teacher = (model.from_pretrained(path) for path in (tmp_path, folder / kind))
@@ -74,10 +74,8 @@ def test_every_divisor(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("grow", [True, False])
-def test_size_grows_with_what_a_block_replaces_unless_told_otherwise(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grow: bool
-) -> None:
-    _distil(monkeypatch, f"checkpoint={folder / 'plane'}", "blocks=1", f"grow={grow}", f"out={tmp_path}")
+def test_size_grows_with_what_a_block_replaces_unless_told_otherwise(folder: Path, tmp_path: Path, grow: bool) -> None:
+    _distil(f"policy={folder / 'plane'}", "blocks=1", f"grow={grow}", f"out={tmp_path}")
     assert _summary(tmp_path)["network"]["width"] == (16 if grow else 8)
 
 
@@ -91,14 +89,14 @@ def test_size_grows_with_what_a_block_replaces_unless_told_otherwise(
     ],
 )
 def test_an_interrupted_distillation_ends_with_the_same_weights(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, target: str, cached: str
+    folder: Path, tmp_path: Path, kind: str, target: str, cached: str
 ) -> None:
-    common = [f"checkpoint={folder / kind}", "blocks=2", f"target={target}", f"cached={cached}", "grow=false"]
-    _distil(monkeypatch, *common, f"out={tmp_path / 'whole'}")
+    common = [f"policy={folder / kind}", "blocks=2", f"target={target}", f"cached={cached}", "grow=false"]
+    _distil(*common, f"out={tmp_path / 'whole'}")
     for stop in (2, 3):
         with pytest.raises(Killed):
-            _distil(monkeypatch, *common, f"out={tmp_path / 'parts'}", "checkpoint_seconds=0", stop=stop)
-    _distil(monkeypatch, *common, f"out={tmp_path / 'parts'}")
+            _distil(*common, f"out={tmp_path / 'parts'}", "checkpoint_seconds=0", stop=stop)
+    _distil(*common, f"out={tmp_path / 'parts'}")
     for name in ("model", "ema", "trainer"):
         ours, theirs = (load_file(tmp_path / run / "checkpoint" / f"{name}.safetensors") for run in ("parts", "whole"))
         assert ours.keys() == theirs.keys()
@@ -106,23 +104,19 @@ def test_an_interrupted_distillation_ends_with_the_same_weights(
     assert _summary(tmp_path / "parts")["digest"] == _summary(tmp_path / "whole")["digest"]
 
 
-def test_a_longer_distillation_is_nearer_to_its_teacher(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    common = [f"checkpoint={folder / 'plane'}", "blocks=1", "draws=50", "optimiser.learning_rate=0.003"]
+def test_a_longer_distillation_is_nearer_to_its_teacher(folder: Path, tmp_path: Path) -> None:
+    common = [f"policy={folder / 'plane'}", "blocks=1", "draws=50", "optimiser.learning_rate=0.003"]
     errors = []
     for updates in (1, 150):
         out = tmp_path / str(updates)
-        _distil(monkeypatch, *common, f"out={out}", f"updates={updates}", "batch=64")
+        _distil(*common, f"out={out}", f"updates={updates}", "batch=64")
         errors.append(_summary(out)["fidelity"]["error"])
     assert errors[1] < 0.3 * errors[0]
 
 
-def test_rollouts_of_both_and_their_paired_difference(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    common = [f"checkpoint={folder / 'robot'}", "blocks=2", f"out={tmp_path}", "episodes=3", "workers=1"]
-    _distil(monkeypatch, *common)
+def test_rollouts_of_both_and_their_paired_difference(folder: Path, tmp_path: Path) -> None:
+    common = [f"policy={folder / 'robot'}", "blocks=2", f"out={tmp_path}", "episodes=3", "workers=1"]
+    _distil(*common)
     summary = _summary(tmp_path)
     assert summary["success"]["nfe"] == 2
     assert summary["teacher_success"]["nfe"] == 8
@@ -136,49 +130,45 @@ def test_rollouts_of_both_and_their_paired_difference(
     [
         (["blocks=3"], ConfigError, "blocks=3: 4 teacher blocks cannot be shared out among 3 students"),
         (["blocks=8"], ConfigError, "among 8 students"),
-        (["blocks=2", "demonstrations=nowhere.zarr"], DataError, "no data set at nowhere.zarr"),
+        (["blocks=2", "data.path=nowhere.zarr"], DataError, "no data set at nowhere.zarr"),
         (["blocks=2", "target=trajectories"], ConfigError, "'trajectory', 'on_policy' or 'consistency'"),
-        (["blocks=2", "checkpoint=nowhere"], CheckpointError, "there is no policy 'nowhere'"),
-        (["blocks=2", "solver=dopri"], ConfigError, "'dopri5'"),
+        (["blocks=2", "policy=nowhere"], CheckpointError, "there is no policy 'nowhere'"),
+        (["blocks=2", "solver.method=dopri"], ConfigError, "'dopri5'"),
     ],
 )
 def test_bad_settings_are_explained(
     folder: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     overrides: list[str],
     error: type[Exception],
     message: str,
 ) -> None:
     with pytest.raises(error, match=message):
-        _distil(monkeypatch, f"checkpoint={folder / 'robot'}", f"out={tmp_path / 'run'}", *overrides)
+        _distil(f"policy={folder / 'robot'}", f"out={tmp_path / 'run'}", *overrides)
     assert not (tmp_path / "run").exists()
 
 
-def test_data_must_be_named_where_the_teachers_run_does_not(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_must_be_named_where_the_teachers_run_does_not(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "robot" / "checkpoint", tmp_path / "bare")
-    with pytest.raises(ConfigError, match=r"name a prepared data set, demonstrations=DIR\.zarr"):
-        _distil(monkeypatch, f"checkpoint={tmp_path / 'bare'}", "blocks=2", f"out={tmp_path / 'run'}")
-    data = f"demonstrations={folder / 'points.zarr'}"
-    _distil(monkeypatch, f"checkpoint={tmp_path / 'bare'}", "blocks=2", f"out={tmp_path / 'run'}", data)
+    with pytest.raises(ConfigError, match=r"name a prepared data set, data.path=DIR\.zarr"):
+        _distil(f"policy={tmp_path / 'bare'}", "blocks=2", f"out={tmp_path / 'run'}")
+    data = f"data.path={folder / 'points.zarr'}"
+    _distil(f"policy={tmp_path / 'bare'}", "blocks=2", f"out={tmp_path / 'run'}", data)
 
 
-def test_data_of_another_contract_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_of_another_contract_are_refused(folder: Path, tmp_path: Path) -> None:
     data = random_store(tmp_path / "lift.zarr", TASKS["lift"].contract)
     with pytest.raises(ContractError, match="the checkpoint and the data set"):
         _distil(
-            monkeypatch,
-            f"checkpoint={folder / 'robot'}",
+            f"policy={folder / 'robot'}",
             "blocks=2",
-            f"demonstrations={data}",
+            f"data.path={data}",
             f"out={tmp_path / 'run'}",
         )
 
 
-def test_another_teacher_does_not_continue_a_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = [f"checkpoint={folder / 'robot'}", "blocks=2", f"out={tmp_path}"]
-    _distil(monkeypatch, *common)
+def test_another_teacher_does_not_continue_a_run(folder: Path, tmp_path: Path) -> None:
+    common = [f"policy={folder / 'robot'}", "blocks=2", f"out={tmp_path}"]
+    _distil(*common)
     with pytest.raises(CheckpointError, match=r"solver\.steps: there 2, now 5"):
-        _distil(monkeypatch, *common, "steps=5")
+        _distil(*common, "solver.steps=5")

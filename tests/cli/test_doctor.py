@@ -25,7 +25,7 @@ def doctor():
         values = {"source": source, "out": out, **overrides}
         code = 0
         try:
-            script.main(cli.load("doctor", script.Settings, [f"{key}={value}" for key, value in values.items()]))
+            script.main(cli.load("doctor", [f"{key}={value}" for key, value in values.items()]))
         except SystemExit as stop:
             code = stop.code
         return code, json.loads((out / "summary.json").read_text())

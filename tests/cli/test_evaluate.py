@@ -12,6 +12,6 @@ def test_checkpoints_of_one_name_have_folders_of_their_own(tmp_path: Path, monke
     trained, bundle, elsewhere = Path("outputs/lift"), Path("outputs/bundles/lift"), Path("elsewhere/lift_old")
     for folder in (trained, bundle, elsewhere):
         folder.mkdir(parents=True)
-    found = [str(EVALUATE.folder_of(path)) for path in (trained, tmp_path / bundle, elsewhere, Path("lift"))]
+    found = [str(EVALUATE.folder_of(str(path))) for path in (trained, tmp_path / bundle, elsewhere, Path("lift"))]
     places = ("lift", "bundles/lift", "lift_old", "pretrained/lift")
     assert found == [f"outputs/evaluate/{place}" for place in places]

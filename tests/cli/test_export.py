@@ -29,29 +29,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _export(checkpoint: Path, *overrides: str) -> None:
-    export.main(cli.load("export", export.Settings, [f"checkpoint={checkpoint}", *overrides]))
+    export.main(cli.load("export", [f"policy={checkpoint}", *overrides]))
 
 
 def _evaluate(checkpoint: Path, out: Path, *overrides: str) -> dict:
-    settings = [f"checkpoint={checkpoint}", f"out={out}", "episodes=3", "videos=0", "workers=1", *overrides]
-    evaluate.main(cli.load("evaluate", evaluate.Settings, settings))
+    settings = [f"policy={checkpoint}", f"out={out}", "episodes=3", "videos=0", "workers=1", *overrides]
+    evaluate.main(cli.load("evaluate", settings))
     return [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
 
 
 def test_a_bundle_is_evaluated_seed_by_seed_like_its_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    _export(checkpoint, f"out={out}", "solver=midpoint")
+    _export(checkpoint, f"out={out}", "solver.method=midpoint")
     summary = read_json(out / "summary.json")
     assert summary["parity"]["float32"] < 1e-4
-    before = _evaluate(checkpoint, tmp_path / "checkpoint", "solver=midpoint")
+    before = _evaluate(checkpoint, tmp_path / "checkpoint", "solver.method=midpoint")
     torch_form = _evaluate(out, tmp_path / "torch")
     graph_form = _evaluate(out, tmp_path / "onnx", "runtime=onnx")
     assert [row["digest"] for row in before] == [row["digest"] for row in torch_form]
     for ours, theirs in zip(before, graph_form, strict=True):
         assert (ours["seed"], ours["chunks"], ours["nfe"]) == (theirs["seed"], theirs["chunks"], theirs["nfe"])
         assert ours["final_reward"] == pytest.approx(theirs["final_reward"], abs=1e-3)
-    with pytest.raises(ConfigError, match="a graph's sampler is fixed: export again with steps=4,"):
-        _evaluate(out, tmp_path / "other", "runtime=onnx", "steps=4")
+    with pytest.raises(ConfigError, match=r"a graph's sampler is fixed: export again with solver\.steps=4,"):
+        _evaluate(out, tmp_path / "other", "runtime=onnx", "solver.steps=4")
 
 
 def test_a_half_precision_bundle_without_graph(checkpoint: Path, tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_a_half_precision_bundle_without_graph(checkpoint: Path, tmp_path: Path)
     [
         (["dtype=int4"], "'dtype': Input should be"),
         (["onnx=[float64]"], "'onnx.0': Input should be"),
-        (["solver=dopri5"], "dopri5 chooses its steps"),
-        (["solver=eurler"], "'solver': Input should be"),
+        (["solver.method=dopri5"], "dopri5 chooses its steps"),
+        (["solver.method=eurler"], "'solver.method': Input should be"),
         (["results=nowhere.json"], "expected the summary.json of an evaluation"),
     ],
 )

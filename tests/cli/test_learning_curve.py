@@ -12,14 +12,14 @@ from tests.training.runs import TINY, point_mass_store, settings
 
 
 def _draw(*overrides: str) -> None:
-    learning_curve.main(_cli.load("learning_curve", learning_curve.Settings, list(overrides)))
+    learning_curve.main(_cli.load("learning_curve", list(overrides)))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("curve")
     store = point_mass_store(folder / "points.zarr")
-    train.main(settings(*TINY, "steps=4", f"data.path={store}", f"out={folder / 'short'}", "snapshots=2"))
+    train.main(settings(*TINY, "updates=4", f"data.path={store}", f"out={folder / 'short'}", "snapshots=2"))
     return folder / "short"
 
 

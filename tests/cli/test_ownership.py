@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_cli import collect
-from lfm_cli import command_line as cli
+from lfm_cli.command_line import run
 
 OWNER = "import sys; from lfm_policy.locks import owned\nwith owned(sys.argv[1]): print(flush=True); sys.stdin.read()"
 
@@ -18,13 +17,11 @@ def test_a_folder_in_use_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     out = "outputs/demos/lift"
-    monkeypatch.setattr(sys, "argv", ["lfm collect", "task=lift", "episodes=1", *([f"out={out}"] if given else [])])
     command = [sys.executable, "-c", OWNER, out]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         owner.stdout.readline()
-        with pytest.raises(SystemExit, match="2"):
-            cli.run("collect", collect.Settings, collect.main, None)
+        assert run("collect", ["task=lift", "episodes=1", *([f"out={out}"] if given else [])]) == 2
         assert f"{tmp_path / out} is in use: `-c {out}` (process {owner.pid}" in capsys.readouterr().err
         assert not Path(out).exists()
         owner.communicate()

@@ -10,10 +10,9 @@ from lfm_cli import command_line as _cli
 from lfm_cli import distill, pareto, train
 from lfm_policy.errors import ConfigError
 from lfm_policy.measure.latency import Latency, latencies
-from lfm_policy.training.distillation.students import DistillSettings
 from tests.training.runs import TINY, point_mass_store, settings
 
-PLANE = ["data.samples=200", "data.test=20", "network.width=8", "steps=2", "batch=16", "logging.mode=disabled"]
+PLANE = ["data.samples=200", "data.test=20", "network.width=8", "updates=2", "batch=16", "logging.mode=disabled"]
 SHORT = ["updates=2", "batch=8", "conditions=4", "draws=3", "parallel=1", "logging.mode=disabled"]
 
 
@@ -22,24 +21,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`robot` and `plane`, two blocks each, with a student of one block each."""
     folder = tmp_path_factory.mktemp("models")
     store = point_mass_store(folder / "points.zarr")
-    train.main(settings(*TINY, "flow.blocks=2", "steps=2", f"data.path={store}", f"out={folder / 'robot'}"))
+    train.main(settings(*TINY, "flow.blocks=2", "updates=2", f"data.path={store}", f"out={folder / 'robot'}"))
     solver = "flow.solver={method: euler, steps: 2}"
     train.main(settings("experiment=2d/two_moons", *PLANE, "flow.blocks=2", solver, f"out={folder / 'plane'}"))
     for kind in ("robot", "plane"):
-        overrides = [f"checkpoint={folder / kind}", "blocks=1", "grow=false", f"out={folder / f'{kind}_one'}"]
-        distill.main(_cli.load("distill", DistillSettings, [*SHORT, *overrides]))
+        overrides = [f"policy={folder / kind}", "blocks=1", "grow=false", f"out={folder / f'{kind}_one'}"]
+        distill.main(_cli.load("distill", [*SHORT, *overrides]))
     return folder
 
 
 def _pareto(out: Path, *overrides: str) -> dict[str, Any]:
     common = ["calls=3", "samples=300", "episodes=2", "workers=1", f"out={out}"]
-    pareto.main(_cli.load("pareto", pareto.Settings, [*common, *overrides]))
+    pareto.main(_cli.load("pareto", [*common, *overrides]))
     return json.loads((out / "summary.json").read_text())
 
 
 @pytest.mark.slow
 def test_policies_are_compared_on_the_same_seeds(folder: Path, tmp_path: Path) -> None:
-    common = [f"checkpoint={folder / 'robot'}", f"students=[{folder / 'robot_one'}]", "steps=[1,3]"]
+    common = [f"policy={folder / 'robot'}", f"students=[{folder / 'robot_one'}]", "solver.steps=[1,3]"]
     summary = _pareto(tmp_path, *common, "temperature=0")
     evaluated = {
         name: json.loads((tmp_path / "rollouts" / name / "summary.json").read_text()) for name in ("2x1", "robot_one")
@@ -65,8 +64,8 @@ def test_policies_are_compared_on_the_same_seeds(folder: Path, tmp_path: Path) -
 
 
 def test_densities_are_compared_by_their_distance_to_the_data(folder: Path, tmp_path: Path) -> None:
-    common = [f"checkpoint={folder / 'plane'}", f"students=[{folder / 'plane_one'}]", "solvers=[euler,heun]"]
-    rows = {row["name"]: row for row in _pareto(tmp_path, *common, "steps=[1]")["rows"]}
+    common = [f"policy={folder / 'plane'}", f"students=[{folder / 'plane_one'}]", "solver.method=[euler,heun]"]
+    rows = {row["name"]: row for row in _pareto(tmp_path, *common, "solver.steps=[1]")["rows"]}
     assert {name: row["nfe"] for name, row in rows.items()} == {"2x1": 2, "2x1-heun": 4, "plane_one": 1}
     assert rows["2x1"]["nll"] > rows["2x1"]["floor"]
     assert rows["plane_one"]["nll"] is None
@@ -80,14 +79,14 @@ def test_densities_are_compared_by_their_distance_to_the_data(folder: Path, tmp_
         (["reference=2x4"], "there is no reference=2x4: did you mean '2x1'"),
         (["students=[{folder}/plane_one]"], "plane_one holds a FlowModel, but the teacher is another kind"),
         (["students=[{folder}/robot_one,{folder}/robot_one]"], "each needs a name of its own"),
-        (["solvers=[ruler]"], "'euler'"),
-        (["checkpoint={folder}/plane", "temperature=0"], "temperature is for policies"),
+        (["solver.method=[ruler]"], "'euler'"),
+        (["policy={folder}/plane", "temperature=0"], "temperature is for policies"),
     ],
 )
 def test_bad_settings_are_explained(folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     given = [override.format(folder=folder) for override in overrides]
     with pytest.raises(ConfigError, match=message):
-        _pareto(tmp_path / "out", f"checkpoint={folder / 'robot'}", "steps=[1]", *given)
+        _pareto(tmp_path / "out", f"policy={folder / 'robot'}", "solver.steps=[1]", *given)
     assert not (tmp_path / "out").exists()
 
 

@@ -31,7 +31,7 @@ def prepare():
     def run(out, source, **overrides):
         sources = ",".join(map(str, source if isinstance(source, list) else [source]))
         overrides = [f"source=[{sources}]", f"out={out}", *(f"{key}={value}" for key, value in overrides.items())]
-        script.main(cli.load("prepare", script.Settings, overrides))
+        script.main(cli.load("prepare", overrides))
         return json.loads((out / "summary.json").read_text())
 
     return run
@@ -109,7 +109,7 @@ def test_files_of_one_name_are_told_apart_in_the_proof_and_in_the_output(prepare
         f"s1/demos.hdf5/demo_{index}" for index in range(EPISODES)
     ]
     monkeypatch.chdir(tmp_path)
-    script.main(cli.load("prepare", script.Settings, [f"source=[{','.join(map(str, sources))}]"]))
+    script.main(cli.load("prepare", [f"source=[{','.join(map(str, sources))}]"]))
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["lift_s2-demos+s1-demos.zarr"]
     with pytest.raises(DataError, match="names one file more than once"):
         prepare(tmp_path / "twice.zarr", [sources[0], tmp_path / "s1" / ".." / "s2" / "demos.hdf5"])
@@ -257,7 +257,7 @@ def test_states_of_another_task_leave_the_old_data_set(prepare, collected, tmp_p
 
 
 def test_source_is_asked_for(prepare, tmp_path):
-    with pytest.raises(ConfigError, match="source=FILE"):
+    with pytest.raises(ConfigError, match="'source': Tuple should have at least 1 item"):
         prepare(tmp_path / "d.zarr", [])
 
 

@@ -11,7 +11,7 @@ from lfm_cli import train
 from lfm_policy.errors import CheckpointError, ConfigError
 from tests.training.runs import settings
 
-SMALL = ["data.samples=200", "data.test=20", "network.width=8", "global_network.width=8", "steps=2", "batch=16"]
+SMALL = ["data.samples=200", "data.test=20", "network.width=8", "global_network.width=8", "updates=2", "batch=16"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _report(*overrides: str) -> None:
-    report.main(_cli.load("report_density", report.Settings, ["points=500", *overrides]))
+    report.main(_cli.load("report_density", ["points=500", *overrides]))
 
 
 def test_a_report_has_a_row_a_run_and_two_pictures(runs: Path, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from lfm_policy.files import read_json, write_json
 
 
 def settings(*overrides: str) -> Any:
-    return command_line.load("reproduce", reproduce.Settings, list(overrides))
+    return command_line.load("reproduce", list(overrides))
 
 
 def test_methods_of_a_task_share_its_data() -> None:
-    chosen = settings("model=small")
+    chosen = settings("size=small")
     ours, theirs = (list(table4.TABLE.stages(chosen, "lift", method)) for method in ("lfm", "fm"))
     assert [stage.name for stage in ours] == ["collect", "prepare", "train", "evaluate"]
     assert ours[:2] == theirs[:2]
@@ -99,7 +99,7 @@ def test_misspelt_names_and_settings_of_other_tables_are_refused(tmp_path: Path,
 @pytest.mark.sim
 @pytest.mark.slow
 def test_a_small_table_is_reproduced_and_not_redone(tmp_path: Path) -> None:
-    overrides = ["methods=[lfm]", "model=tiny", "steps=2", "demonstrations=3", "evaluations=1", "threads=1"]
+    overrides = ["methods=[lfm]", "size=tiny", "updates=2", "demonstrations=3", "evaluations=1", "threads=1"]
     chosen = settings(*overrides, f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}")
     reproduce.main(chosen)
     file = tmp_path / "results" / "table4" / "tiny_lift_lfm_seed0.json"
@@ -111,7 +111,7 @@ def test_a_small_table_is_reproduced_and_not_redone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_figure_is_reproduced_continued_and_not_redone(tmp_path: Path) -> None:
-    overrides = ["table=fig2", "tasks=[two_moons]", "methods=[lfm,fm]", "model=tiny", "steps=2", "threads=1"]
+    overrides = ["table=fig2", "tasks=[two_moons]", "methods=[lfm,fm]", "size=tiny", "updates=2", "threads=1"]
     folders = [f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}"]
     results = tmp_path / "results" / "fig2"
     reproduce.main(settings(*overrides, *folders, "budget_minutes=1.0e-4"))
@@ -132,7 +132,7 @@ def test_the_figure_is_reproduced_continued_and_not_redone(tmp_path: Path) -> No
 
 
 def test_methods_of_the_figure_differ_in_their_method_alone() -> None:
-    chosen, table = settings("table=fig2", "model=small"), fig2.TABLE
+    chosen, table = settings("table=fig2", "size=small"), fig2.TABLE
     trainings = {name: next(iter(table.stages(chosen, "tree_grid", name))).overrides for name in table.methods}
     fm = trainings["fm"]
     assert fm["data.mask"] == Path("data/masks/tree.png")

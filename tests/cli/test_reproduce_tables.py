@@ -15,11 +15,11 @@ from tests.data.tables import write_table
 
 
 def settings(*overrides: str) -> Any:
-    return _cli.load("reproduce", reproduce.Settings, list(overrides))
+    return _cli.load("reproduce", list(overrides))
 
 
 def test_methods_of_table_1_differ_in_their_method_alone() -> None:
-    chosen, table = settings("table=1", "model=small", "files=there"), _table1.TABLE
+    chosen, table = settings("table=1", "size=small", "files=there"), _table1.TABLE
     for task in table.tasks:
         trainings = [next(iter(table.stages(chosen, task, name))).overrides for name in table.methods]
         assert trainings[0]["data.path"] == Path("there") / _table1.FILES[task]
@@ -29,7 +29,7 @@ def test_methods_of_table_1_differ_in_their_method_alone() -> None:
 
 
 def test_students_belong_to_table_3_and_to_chains() -> None:
-    chosen = settings("table=3", "model=small")
+    chosen = settings("table=3", "size=small")
     names = {
         (number, method): [stage.name for stage in table.stages(chosen, "flowers128", method)]
         for number, table in _images.TABLES.items()
@@ -58,7 +58,7 @@ def test_distances_on_several_seeds_are_compared_with_an_interval() -> None:
 def test_table_1_is_reproduced_continued_and_not_redone(tmp_path: Path) -> None:
     path = write_table(tmp_path / "tabular", "patches")
     path.rename(tmp_path / _table1.FILES["patches"])
-    overrides = ["table=1", "tasks=[patches]", "methods=[lfm]", "model=tiny", "steps=2", f"files={tmp_path}"]
+    overrides = ["table=1", "tasks=[patches]", "methods=[lfm]", "size=tiny", "updates=2", f"files={tmp_path}"]
     folders = [f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}"]
     file = tmp_path / "results" / "table1" / "tiny_patches_lfm_seed0.json"
     reproduce.main(settings(*overrides, *folders, "budget_minutes=1.0e-4"))
@@ -80,7 +80,7 @@ def test_tables_of_pictures_are_reproduced(tmp_path: Path) -> None:
     pytest.importorskip("diffusers", reason="networks for images are diffusers'")
     (tmp_path / "images").mkdir()
     write_arrays(tmp_path / "images" / "cifar10_subset.npz", count=20, side=32)
-    overrides = ["table=3", "tasks=[cifar10_subset]", "methods=[lfm]", "model=tiny", "steps=2", f"files={tmp_path}"]
+    overrides = ["table=3", "tasks=[cifar10_subset]", "methods=[lfm]", "size=tiny", "updates=2", f"files={tmp_path}"]
     reproduce.main(settings(*overrides, f"out={tmp_path / 'runs'}", f"results={tmp_path / 'results'}"))
     cell = read_json(tmp_path / "results" / "table3" / "tiny_cifar10_subset_lfm_seed0.json")
     assert [row["nfe_sample"] for row in cell["measured"]] == [20, 4, 2]

@@ -85,11 +85,11 @@ class TestLatency:
 class TestLoss:
     def test_the_loop_asks_again(self):
         events = []
-        episode = control(delay=Delay(loss=0.5, seed=1), record=events.append)
+        episode = control(delay=Delay(packet_loss=0.5, seed=1), record=events.append)
         assert episode.lost == len(events) > 0
         assert {event["reason"] for event in events} == {"lost on the way (simulated)"}
         assert episode.chunks > 0
-        again = control(delay=Delay(loss=0.5, seed=1))
+        again = control(delay=Delay(packet_loss=0.5, seed=1))
         np.testing.assert_array_equal(again.commands, episode.commands)
 
     def test_a_server_that_is_gone_for_a_while_is_a_lost_answer(self):

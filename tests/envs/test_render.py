@@ -85,7 +85,7 @@ def test_the_workers_and_an_interruption_do_not_change_a_bit(demos, rendered, tm
 def test_rendered_files_become_data_sets_of_what_a_robot_sees(rendered, tmp_path):
     out = tmp_path / "lift.zarr"
     overrides = [f"source={rendered}", f"out={out}", "observations=images", "replay=1"]
-    prepare.main(cli.load("prepare", prepare.Settings, overrides))
+    prepare.main(cli.load("prepare", overrides))
     store = open_store(out)
     assert store.contract == TASKS["lift"].view(CAMERAS, objects=False)
     with open_demos(rendered, {"Lift": TASKS["lift"].contract}) as file:

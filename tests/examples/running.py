@@ -14,7 +14,7 @@ from lfm_cli.__main__ import main
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY_RUN = (
-    "steps=4",
+    "updates=4",
     "batch=16",
     "optimiser.warmup_steps=2",
     "logging.mode=disabled",

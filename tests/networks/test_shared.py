@@ -48,11 +48,11 @@ def test_the_average_of_a_shared_network_is_updated_once_a_step() -> None:
         torch.testing.assert_close(value, before[name] + (0.25 if "weight" in name or "bias" in name else 0.0))
 
 
-def test_a_shared_model_trains_and_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_model_trains_and_is_read_back(tmp_path: Path) -> None:
     small = ["data.samples=300", "data.test=20", "global_network.width=8", "batch=16", "logging.mode=disabled"]
     chain = ["flow.blocks=3", "flow.share=true", "flow.mode=simulation_free", "parallel=2"]
     solver = "flow.solver={method: euler, steps: 2}"
-    run_until(monkeypatch, None, "experiment=2d/two_moons", *small, *chain, solver, "steps=3", f"out={tmp_path}")
+    run_until(None, "experiment=2d/two_moons", *small, *chain, solver, "updates=3", f"out={tmp_path}")
     model = FlowModel.from_pretrained(tmp_path)
     assert len(model.chain.blocks) == 3
     assert model.spec.network["width"] == 8

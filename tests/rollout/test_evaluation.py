@@ -200,16 +200,16 @@ def script(*arguments) -> subprocess.CompletedProcess:
 class TestScript:
     def test_measures_a_checkpoint_and_continues(self, tmp_path):
         folder, out = checkpoint(tmp_path / "policy"), tmp_path / "out"
-        done = script(f"checkpoint={folder}", f"out={out}", "steps=2")
+        done = script(f"policy={folder}", f"out={out}", "solver.steps=2")
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         summary = json.loads((out / "summary.json").read_text())
         assert (summary["task"], summary["episodes"], summary["nfe"]) == ("point_mass", 3, 4.0)
         assert summary["interval"][0] <= summary["success"] <= summary["interval"][1]
-        more = script(f"checkpoint={folder}", f"out={out}", "steps=2", "workers=1", "episodes=4")
+        more = script(f"policy={folder}", f"out={out}", "solver.steps=2", "workers=1", "episodes=4")
         assert more.returncode == 0, more.stderr
         assert len(read_episodes(out / "episodes.jsonl")) == 4
-        refused = script(f"checkpoint={folder}", f"out={out}", "steps=3")
+        refused = script(f"policy={folder}", f"out={out}", "solver.steps=3")
         assert refused.returncode == 2
         assert "steps: there 2, now 3" in refused.stderr
         assert "Traceback" not in refused.stderr
@@ -218,7 +218,7 @@ class TestScript:
         folder = checkpoint(tmp_path / "policy")
         contract = json.loads((folder / "contract.json").read_text())
         (folder / "contract.json").write_text(json.dumps(contract | {"suite_version": "0", "control_hz": 10.0}))
-        refused = script(f"checkpoint={folder}", f"out={tmp_path / 'out'}", "workers=1")
+        refused = script(f"policy={folder}", f"out={tmp_path / 'out'}", "workers=1")
         assert refused.returncode == 2
         assert "control_hz: checkpoint" in refused.stderr
         assert "environment builtin/PointMass has 20.0" in refused.stderr

@@ -1,4 +1,4 @@
-"""lfm-serve as a user starts it: its own process, a signal at the end, a summary left behind."""
+"""lfm serve as a user starts it: its own process, a signal at the end, a summary left behind."""
 
 import json
 import os
@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from lfm_config import PRESETS
+from lfm_cli import serve
+from lfm_cli.command_line import run
 from lfm_envs.point_mass import CONTRACT
-from lfm_policy.server.cli import main
 from lfm_policy.server.client import PolicyClient
-from lfm_policy.server.served import ServeSettings
 
-SERVE = [sys.executable, "-c", "from lfm_policy.server.cli import main; main()"]
+SERVE = [sys.executable, "-m", "lfm_cli", "serve"]
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def running(*command: str, **environment: str) -> Iterator[tuple[subprocess.Pope
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_a_signal_and_leaves_a_summary(contract: Path, tmp_path: Path, number: signal.Signals) -> None:
-    arguments = ["zero", "--contract", str(contract), "--port", "0", "--out", str(tmp_path / "out")]
+    arguments = ["zero", f"contract={contract}", "port=0", f"out={tmp_path / 'out'}"]
     with running(*SERVE, *arguments) as (process, address):
         with PolicyClient(address, contract=CONTRACT) as policy:
             chunk = policy.predict(np.ones((1, 2, 4), np.float32), np.zeros((1, 16, 2), np.float32)).actions
@@ -74,46 +72,35 @@ def test_the_script_is_the_same_with_a_key_file(contract: Path, tmp_path: Path) 
         assert process.wait(10) == 0
 
 
-def test_the_script_and_the_command_have_the_same_settings() -> None:
-    values = yaml.safe_load((PRESETS / "serve.yaml").read_text())
-    assert set(values) == set(ServeSettings.model_fields)
-    defaults = {name: field.default for name, field in ServeSettings.model_fields.items() if not field.is_required()}
-    assert {name: value for name, value in values.items() if name not in ("policy", "out")} == {
-        name: value for name, value in defaults.items() if name != "out"
-    }
+def test_the_name_of_before_says_the_new_one(contract: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        serve.forward(["zero", "--contract", str(contract), "--max-clients=0"])
+    said = capsys.readouterr().err
+    assert f"lfm-serve is called lfm serve now: lfm serve zero contract={contract} max_clients=0" in said
+    assert "'max_clients': Input should be greater than or equal to 1" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "error: nothing to serve in 'nowhere': expected the directory of a bundle"),
-        (["zero"], "error: zero needs a robot's contract: --contract=FILE"),
-        (["zero", "--port", "many"], "'port': Input should be a valid integer"),
-        (["zero", "--max-clients", "0"], "'max_clients': Input should be greater than or equal to 1"),
-        (["zero", "--api-keys", "nowhere"], "error: the API keys in nowhere cannot be read"),
-        (["zero", "--contract", "CONTRACT", "--host", "203.0.113.1"], "error: cannot listen on 203.0.113.1:8000"),
-        (["zero", "--speed", "3"], "unrecognized arguments: --speed"),
-        ([], "the following arguments are required: policy"),
+        (["nowhere"], "error: there is no policy 'nowhere'"),
+        (["zero"], "error: zero needs a robot's contract: contract=FILE"),
+        (["zero", "port=many"], "'port': Input should be a valid integer"),
+        (["zero", "max_clients=0"], "'max_clients': Input should be greater than or equal to 1"),
+        (["zero", "api_keys=nowhere"], "error: the API keys in nowhere cannot be read"),
+        (["zero", "contract=CONTRACT", "host=203.0.113.1"], "error: cannot listen on 203.0.113.1:8000"),
+        (["zero", "speed=3"], "unknown setting 'speed'"),
+        ([], "missing: policy=VALUE"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(
     contract: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([str(contract) if argument == "CONTRACT" else argument for argument in arguments])
-    assert ended.value.code == 2
+    assert run("serve", [argument.replace("CONTRACT", str(contract)) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    shown = capsys.readouterr().out
-    for name, field in ServeSettings.model_fields.items():
-        assert name.replace("_", "-") in shown
-        assert field.description
-
-
 def test_a_robot_without_torch_can_serve(contract: Path) -> None:
-    code = "import sys; import lfm_policy.server.cli, lfm_policy.server.client; assert 'torch' not in sys.modules"
+    code = "import sys; import lfm_cli.serve, lfm_policy.server.run, lfm_policy.server.client; "
+    code += "assert not {'torch', 'hydra', 'yaml', 'zarr'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,16 +1,16 @@
-"""Small training runs on the point mass, through the real script."""
+"""Small training runs on the point mass, through the real command."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from lfm_cli import command_line as cli
 from lfm_cli import train
+from lfm_cli.command_line import load
 from lfm_envs.point_mass import CONTRACT, demonstrations
 from lfm_policy.contract import Contract
 from lfm_policy.data.windows.store import Episode, write_store
+from lfm_policy.training.experiments.run import run
 from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.loop import StepReport
 
@@ -25,7 +25,7 @@ TINY = [
     "batch=16",
     "data.anchored=false",
     "epochs=null",
-    "steps=4",
+    "updates=4",
     "optimiser.warmup_steps=4",
     "logging.mode=disabled",
 ]
@@ -34,25 +34,24 @@ TINY = [
 
 def settings(*overrides: str) -> TrainSettings:
     """Training settings as the command line would give them."""
-    return cli.load("train", TrainSettings, list(overrides))
+    return load("train", list(overrides))
 
 
 class Killed(Exception):
     """Stands for whatever ends a process."""
 
 
-def run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: str) -> None:
+def run_until(stop: int | None, *overrides: str) -> None:
     """Train; give up after `stop` updates."""
 
-    class Reporter(train.Reporter):
-        def __call__(self, report: StepReport) -> None:
-            super().__call__(report)
-            if report.step == stop:
-                raise Killed
+    def listen(report: StepReport) -> None:
+        if report.step == stop:
+            raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "Reporter", Reporter)
+    if stop is None:
         train.main(settings(*overrides))
+    else:
+        run(settings(*overrides), listen)
 
 
 def point_mass_store(path: Path, episodes: int = 12) -> Path:

@@ -21,7 +21,7 @@ from tests.training.runs import TINY, Killed, point_mass_store, run_until
 @pytest.fixture(scope="module")
 def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     store = point_mass_store(tmp_path_factory.mktemp("data") / "points.zarr")
-    return [*TINY, f"data.path={store}", "epochs=null", "steps=6", "checkpoint_seconds=0", "logging.every=1"]
+    return [*TINY, f"data.path={store}", "epochs=null", "updates=6", "checkpoint_seconds=0", "logging.every=1"]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
 from lfm_policy.flow.fit import Mode
 from lfm_policy.networks import ConditionalUnet1d, SharedBlocks, VelocityMlp
 from lfm_policy.training.gradients import Compiled
-from lfm_policy.training.loop import OptimiserSettings, StepReport, Trainer
+from lfm_policy.training.loop import StepReport, Trainer
+from lfm_policy.training.settings import OptimiserSettings
 from tests.training.runs import TINY, Killed, point_mass_store, run_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own compiler
@@ -84,15 +85,13 @@ def test_so_they_do_in_compiled_code() -> None:
 
 
 @pytest.mark.usefixtures("_quick")
-def test_an_interrupted_compiled_run_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_compiled_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     store = point_mass_store(tmp_path / "points.zarr")
     common = (*TINY, "network.dims=[8]", f"data.path={store}", "optimiser.compiled=true", "checkpoint_seconds=0")
-    run_until(monkeypatch, None, *common, f"out={tmp_path / 'whole'}")
+    run_until(None, *common, f"out={tmp_path / 'whole'}")
     with pytest.raises(Killed):
-        run_until(monkeypatch, 2, *common, f"out={tmp_path / 'parts'}")
-    run_until(monkeypatch, None, *common, f"out={tmp_path / 'parts'}")
+        run_until(2, *common, f"out={tmp_path / 'parts'}")
+    run_until(None, *common, f"out={tmp_path / 'parts'}")
     for name in ("model", "ema"):
         whole, parts = (load_file(tmp_path / run / "checkpoint" / f"{name}.safetensors") for run in ("whole", "parts"))
         assert all(torch.equal(value, parts[key]) for key, value in whole.items())

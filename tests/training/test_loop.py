@@ -7,7 +7,8 @@ from torch import nn
 from lfm_policy.flow import FlowChain, Phase, Schedule, TensorPool, fit, plan
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.training.ema import Ema
-from lfm_policy.training.loop import OptimiserSettings, StepDecay, StepReport, Trainer, TrainingDiverged, learning_rate
+from lfm_policy.training.loop import StepReport, Trainer, TrainingDiverged, learning_rate
+from lfm_policy.training.settings import OptimiserSettings, StepDecay
 
 
 class Scaling(nn.Module):

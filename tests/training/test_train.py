@@ -45,25 +45,25 @@ def _assert_same_run(left: Path, right: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def _run_until(monkeypatch: pytest.MonkeyPatch, stop: int | None, *overrides: str) -> None:
-    run_until(monkeypatch, stop, *TINY, *overrides)
+def _run_until(stop: int | None, *overrides: str) -> None:
+    run_until(stop, *TINY, *overrides)
 
 
 @pytest.mark.parametrize(
     ("mode", "checkpoint_seconds"), [("simulation_free", 0), ("sequential", 0), ("combined", 0), ("sequential", 1000)]
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, checkpoint_seconds: int
+    store: Path, tmp_path: Path, mode: str, checkpoint_seconds: int
 ) -> None:
     """Wherever the run stopped, and however long ago its last checkpoint was."""
-    common = (f"data.path={store}", f"flow.mode={mode}", "steps=4", f"checkpoint_seconds={checkpoint_seconds}")
-    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'whole'}")
+    common = (f"data.path={store}", f"flow.mode={mode}", "updates=4", f"checkpoint_seconds={checkpoint_seconds}")
+    _run_until(None, *common, f"out={tmp_path / 'whole'}")
     for stop in (3, 7):
         try:
-            _run_until(monkeypatch, stop, *common, f"out={tmp_path / 'parts'}")
+            _run_until(stop, *common, f"out={tmp_path / 'parts'}")
         except Killed:
             continue
-    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'parts'}")
+    _run_until(None, *common, f"out={tmp_path / 'parts'}")
     _assert_same_run(tmp_path / "whole", tmp_path / "parts")
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]
@@ -71,25 +71,23 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("other", ["contract", "rows"])
-def test_a_run_continues_only_on_the_same_data_and_contract(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
-) -> None:
+def test_a_run_continues_only_on_the_same_data_and_contract(tmp_path: Path, other: str) -> None:
     """Whatever its data set says about where it comes from."""
     contract = TASKS["lift"].contract
     data = random_store(tmp_path / "data.zarr", contract)
     common = [f"data.path={data}", f"out={tmp_path / 'run'}", "checkpoint_seconds=0"]
     with pytest.raises(Killed):
-        _run_until(monkeypatch, 2, *common)
+        _run_until(2, *common)
     if other == "contract":
         random_store(data, contract.model_copy(update={"suite_version": "1.4.1"}))
     else:
         random_store(data, contract, steps=21)
     with pytest.raises(CheckpointError, match="suite_version" if other == "contract" else r"source\.data"):
-        _run_until(monkeypatch, None, *common)
+        _run_until(None, *common)
 
 
 def _command(store: Path, out: Path, steps: int) -> list[str]:
-    overrides = [*TINY, f"data.path={store}", f"out={out}", f"steps={steps}", "checkpoint_seconds=0.2"]
+    overrides = [*TINY, f"data.path={store}", f"out={out}", f"updates={steps}", "checkpoint_seconds=0.2"]
     return [sys.executable, "-m", "lfm_cli", "train", *overrides]
 
 
@@ -121,16 +119,14 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(store: Path, 
 
 @pytest.mark.parametrize("task", ["lift", "can", "square", "transport", "tool_hang"])
 @pytest.mark.parametrize("method", ["lfm", "fm", "interflow", "ddim"])
-def test_every_preset_trains_two_steps_and_goes_on_to_four(
-    task: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_preset_trains_two_steps_and_goes_on_to_four(task: str, method: str, tmp_path: Path) -> None:
     """The experiment's own schedule and data widths; the networks are shrunk, their size has its own test."""
     data = random_store(tmp_path / "data.zarr", TASKS[task].contract)
     shrink = [o for o in TINY if not o.startswith(("experiment", "size"))]
     common = [*shrink, f"experiment=robot/{task}", f"method={method}", f"data.path={data}", f"out={tmp_path / 'run'}"]
     with pytest.raises(Killed):
-        _run_until(monkeypatch, 2, *common, "epochs=null", "steps=4", "checkpoint_seconds=0")
-    _run_until(monkeypatch, None, *common, "epochs=null", "steps=4", "checkpoint_seconds=0")
+        _run_until(2, *common, "epochs=null", "updates=4", "checkpoint_seconds=0")
+    _run_until(None, *common, "epochs=null", "updates=4", "checkpoint_seconds=0")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["updates"] == 4
     assert summary["blocks"] == (1 if method != "lfm" else 2 if task == "transport" else 4)
@@ -214,24 +210,22 @@ def test_a_chain_has_as_many_parameters_as_the_global_flow(task: str, size: str)
     assert counts[0] == pytest.approx(counts[1], rel=0.1)
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    common = (f"data.path={store}", f"out={tmp_path / 'run'}", "steps=2")
-    _run_until(monkeypatch, None, *common)
+def test_a_checkpoint_of_other_settings_is_not_continued(store: Path, tmp_path: Path) -> None:
+    common = (f"data.path={store}", f"out={tmp_path / 'run'}", "updates=2")
+    _run_until(None, *common)
     before = _weights(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"optimiser\.learning_rate: there 0\.001, now 0\.01"):
-        _run_until(monkeypatch, None, *common, "optimiser.learning_rate=0.01")
+        _run_until(None, *common, "optimiser.learning_rate=0.01")
     assert all(torch.equal(value, before[name]) for name, value in _weights(tmp_path / "run").items())
 
 
-def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = (f"data.path={store}", f"out={tmp_path / 'run'}", "steps=2")
-    _run_until(monkeypatch, None, *common)
+def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path) -> None:
+    common = (f"data.path={store}", f"out={tmp_path / 'run'}", "updates=2")
+    _run_until(None, *common)
     damaged = tmp_path / "run" / "checkpoint" / "ema.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="cannot be resumed"):
-        _run_until(monkeypatch, None, *common)
+        _run_until(None, *common)
     with pytest.raises(CheckpointError, match="missing or damaged"):
         LFMPolicy.from_pretrained(tmp_path / "run")
 
@@ -239,16 +233,16 @@ def test_a_damaged_checkpoint_is_named(store: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["steps=4", "epochs=2"], r"found steps=4, epochs=2\.0$"),
+        (["updates=4", "epochs=2"], r"found updates=4, epochs=2\.0$"),
         (["batch={rows: 3}"], r"'batch': .*; found \{'rows': 3\}"),
-        (["optimiser.learning_rat=1"], "did you mean 'learning_rate'"),
+        (["optimiser.learning_rat=1"], "did you mean 'optimiser.learning_rate'"),
         (["size=tinny"], "did you mean 'tiny'"),
         (["experiment=robot/lif"], "did you mean 'robot/lift'"),
         (["flow.mode=seq"], "'sequential', 'simulation_free' or 'combined'"),
-        (["device=gpu", "steps=2"], "device 'gpu' cannot be used here"),
+        (["device=gpu", "updates=2"], "device=gpu: torch cannot compute there"),
         (["steps"], "expected key=value"),
-        (["+network.kernels=3", "steps=2"], "refuses"),
-        (["network._target_=lfm_policy.networks.Unet1d", "steps=2"], "did you mean 'ConditionalUnet1d'"),
+        (["+network.kernels=3", "updates=2"], "refuses"),
+        (["network._target_=lfm_policy.networks.Unet1d", "updates=2"], "did you mean 'ConditionalUnet1d'"),
     ],
 )
 def test_bad_settings_are_explained(store: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -259,17 +253,17 @@ def test_bad_settings_are_explained(store: Path, tmp_path: Path, overrides: list
 
 
 def test_missing_settings_are_listed() -> None:
-    with pytest.raises(ConfigError, match=r"missing: data\.path=VALUE, out=VALUE"):
+    with pytest.raises(ConfigError, match=r"missing: out=VALUE, data\.path=VALUE"):
         settings("experiment=robot/lift")
 
 
-def test_snapshots_are_the_averaged_policy_along_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshots_are_the_averaged_policy_along_the_run(tmp_path: Path) -> None:
     """Each loads as a checkpoint; the last is the run's own moving average, also after an interruption."""
     data = point_mass_store(tmp_path / "data.zarr")
-    common = [*TINY, f"data.path={data}", f"out={tmp_path / 'run'}", "epochs=null", "steps=6", "snapshots=3"]
+    common = [*TINY, f"data.path={data}", f"out={tmp_path / 'run'}", "epochs=null", "updates=6", "snapshots=3"]
     with pytest.raises(Killed):
-        _run_until(monkeypatch, 3, *common, "checkpoint_seconds=0")
-    _run_until(monkeypatch, None, *common)
+        _run_until(3, *common, "checkpoint_seconds=0")
+    _run_until(None, *common)
     folders = sorted((tmp_path / "run" / "snapshots").iterdir())
     assert [folder.name for folder in folders] == ["step_0000002", "step_0000004", "step_0000006"]
     digests = [LFMPolicy.from_pretrained(folder).digest() for folder in folders]
@@ -277,17 +271,13 @@ def test_snapshots_are_the_averaged_policy_along_the_run(tmp_path: Path, monkeyp
     assert len(set(digests)) == 3
 
 
-def test_data_read_from_disk_train_the_same_weights(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_read_from_disk_train_the_same_weights(store: Path, tmp_path: Path) -> None:
     """Bit for bit, also where the run goes on from a checkpoint of the one in memory."""
-    common = (f"data.path={store}", "steps=4", "checkpoint_seconds=0")
-    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'held'}", "data.resident=true")
+    common = (f"data.path={store}", "updates=4", "checkpoint_seconds=0")
+    _run_until(None, *common, f"out={tmp_path / 'held'}", "data.resident=true")
     with pytest.raises(Killed):
-        _run_until(monkeypatch, 2, *common, f"out={tmp_path / 'streamed'}", "data.resident=true")
-    _run_until(monkeypatch, None, *common, f"out={tmp_path / 'streamed'}", "data.resident=false")
+        _run_until(2, *common, f"out={tmp_path / 'streamed'}", "data.resident=true")
+    _run_until(None, *common, f"out={tmp_path / 'streamed'}", "data.resident=false")
     _assert_same_run(tmp_path / "held", tmp_path / "streamed")
     with pytest.raises(ConfigError, match="must then be in memory"):
-        _run_until(
-            monkeypatch, None, *common, f"out={tmp_path / 'x'}", "data.resident=false", "flow.initial_diffusion=0.01"
-        )
+        _run_until(None, *common, f"out={tmp_path / 'x'}", "data.resident=false", "flow.initial_diffusion=0.01")

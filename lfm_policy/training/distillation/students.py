@@ -3,69 +3,22 @@
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lfm_policy.data.windows.store import open_store
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Pool, Schedule, TensorPool
-from lfm_policy.flow.distill import ONE_STEP, Target
+from lfm_policy.flow.distill import ONE_STEP
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
-from lfm_policy.models.pretrained import Weights
 from lfm_policy.networks.grow import grown, inherit
-from lfm_policy.settings import Frozen
 from lfm_policy.training.experiments.robot import as_seen_by, window_pool
 from lfm_policy.training.experiments.settings import WindowData
-from lfm_policy.training.log import LogSettings
-from lfm_policy.training.loop import OptimiserSettings
 
 AnyModel = LFMPolicy | FlowModel
-
-
-class DistillSettings(Frozen):
-    """One distillation; config/distill.yaml says what each setting means."""
-
-    checkpoint: Path
-    blocks: int = Field(ge=1)
-    out: Path
-    demonstrations: Path | None
-    set: Weights
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] | None
-    steps: int | None = Field(ge=1)
-    temperature: float | None = Field(ge=0, allow_inf_nan=False)
-    target: Target
-    grow: bool
-    cached: int | None = Field(ge=1)
-    cache: Path | None
-    seed: int
-    device: str
-    threads: int | None = Field(ge=1)
-    trust_code: bool = False
-    parallel: int | None = Field(ge=1)
-    updates: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    optimiser: OptimiserSettings
-    checkpoint_seconds: float = Field(ge=0)
-    logging: LogSettings
-    conditions: int = Field(ge=1)
-    draws: int = Field(ge=2)
-    episodes: int = Field(ge=0)
-    episodes_seed: int = Field(ge=0)
-    workers: int = Field(ge=1)
-
-    @property
-    def name(self) -> str:
-        """The run's, for logs."""
-        return f"{self.blocks} blocks from {self.checkpoint.name}"
-
-    def fingerprint(self) -> dict[str, Any]:
-        """All that decides the student's weights, but for teacher and data."""
-        decides = {"blocks", "target", "grow", "cached", "seed", "updates", "batch", "optimiser"}
-        return self.model_dump(mode="json", include=decides)
 
 
 def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel:
@@ -192,7 +145,7 @@ def conditions_of(teacher: AnyModel, data: Path | None) -> Conditions:
     if isinstance(teacher, FlowModel):
         return Unconditional(teacher)
     if data is None:
-        raise ConfigError("a policy is distilled under observations: name a prepared data set, demonstrations=DIR.zarr")
+        raise ConfigError("a policy is distilled under observations: name a prepared data set, data.path=DIR.zarr")
     return Observations(teacher, data)
 
 

@@ -1,53 +1,72 @@
-"""The settings of a training run; config/train.yaml composes them."""
+"""The settings of a training run, described once: `lfm train --help` prints them, presets give them values."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lfm_policy.data import densities, tables
-from lfm_policy.flow import Interpolant, Schedule, Solver, TimeLaw
-from lfm_policy.flow.fit import Coupling, Mode
+from lfm_policy.choices import (
+    AnalyticDensity,
+    BetaLaw,
+    Coupling,
+    Interpolant,
+    Mode,
+    Place,
+    Solver,
+    TableName,
+)
 from lfm_policy.settings import Frozen
 from lfm_policy.training.log import LogSettings
-from lfm_policy.training.loop import OptimiserSettings
+from lfm_policy.training.settings import OptimiserSettings
+
+if TYPE_CHECKING:
+    from lfm_policy.flow import Schedule
 
 
 class WindowData(Frozen):
     """A prepared data set of demonstrations, cut into windows (Diffusion Policy's defaults)."""
 
     kind: Literal["windows"] = "windows"
-    path: str
-    horizon: int = Field(default=16, ge=1)
-    observation_steps: int = Field(default=2, ge=1)
-    action_steps: int = Field(default=8, ge=1)
-    anchored: bool | Literal["auto"] = False
-    """Predict positions from where the hand is, not in the world, and normalise each step of a chunk by itself: far
-    easier to learn where the workspace is wide. auto: where the contract tells where the hand or the joints are."""
-    observation_normalizer: Literal["standard", "scalar"] = "standard"
-    """standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from small networks."""
-    rotation_rows: bool = False
-    """Show networks the first two rows of a rotation matrix in the place of each quaternion of an observation, whose
-    sign jumps; they are found in the data by their length."""
-    blind: bool = False
-    """Leave out the pictures of data that have some: what a policy owes to them is what it can do more than this."""
-    resident: bool | None = None
-    """Whether windows are held in memory (on the GPU of a GPU run) or read from disk; by their size when None."""
+    path: Place = Field(description="prepared data set (lfm prepare)")
+    horizon: int = Field(default=16, ge=1, description="T, actions in a chunk")
+    observation_steps: int = Field(default=2, ge=1, description="To, observations that a chunk is conditioned on")
+    action_steps: int = Field(default=8, ge=1, description="Ta, actions executed of a chunk")
+    anchored: bool | Literal["auto"] = Field(
+        default=False,
+        description="positions count from where the hand is, not in the world, and each step of a chunk is normalised "
+        "by itself: far fewer updates are needed where the workspace is wide; auto: where the contract tells where "
+        "hand or joints are",
+    )
+    observation_normalizer: Literal["standard", "scalar"] = Field(
+        default="standard",
+        description="standard: per dimension; scalar: Diffusion Policy's one factor, which hides small motions from "
+        "small networks",
+    )
+    rotation_rows: bool = Field(
+        default=False,
+        description="networks see the first two rows of a rotation matrix in the place of each quaternion of an "
+        "observation, whose sign jumps; quaternions are found in the data by their length",
+    )
+    blind: bool = Field(
+        default=False,
+        description="leave out the pictures of data that have some: the twin of a policy with cameras",
+    )
+    resident: bool | None = Field(
+        default=None,
+        description="true: all windows in memory (on the GPU of a GPU run); false: read from disk when drawn, the same "
+        "bits; null: by their size (2 GiB)",
+    )
 
 
 class DensityData(Frozen):
     """Samples of a density in the plane: an image's darkness, or an analytic one."""
 
     kind: Literal["density"] = "density"
-    density: densities.Name | Literal["mask"]
-    mask: str | None = None
-    """The image file of density "mask"."""
-    samples: int = Field(default=2_000_000, ge=1)
-    """Training points."""
-    test: int = Field(default=10_000, ge=2)
-    """Points on which the negative log-likelihood is measured."""
-    valid: int = Field(default=2_000, ge=2)
-    """Other points, for choosing between settings."""
-    normalizer: Literal["identity", "standard"] = "identity"
+    density: AnalyticDensity | Literal["mask"] = Field(description="mask is the darkness of an image")
+    mask: Place | None = Field(default=None, description="the image file of density=mask")
+    samples: int = Field(default=2_000_000, ge=1, description="training points")
+    test: int = Field(default=10_000, ge=2, description="points on which the negative log-likelihood is measured")
+    valid: int = Field(default=2_000, ge=2, description="other points, for choosing between settings")
+    normalizer: Literal["identity", "standard"] = Field(default="identity", description="standard: per dimension")
 
     @model_validator(mode="after")
     def _mask_or_analytic(self) -> "DensityData":
@@ -60,68 +79,101 @@ class TabularData(Frozen):
     """A table for density estimation, prepared as in MAF (Papamakarios et al. 2017)."""
 
     kind: Literal["tabular"] = "tabular"
-    table: tables.Name
-    path: str
-    noise_seed: int = Field(default=0, ge=0)
-    """Of the dequantisation of patches."""
-    normalizer: Literal["identity", "standard", "whiten", "radial"] = "identity"
-    test: int | None = Field(default=None, ge=2)
-    """Points on which the negative log-likelihood is measured; all when None."""
-    valid: int | None = Field(default=None, ge=2)
-    probes: int | None = Field(default=None, ge=1)
-    """Of Hutchinson's estimate of the divergence; exact when None."""
+    table: TableName = Field(description="decides the preparation")
+    path: Place = Field(description="its file: .npy, .csv, .hdf5; for bsds300 also grey patches in .npz")
+    noise_seed: int = Field(default=0, ge=0, description="of the dequantisation of patches")
+    normalizer: Literal["identity", "standard", "whiten", "radial"] = Field(
+        default="identity",
+        description="standard: per dimension; whiten: principal axes, each to deviation 1; radial: whiten, then "
+        "lengths as Gaussian vectors have them",
+    )
+    test: int | None = Field(
+        default=None, ge=2, description="points on which the negative log-likelihood is measured; null: all"
+    )
+    valid: int | None = Field(default=None, ge=2, description="the same of the validation points")
+    probes: int | None = Field(
+        default=None, ge=1, description="of Hutchinson's estimate of the divergence; null: exact"
+    )
 
 
 class ImageData(Frozen):
     """Square pictures, as vectors of their pixels in [-1, 1]."""
 
     kind: Literal["images"] = "images"
-    path: str
-    side: int = Field(ge=1)
-    flips: bool = True
-    """Learn mirrored pictures too."""
-    generated: int = Field(default=2000, ge=2)
-    """Pictures that Fréchet distances are measured on; published FIDs take 50,000."""
-    inception: str | None = None
-    """File of Inception's weights, for FID."""
-    classifiers: str = "outputs/classifiers"
-    """Folder of the small classifiers whose features stand in for Inception's; one a data set, shared by its runs."""
-    classifier_steps: int = Field(default=1500, ge=1)
-    """Updates of such a classifier."""
+    path: Place = Field(
+        description=".npz with train_x (N, H, W, 3), CIFAR-10's binary version, or a folder of pictures"
+    )
+    side: int = Field(ge=1, description="height and width [pixels]")
+    flips: bool = Field(default=True, description="learn mirrored pictures too")
+    generated: int = Field(
+        default=2000,
+        ge=2,
+        description="pictures that Fréchet distances are measured on; published FIDs take 50,000",
+    )
+    inception: Place | None = Field(default=None, description="file of Inception's weights, for FID")
+    classifiers: Place = Field(
+        default="outputs/classifiers",
+        validate_default=True,
+        description="folder of the small classifiers whose features stand in for Inception's; one per data set, shared "
+        "by its runs",
+    )
+    classifier_steps: int = Field(default=1500, ge=1, description="updates of such a classifier")
 
 
 class FlowSettings(Frozen):
     """The chain and how it is fitted."""
 
-    blocks: int = Field(default=4, ge=1)
-    c: float = Field(default=0.15, gt=0)
-    rho: float = Field(default=1.25, gt=0)
-    spacing: Literal["geometric", "cosine"] = "geometric"
-    """The OU steps: c ρ^(n-1), or those of `Schedule.cosine`, which takes `blocks` alone."""
-    gammas: tuple[float, ...] | None = None
-    """OU steps given one by one, in place of (blocks, c, rho)."""
-    share: bool = False
-    """One network, of the global flow's size, for all blocks; it also takes the block's index."""
-    initial_diffusion: float = Field(default=0.0, ge=0)
-    """OU time for which the training data are diffused first, for data without a density (Corollary 4.3)."""
-    precondition: bool = False
-    """Networks give velocities up to factors that know the schedule and data of unit variance."""
-    interpolant: Interpolant = "linear"
-    mode: Mode = "simulation_free"
-    refine: float = Field(default=0.25, ge=0, le=1)
-    """Share of the steps that mode "combined" spends on its sequential pass."""
-    time_law: TimeLaw = TimeLaw()
-    coupling: Coupling = "dependent"
+    blocks: int = Field(default=4, ge=1, description="N, blocks of the chain")
+    c: float = Field(default=0.15, gt=0, description="first OU step; the n-th is c rho^(n-1)")
+    rho: float = Field(default=1.25, gt=0, description="ratio of one OU step to the one before")
+    spacing: Literal["geometric", "cosine"] = Field(
+        default="geometric", description="OU steps from c and rho, or cosine, from the number of blocks alone"
+    )
+    gammas: tuple[float, ...] | None = Field(
+        default=None, description="OU steps one by one in place of blocks, c and rho: [0.1,0.2] for three blocks"
+    )
+    share: bool = Field(
+        default=False, description="one network, of the global flow's size, for all blocks; it also takes their index"
+    )
+    initial_diffusion: float = Field(
+        default=0.0,
+        ge=0,
+        description="OU time for which data without a density are diffused first (Corollary 4.3)",
+    )
+    precondition: bool = Field(
+        default=False,
+        description="networks give what the best linear guess for normalised data leaves of the velocity",
+    )
+    interpolant: Interpolant = Field(default="linear", description="where x_t lies inside a block")
+    mode: Mode = Field(
+        default="simulation_free",
+        description="sequential: Algorithm 1, one block after another; simulation_free: all blocks at once; combined",
+    )
+    refine: float = Field(
+        default=0.25, ge=0, le=1, description="of combined: share of the updates in its sequential pass"
+    )
+    time_law: BetaLaw = BetaLaw()
+    coupling: Coupling = Field(
+        default="dependent", description="a block's right end is the OU step of its left end, of another's, of a new"
+    )
     solver: Solver = Solver()
-    diffusion: Literal["ddpm", "ddim"] | None = None
-    """A diffusion model in the place of a flow with one block, as a baseline for policies."""
+    diffusion: Literal["ddpm", "ddim"] | None = Field(
+        default=None, description="a diffusion model in the place of a flow with one block, a baseline; see method"
+    )
 
-    def schedule(self) -> Schedule:
+    def schedule(self) -> "Schedule":
         """The block schedule of these settings."""
+        from lfm_policy.flow import Schedule  # torch, which asking for help should not wait for
+
         if self.gammas is not None:
             return Schedule(self.gammas)
         cosine = self.spacing == "cosine"
         return Schedule.cosine(self.blocks) if cosine else Schedule.geometric(self.blocks, self.c, self.rho)
+
+    @property
+    def count(self) -> int:
+        """Blocks of the chain."""
+        return self.blocks if self.gammas is None else len(self.gammas) + 1
 
     @model_validator(mode="after")
     def _sharing_needs_all_blocks_at_once(self) -> "FlowSettings":
@@ -136,69 +188,87 @@ class FlowSettings(Frozen):
 class VisionSettings(Frozen):
     """How a policy learns to see: encoder and a head that is thrown away regress chunks, then the encoder stays."""
 
-    encoder: dict[str, Any]
-    """`_target_` and arguments of the encoder of one camera's pictures."""
-    crop: int | None = Field(default=76, ge=1)
-    """Height and width of the part of a picture that is seen, anywhere in training, in the middle afterwards."""
-    steps: int = Field(ge=1)
-    """Updates of encoder and head."""
-    batch: int = Field(default=64, ge=1)
-    hidden: int = Field(default=256, ge=1)
-    """Width of the head."""
-    optimiser: OptimiserSettings
-    weights: str | None = None
-    """A safetensors file with which each encoder begins, for example of a pretrained backbone."""
-    trained: str | None = None
-    """A policy whose encoders are taken as they are, so that methods are compared on the same features."""
+    encoder: dict[str, Any] = Field(
+        description="of one camera's pictures: {_target_: package.module.Class, argument: value}"
+    )
+    crop: int | None = Field(
+        default=76,
+        ge=1,
+        description="side of the part of pictures that is seen: anywhere in training, then the middle",
+    )
+    updates: int = Field(ge=1, description="of encoder and head")
+    batch: int = Field(default=64, ge=1, description="pictures of each camera in one update")
+    hidden: int = Field(default=256, ge=1, description="width of the head")
+    optimiser: OptimiserSettings = OptimiserSettings()
+    weights: Place | None = Field(
+        default=None, description="a safetensors file that each encoder begins with, such as a pretrained backbone's"
+    )
+    trained: Place | None = Field(
+        default=None, description="a run whose encoders are taken as they are, to compare methods on the same features"
+    )
 
 
 class TrainSettings(Frozen):
     """One training run. The same settings and the same `out` continue an interrupted run."""
 
-    name: str
-    """What is trained, for reports: "robot/lift"."""
-    method: str
-    """How, for reports: "lfm", "fm" or "interflow"."""
-    out: str
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of one operation."""
-    parallel: int | None = Field(default=None, ge=1)
-    """Blocks whose gradients are computed side by side, a thread each; as many as cores by default, one on a GPU."""
-    ranks: Literal["batch", "blocks"] = "batch"
-    """What the processes of torchrun share out: the rows of each batch, or the blocks."""
+    EITHER: ClassVar = ("updates", "epochs")
+    """Giving one of these takes the place of the other."""
+
+    out: Place = Field(description="folder of the run; the same settings and folder continue an interrupted one")
+    name: str = Field(description="what is trained, for reports; the experiment says it")
+    method: str = Field(description="how, for reports; the preset of that name says it")
+    seed: int = Field(default=0, description="of weights, batches and noise")
+    updates: int | None = Field(default=None, ge=1, description="of each block; or epochs")
+    epochs: float | None = Field(default=None, gt=0, description="passes over the samples; in place of updates")
+    batch: int = Field(default=256, ge=1, description="samples of one update")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto: a GPU where there is one")
+    threads: int | None = Field(
+        default=1,
+        ge=1,
+        description="CPU threads of one operation; more than one pays only on idle cores; null: torch's own choice",
+    )
+    parallel: int | None = Field(
+        default=None,
+        ge=1,
+        description="blocks whose gradients are computed side by side, a thread each; null: as many as cores, one on "
+        "a GPU",
+    )
+    ranks: Literal["batch", "blocks"] = Field(
+        default="batch", description="what processes of torchrun share: each batch's rows, or the blocks"
+    )
+    checkpoint_seconds: float = Field(default=120, ge=0, description="shortest time between two checkpoints [s]")
+    snapshots: int = Field(
+        default=0,
+        ge=0,
+        description="copies of the averaged model kept at equal distances along the run, for lfm learning_curve",
+    )
     data: Annotated[WindowData | DensityData | TabularData | ImageData, Field(discriminator="kind")]
-    vision: VisionSettings | None = None
-    """Of data with cameras."""
-    network: dict[str, Any]
-    global_network: dict[str, Any]
-    """The one network with as many parameters as the whole chain: of one block, or shared by all."""
-    flow: FlowSettings
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    """Passes over the samples; in place of `steps`."""
-    batch: int = Field(default=256, ge=1)
-    optimiser: OptimiserSettings
-    checkpoint_seconds: float = Field(default=120, ge=0)
-    snapshots: int = Field(default=0, ge=0)
-    """Copies of the averaged model kept at equal distances along the run, for learning curves."""
-    logging: LogSettings
+    vision: VisionSettings | None = Field(
+        default=None, description="how to learn to see, of data with cameras; experiment=robot_image/... says it"
+    )
+    network: dict[str, Any] = Field(description="of each block: {_target_: package.module.Class, argument: value}")
+    global_network: dict[str, Any] = Field(
+        description="the one network with as many parameters as the chain: of one block, or shared by all"
+    )
+    flow: FlowSettings = FlowSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    logging: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSettings":
-        if (self.steps is None) == (self.epochs is None):
+        if (self.updates is None) == (self.epochs is None):
             raise ValueError(
-                f"give either steps or epochs and set the other to null, found steps={self.steps}, epochs={self.epochs}"
+                "give either updates or epochs and set the other to null, found "
+                f"updates={self.updates}, epochs={self.epochs}"
             )
         return self
 
     @model_validator(mode="after")
     def _diffusion_of_policies(self) -> "TrainSettings":
-        if self.flow.diffusion and (self.flow.schedule().blocks != 1 or not isinstance(self.data, WindowData)):
+        if self.flow.diffusion and (self.flow.count != 1 or not isinstance(self.data, WindowData)):
             raise ValueError(
                 f"flow.diffusion={self.flow.diffusion} is a baseline for policies with flow.blocks=1, found "
-                f"{self.flow.schedule().blocks} blocks on {self.data.kind}"
+                f"{self.flow.count} blocks on {self.data.kind}"
             )
         return self
 
@@ -214,12 +284,12 @@ class TrainSettings(Frozen):
     @property
     def block_network(self) -> dict[str, Any]:
         """The network of each block."""
-        return self.global_network if self.flow.share or self.flow.schedule().blocks == 1 else self.network
+        return self.global_network if self.flow.share or self.flow.count == 1 else self.network
 
-    def updates(self, samples: int) -> int:
+    def updates_of(self, samples: int) -> int:
         """Updates of each block for a pool of `samples`."""
-        if self.steps is not None:
-            return self.steps
+        if self.updates is not None:
+            return self.updates
         assert self.epochs is not None
         return max(1, round(self.epochs * samples / (self.batch * self.optimiser.accumulate)))
 

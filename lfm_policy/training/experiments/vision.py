@@ -121,7 +121,7 @@ def begin_with(sight: Sight, path: Path) -> None:
         encoder.load_state_dict(fitting, strict=False)
 
 
-def _sight_of(trained: str, sight: Sight) -> dict[str, Tensor]:
+def _sight_of(trained: str | Path, sight: Sight) -> dict[str, Tensor]:
     from lfm_policy.models.policy import LFMPolicy
 
     other = LFMPolicy.from_pretrained(trained, trust_code=True).sight
@@ -155,7 +155,7 @@ def _train(
             values = {"loss": loss, "learning_rate": report.learning_rate, "samples_per_s": speed}
             log.log(report.step, values)
 
-    folder, phase = Path(settings.out) / FOLDER, Phase((0,), "marginal", vision.steps)
+    folder, phase = Path(settings.out) / FOLDER, Phase((0,), "marginal", vision.updates)
     save = Checkpointer(folder / "checkpoint", model, fingerprint, settings.checkpoint_seconds)
     trainer = Trainer(model.chain, (phase,), vision.optimiser, settings.seed, on_step, save)
     save.resume(trainer)
@@ -168,7 +168,7 @@ def _train(
     regressor = trainer.ema.chain.blocks[0]
     assert isinstance(regressor, Regressor)
     if not (folder / "summary.json").exists():
-        values = {"updates": vision.steps, "seconds": trainer.seconds, "cpu_seconds": time.process_time() - begun}
+        values = {"updates": vision.updates, "seconds": trainer.seconds, "cpu_seconds": time.process_time() - begun}
         write_json(folder / "summary.json", values | {"parameters": sum(p.numel() for p in policy.sight.parameters())})
     return regressor
 

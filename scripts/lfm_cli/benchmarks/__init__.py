@@ -3,31 +3,34 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Literal
 
 from pydantic import Field
 
+from lfm_policy.choices import Place, Source
 from lfm_policy.settings import Frozen
 
 Suite = Literal["latency", "training", "simulation", "data", "scaling"]
 
 
 class Settings(Frozen):
-    """Settings of config/benchmark.yaml."""
+    """What is compared, and how long each side is measured."""
 
-    suite: tuple[Suite, ...]
-    repeats: int = Field(ge=1)
-    """Rounds in which the compared things take turns; medians count."""
-    seconds: float = Field(gt=0)
-    """Least time that one side is measured in a round [s]."""
-    threads: int = Field(ge=1)
-    """CPU threads of one tensor operation."""
-    rollouts: int = Field(ge=1)
-    """Episodes in the comparisons of whole evaluations."""
-    checkpoint: str | None
-    """The policy of the comparisons that need a trained one."""
-    out: str
+    suite: tuple[Suite, ...] = Field(
+        default=("latency", "training", "simulation", "data", "scaling"),
+        description="which comparisons: [latency,data]",
+    )
+    repeats: int = Field(default=5, ge=1, description="rounds in which the compared things take turns; medians count")
+    seconds: float = Field(default=1.0, gt=0, description="least time of each side in each round [s]")
+    threads: int = Field(default=1, ge=1, description="CPU threads of one tensor operation")
+    rollouts: int = Field(default=20, ge=1, description="episodes in the comparisons of whole evaluations")
+    policy: Source | None = Field(
+        default=None,
+        description="of the comparisons that need one: a folder, or a name such as lift; null: they are skipped",
+    )
+    out: Place = Field(default=Path("outputs/benchmark"), description="output folder")
 
 
 @dataclass(frozen=True)

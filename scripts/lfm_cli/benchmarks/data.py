@@ -19,9 +19,8 @@ import torch
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from lfm_cli import prepare
 from lfm_cli.benchmarks import Ratio, Settings, Skipped, alternate
-from lfm_envs import episodes
+from lfm_envs import episodes, prepare
 from lfm_envs.replay import from_axis_angle
 from lfm_envs.tasks import TASKS
 from lfm_policy.data.demos.file import open_demos
@@ -105,7 +104,7 @@ def write_demonstrations(file: Path, count: int = EPISODES, length: int = LENGTH
 def prepare_store(file: Path, out: Path) -> None:
     """What lfm prepare does."""
     with open_demos(file, {TASK.environment: TASK.contract}) as demos, Progress(disable=True) as bar:
-        converted = prepare.convert_all([prepare.Tally(demos)], bar)
+        converted = prepare.convert_all([prepare.Tally(demos, demos.path.name)], prepare.joint_split([demos]), bar)
         write_store(out, converted, demos.contract, demos.split, demos.source())
 
 

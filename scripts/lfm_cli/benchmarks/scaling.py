@@ -27,7 +27,8 @@ from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.rollout.subscriber import Subscriber
 from lfm_policy.training.blocks import block_phase
-from lfm_policy.training.loop import OptimiserSettings, Trainer
+from lfm_policy.training.loop import Trainer
+from lfm_policy.training.settings import OptimiserSettings
 
 SCHEDULE = Schedule.geometric(4, 0.15, 1.25)
 SEED = 100000

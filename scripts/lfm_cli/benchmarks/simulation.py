@@ -30,10 +30,10 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     """Steps per second for each task, then rollouts of the checkpoint on Lift."""
     for name in TASKS:
         yield _steps(name, settings)
-    if settings.checkpoint is None:
+    if settings.policy is None:
         yield Skipped("simulation.rollouts_lift", "no checkpoint given: checkpoint=DIR or checkpoint=lift")
     else:
-        yield _rollouts(settings.checkpoint, settings)
+        yield _rollouts(settings.policy, settings)
 
 
 def _steps(name: str, settings: Settings) -> Ratio:

@@ -13,8 +13,9 @@ from lfm_cli.benchmarks.plain_unet1d import PlainUnet1d
 from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.processes import usable_cores
-from lfm_policy.training.loop import OptimiserSettings, Trainer
+from lfm_policy.training.loop import Trainer
 from lfm_policy.training.memory import keep_freed_memory, peak_memory
+from lfm_policy.training.settings import OptimiserSettings
 
 BATCH, STEPS, ACTION, COND, BLOCKS = 256, 16, 10, 38, 4
 DIMS = (64, 128, 256)

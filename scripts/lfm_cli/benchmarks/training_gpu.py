@@ -17,8 +17,9 @@ from lfm_cli.benchmarks import Ratio, Settings
 from lfm_cli.benchmarks.plain_unet1d import PlainUnet1d
 from lfm_policy.flow import FlowChain, Phase, Schedule, TensorPool, fit
 from lfm_policy.networks import ConditionalUnet1d
-from lfm_policy.training.loop import OptimiserSettings, StepReport, Trainer
+from lfm_policy.training.loop import StepReport, Trainer
 from lfm_policy.training.memory import peak_memory
+from lfm_policy.training.settings import OptimiserSettings
 
 STEPS, ACTION, COND, BLOCKS = 16, 10, 38, 4
 UPDATES = 40

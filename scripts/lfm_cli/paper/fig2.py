@@ -44,10 +44,10 @@ def _closing(settings: Settings, task: str, methods: Sequence[str]) -> Stage:
     for method in methods:
         (train,) = _stages(settings, task, method)
         before = replace(train, after=before)
-    runs = ",".join(str(settings.run(task, method)) for method in methods)
-    out = settings.results / "fig2" / f"{settings.model}_{task}_seed{settings.seed}"
-    points = 2_000 if settings.model == "tiny" else 20_000
-    return Stage("report_density", {"runs": f"[{runs}]", "points": points, "out": out}, before)
+    runs = [settings.run(task, method) for method in methods]
+    out = settings.results / "fig2" / f"{settings.size}_{task}_seed{settings.seed}"
+    points = 2_000 if settings.size == "tiny" else 20_000
+    return Stage("report_density", {"runs": runs, "points": points, "out": out}, before)
 
 
 def _section(cells: Cells) -> Iterator[str]:

@@ -48,9 +48,9 @@ def _stages(settings: Settings, task: str, method: str, distilled: bool) -> Iter
     students = []
     for blocks in STUDENTS if distilled and method.startswith("lfm") else ():
         students.append(model.with_name(f"{model.name}_{blocks}"))
-        updates = DISTILLATION[settings.model] if settings.steps is None else settings.steps
+        updates = DISTILLATION[settings.size] if settings.updates is None else settings.updates
         values = {
-            "checkpoint": model,
+            "policy": model,
             "blocks": blocks,
             "out": students[-1],
             "updates": updates,
@@ -59,8 +59,7 @@ def _stages(settings: Settings, task: str, method: str, distilled: bool) -> Iter
         }
         before = Stage(f"distill_{blocks}", values, before)
         yield before
-    names = ",".join(str(student) for student in students)
-    report = {"runs": f"[{model}]", "students": f"[{names}]", "out": model.with_name(f"{model.name}_report")}
+    report = {"runs": [model], "students": students, "out": model.with_name(f"{model.name}_report")}
     yield Stage("report_images", report, before)
 
 

@@ -42,7 +42,7 @@ def _stages(settings: Settings, task: str, method: str) -> Iterator[Stage]:
     before = Stage("train", training | s.training(task, method), before)
     yield before
     model = s.run(task, method)
-    evaluation = {"checkpoint": model, "episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 0}
+    evaluation = {"policy": model, "episodes": s.evaluations, "seed": UNSEEN, "workers": s.workers, "videos": 0}
     if s.backend != "local":  # not named otherwise: a stage that is finished is known by its settings
         evaluation["backend"] = s.backend
     if s.variant:

@@ -3,12 +3,14 @@
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from lfm_cli.stages import Stage
+from lfm_policy.choices import Place, Size
 from lfm_policy.settings import Frozen
 
 NAMES = {
@@ -27,30 +29,59 @@ COSTS = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds
 
 
 class Settings(Frozen):
-    """Settings of config/reproduce.yaml."""
+    """Which cells of which table, and at what size."""
 
-    table: Literal[1, 2, 3, 4, "fig2"]
-    tasks: tuple[str, ...] | None
-    methods: tuple[str, ...] | None
-    model: Literal["paper", "small", "tiny"]
-    seed: int = Field(ge=0)
-    demonstrations: int = Field(ge=2)
-    source: Path | None
-    masks: Path
-    files: Path
-    evaluations: int = Field(ge=1)
-    temperature: float = Field(ge=0, allow_inf_nan=False)
-    steps: int | None = Field(ge=1)
-    threads: int | None = Field(ge=1)
-    backend: Literal["local", "ray"]
-    workers: int = Field(ge=1)
-    budget_minutes: float | None = Field(gt=0)
-    out: Path
-    results: Path
+    table: Literal[1, 2, 3, 4, "fig2"] = Field(
+        default=4,
+        description="1: likelihood on tables; 2, 3: pictures; 4: success rates on robomimic; fig2: likelihood in the "
+        "plane",
+    )
+    tasks: tuple[str, ...] | None = Field(
+        default=None,
+        description="of 4: lift, can, square, transport, tool_hang; fig2: tree, rose, tree_grid, two_moons, …; "
+        "1: power, gas, miniboone, bsds300, patches; 2, 3: cifar10, imagenet32, flowers128, …; null: the paper's",
+    )
+    methods: tuple[str, ...] | None = Field(
+        default=None,
+        description="lfm, lfm_sequential, lfm_combined, fm, interflow; of 4 ddpm, ddim too; null: the paper's",
+    )
+    size: Size = Field(default="paper", description="how large the networks, how long the training")
+    seed: int = Field(default=0, ge=0, description="of the training")
+    demonstrations: int = Field(default=200, ge=2, description="of 4: scripted demonstrations to collect")
+    source: Place | None = Field(
+        default=None, description="of 4: an HDF5 file to learn from in their place, such as robomimic's (lfm download)"
+    )
+    masks: Place = Field(default=Path("data/masks"), description="of fig2: folder of tree.png and rose.png")
+    files: Place = Field(
+        default=Path("data"),
+        description="of 1, 2, 3: folder of the tables and pictures, laid out as data/README.md says",
+    )
+    evaluations: int = Field(default=100, ge=1, description="of 4: unseen episodes, seeds 100000 …")
+    temperature: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of 4: deviation of the noise that policies act from; another than 1 is a cell of its own",
+    )
+    updates: int | None = Field(default=None, ge=1, description="of each block; null: those of the size")
+    threads: int | None = Field(
+        default=1, ge=1, description="CPU threads of a training; more than one pays only on idle cores"
+    )
+    backend: Literal["local", "ray"] = Field(
+        default="local", description="of 4: ray: the CPUs of a cluster for the evaluations"
+    )
+    workers: int = Field(default=2, ge=1, description="simulator processes")
+    budget_minutes: float | None = Field(
+        default=None, gt=0, description="stop after this long; the same command continues later [min]"
+    )
+    out: Place = Field(default=Path("outputs/reproduce"), description="runs, data and evaluations")
+    results: Place = Field(
+        default=Path("docs/results"), description="one JSON file per cell, and README.md, rendered from all of them"
+    )
 
     def run(self, task: str, method: str) -> Path:
         """The folder of one training."""
-        return self.out / task / f"{self.model}_{method}_seed{self.seed}"
+        return self.out / task / f"{self.size}_{method}_seed{self.seed}"
 
     @property
     def variant(self) -> str:
@@ -59,9 +90,9 @@ class Settings(Frozen):
 
     def training(self, task: str, method: str) -> dict[str, Any]:
         """Overrides that the trainings of all tables take."""
-        values: dict[str, Any] = {"size": self.model, "seed": self.seed, "out": self.run(task, method)}
-        if self.steps is not None:
-            values |= {"steps": self.steps, "epochs": "null"}
+        values: dict[str, Any] = {"size": self.size, "seed": self.seed, "out": self.run(task, method)}
+        if self.updates is not None:
+            values |= {"updates": self.updates}
         return values if self.threads is None else values | {"threads": self.threads}
 
 
@@ -104,14 +135,18 @@ def trained(cell: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, marked when files differ from it, other than results."""
+    """The checkout's commit, marked when files differ from it, other than results; the version of an installed package.
+
+    A package that is installed inside somebody else's repository is not of that repository's commit.
+    """
 
     def git(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *command], cwd=_ROOT, check=check, capture_output=True, text=True)
 
     try:
+        git("ls-files", "--error-unmatch", "__main__.py")
         name = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
-        changed = git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs/results", check=False).returncode
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return "unknown: not a git checkout"
+        changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)docs/results", check=False).returncode
+    except (subprocess.CalledProcessError, OSError):
+        return f"lfm-policy {version('lfm-policy')}"
     return f"{name}-dirty" if changed else name

@@ -47,16 +47,14 @@ def _summary(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", ["lfm", "fm", "interflow"])
 @pytest.mark.parametrize("name", ["rose", "tree", "mask", "rose_grid", "tree_grid", "mask_grid", *ANALYTIC])
-def test_every_preset_trains_two_steps_and_goes_on_to_four(
-    name: str, method: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_preset_trains_two_steps_and_goes_on_to_four(name: str, method: str, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     mask = [] if name in ANALYTIC else [f"data.mask={image}"]
-    common = [*SHRINK, *mask, f"experiment=2d/{name}", f"method={method}", f"out={out}", "steps=4"]
+    common = [*SHRINK, *mask, f"experiment=2d/{name}", f"method={method}", f"out={out}", "updates=4"]
     with pytest.raises(Killed):
-        run_until(monkeypatch, 2, *common, "checkpoint_seconds=0")
+        run_until(2, *common, "checkpoint_seconds=0")
     assert json.loads((out / "checkpoint" / "trainer.json").read_text())["updates"] == 1
-    run_until(monkeypatch, None, *common)
+    run_until(None, *common)
     summary = _summary(out)
     assert summary["blocks"] == (1 if method != "lfm" else 5 if name.endswith("grid") else 9)
     assert summary["updates"] == 4
@@ -64,22 +62,22 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     assert FlowModel.from_pretrained(out).digest() == summary["digest"]
 
 
-def test_a_resumed_run_ends_with_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = [*SHRINK, "experiment=2d/two_moons", "flow.blocks=3", "steps=3", "checkpoint_seconds=0", DOPRI5]
-    run_until(monkeypatch, None, *common, f"out={tmp_path / 'whole'}")
+def test_a_resumed_run_ends_with_the_same_model(tmp_path: Path) -> None:
+    common = [*SHRINK, "experiment=2d/two_moons", "flow.blocks=3", "updates=3", "checkpoint_seconds=0", DOPRI5]
+    run_until(None, *common, f"out={tmp_path / 'whole'}")
     with pytest.raises(Killed):
-        run_until(monkeypatch, 5, *common, f"out={tmp_path / 'parts'}")
-    run_until(monkeypatch, None, *common, f"out={tmp_path / 'parts'}")
+        run_until(5, *common, f"out={tmp_path / 'parts'}")
+    run_until(None, *common, f"out={tmp_path / 'parts'}")
     whole, parts = (_summary(tmp_path / name) for name in ("whole", "parts"))
     assert whole["digest"] == parts["digest"]
     assert whole["nll"] == parts["nll"]
 
 
-def test_a_minute_of_training_is_better_than_a_gaussian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minute_of_training_is_better_than_a_gaussian(tmp_path: Path) -> None:
     """Eight Gaussians: the floor is 2.83, the best single Gaussian has log(2πe σ²) with σ² = 4 + 1/8: 4.26."""
-    overrides = ["experiment=2d/eight_gaussians", "size=tiny", "method=fm", "global_network.width=64", "steps=300"]
+    overrides = ["experiment=2d/eight_gaussians", "size=tiny", "method=fm", "global_network.width=64", "updates=300"]
     small = ["data.samples=20000", "data.test=500", "logging.mode=disabled", "flow.solver={method: rk4, steps: 8}"]
-    run_until(monkeypatch, None, *overrides, *small, f"out={tmp_path}")
+    run_until(None, *overrides, *small, f"out={tmp_path}")
     summary = _summary(tmp_path)
     assert summary["floor"] < summary["nll"] < 3.6
     assert summary["nfe_likelihood"] == summary["nfe_sample"] == 32
@@ -91,7 +89,7 @@ def test_presets_are_the_rows_of_table_a1(name: str) -> None:
     assert preset.flow.schedule().gammas == pytest.approx([0.025 * 1.25**n for n in range(8)])
     assert (preset.flow.interpolant, preset.flow.mode) == ("trigonometric", "sequential")
     assert (preset.flow.solver.method, preset.flow.solver.tolerance) == ("dopri5", 1e-5)
-    assert (preset.batch, preset.steps, preset.data.samples) == (10_000, 50_000, 2_000_000)
+    assert (preset.batch, preset.updates, preset.data.samples) == (10_000, 50_000, 2_000_000)
     optimiser = preset.optimiser
     assert (optimiser.learning_rate, optimiser.betas, optimiser.eps) == (2e-4, (0.9, 0.999), 1e-8)
     assert optimiser.step_decay is not None
@@ -131,49 +129,45 @@ def test_all_methods_have_equal_parameters_and_the_same_training(size: str) -> N
         (["experiment=2d/mask"], ConfigError, "density 'mask', and no other, needs mask=FILE"),
         (["experiment=2d/pinwheel", "data.mask=a.png"], ConfigError, "density 'mask', and no other, needs mask=FILE"),
         (["experiment=2d/pinwheel", "data.density=pinweel"], ConfigError, "'pinwheel'"),
-        (["experiment=2d/pinwheel", "data.sampels=3"], ConfigError, "did you mean 'samples'"),
+        (["experiment=2d/pinwheel", "data.sampels=3"], ConfigError, "did you mean 'data.samples'"),
         (["experiment=2d/pinwheel", "data.path=x"], ConfigError, "unknown setting 'data.path'"),
         (["experiment=2d/pinwhel"], ConfigError, "did you mean '2d/pinwheel'"),
         (["experiment=2d/pinwheel", "scaling=density/smal"], ConfigError, "scaling"),
     ],
 )
-def test_bad_settings_are_explained(
-    overrides: list[str], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_settings_are_explained(overrides: list[str], error: type[Exception], message: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):
-        run_until(monkeypatch, None, *overrides, "steps=2", "logging.mode=disabled", f"out={tmp_path / 'run'}")
+        run_until(None, *overrides, "updates=2", "logging.mode=disabled", f"out={tmp_path / 'run'}")
     assert not (tmp_path / "run" / "checkpoint").exists()
 
 
-def test_a_mask_never_seen_before_prints_its_own_floor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mask_never_seen_before_prints_its_own_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One dark pixel of 9 x 9 is a Gaussian with standard deviation 4/9: log(2πe (4/9)²)."""
     picture = Image.new("L", (9, 9), "white")
     picture.putpixel((3, 6), 0)
     picture.save(tmp_path / "new.png")
     for preset in ("mask", "mask_grid"):
         out = tmp_path / preset
-        common = [*SHRINK, f"experiment=2d/{preset}", f"data.mask={tmp_path / 'new.png'}", "steps=2", f"out={out}"]
-        run_until(monkeypatch, None, *common)
+        common = [*SHRINK, f"experiment=2d/{preset}", f"data.mask={tmp_path / 'new.png'}", "updates=2", f"out={out}"]
+        run_until(None, *common)
         floor = _summary(out)["floor"]
         assert floor == pytest.approx(math.log(2 * math.pi * math.e * (4 / 9) ** 2), abs=1e-3)
         assert re.search(rf"floor +│ {floor:.4g}", capsys.readouterr().out)
 
 
-def test_another_mask_is_another_run(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_mask_is_another_run(image: Path, tmp_path: Path) -> None:
     mask = tmp_path / "mask.png"
     mask.write_bytes(image.read_bytes())
-    common = [*SHRINK, "experiment=2d/mask", "method=fm", f"data.mask={mask}", "steps=2", f"out={tmp_path / 'run'}"]
-    run_until(monkeypatch, None, *common)
+    common = [*SHRINK, "experiment=2d/mask", "method=fm", f"data.mask={mask}", "updates=2", f"out={tmp_path / 'run'}"]
+    run_until(None, *common)
     Image.new("L", (5, 5), "black").save(mask)
     with pytest.raises(CheckpointError, match=r"source\.sha256: there"):
-        run_until(monkeypatch, None, *common)
+        run_until(None, *common)
 
 
-def test_a_flow_model_is_no_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = [*SHRINK, "experiment=2d/checkerboard", "method=fm", "steps=2", f"out={tmp_path}"]
-    run_until(monkeypatch, None, *common)
+def test_a_flow_model_is_no_policy(tmp_path: Path) -> None:
+    common = [*SHRINK, "experiment=2d/checkerboard", "method=fm", "updates=2", f"out={tmp_path}"]
+    run_until(None, *common)
     with pytest.raises(CheckpointError, match="holds no policy"):
         LFMPolicy.from_pretrained(tmp_path)
     averaged, raw = (FlowModel.from_pretrained(tmp_path, weights=kind) for kind in ("ema", "raw"))

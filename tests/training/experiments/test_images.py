@@ -42,15 +42,13 @@ def _run(tmp_path: Path, *overrides: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list(BLOCKS))
-def test_every_preset_trains_two_steps_and_goes_on_to_four(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_preset_trains_two_steps_and_goes_on_to_four(name: str, tmp_path: Path) -> None:
     out, method = tmp_path / "run", "fm" if name == "imagenet32" else "lfm"
-    common = _run(tmp_path, f"experiment=image/{name}", f"method={method}", f"out={out}", "steps=4")
+    common = _run(tmp_path, f"experiment=image/{name}", f"method={method}", f"out={out}", "updates=4")
     with pytest.raises(Killed):
-        run_until(monkeypatch, 2, *common, "checkpoint_seconds=0")
+        run_until(2, *common, "checkpoint_seconds=0")
     assert json.loads((out / "checkpoint" / "trainer.json").read_text())["updates"] == 1
-    run_until(monkeypatch, None, *common)
+    run_until(None, *common)
     summary = _summary(out)
     blocks = BLOCKS[name] if method == "lfm" else 1
     assert (summary["blocks"], summary["nfe_sample"], summary["samples"]) == (blocks, blocks, 120)
@@ -59,19 +57,19 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     assert FlowModel.from_pretrained(out).digest() == summary["digest"]
 
 
-def test_a_teacher_its_students_and_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_its_students_and_their_pictures(tmp_path: Path) -> None:
     teacher, student, report = (tmp_path / name for name in ("teacher", "student", "report"))
-    run_until(monkeypatch, None, *_run(tmp_path, "experiment=image/cifar10", "size=tiny", f"out={teacher}", "steps=2"))
+    run_until(None, *_run(tmp_path, "experiment=image/cifar10", "size=tiny", f"out={teacher}", "updates=2"))
     overrides = ["blocks=2", "updates=2", "batch=4", "conditions=1", "threads=1", "logging.mode=disabled"]
-    distilled = _cli.load("distill", distill.DistillSettings, [f"checkpoint={teacher}", f"out={student}", *overrides])
+    distilled = _cli.load("distill", [f"policy={teacher}", f"out={student}", *overrides])
     distill.main(distilled)
     chosen = [f"runs=[{teacher}]", f"students=[{student}]", f"out={report}", "columns=3", "states=4", "pieces=1"]
-    report_images.main(_cli.load("report_images", report_images.Settings, chosen))
+    report_images.main(_cli.load("report_images", chosen))
     rows = json.loads((report / "summary.json").read_text())["runs"]
     assert [(row["run"], row["nfe_sample"]) for row in rows] == [("teacher", 4), ("student", 2)]
     assert rows[0]["classifier_frechet"] == _summary(teacher)["classifier_frechet"]  # as measured, not again
     solver = "solver={method: heun, steps: 1, tolerance: 1.0e-5}"
-    report_images.main(_cli.load("report_images", report_images.Settings, [*chosen, solver]))
+    report_images.main(_cli.load("report_images", [*chosen, solver]))
     (otherwise, same) = json.loads((report / "summary.json").read_text())["runs"]
     assert (otherwise["nfe_sample"], same) == (8, rows[1])
     assert otherwise["classifier_frechet"] != rows[0]["classifier_frechet"]
@@ -108,7 +106,7 @@ def test_networks_see_pictures_in_vectors() -> None:
 def test_presets_are_the_columns_of_table_a2(name: str, millions: float, batch: int, steps: int) -> None:
     """Table A.2; diffusers' network has up to a fifth more parameters at the same widths."""
     preset = settings(f"experiment=image/{name}", "out=x")
-    assert (preset.batch, preset.steps, preset.flow.interpolant) == (batch, steps, "trigonometric")
+    assert (preset.batch, preset.updates, preset.flow.interpolant) == (batch, steps, "trigonometric")
     blocks, totals = preset.flow.schedule().blocks, []
     assert blocks == BLOCKS[name]
     side = preset.model_dump()["data"]["side"]

@@ -38,11 +38,11 @@ def test_without_it_nothing_changes() -> None:
     assert shrunk(normalizer, 0.0) is normalizer
 
 
-def test_a_density_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_density_run_says_so(tmp_path: Path) -> None:
     small = ["data.samples=300", "data.test=20", "global_network.width=8", "batch=16", "logging.mode=disabled"]
     solver = "flow.solver={method: euler, steps: 1}"
-    run = ["experiment=2d/two_moons", "method=fm", *small, solver, "steps=2", f"out={tmp_path}"]
-    run_until(monkeypatch, None, *run, f"flow.initial_diffusion={DELTA}")
+    run = ["experiment=2d/two_moons", "method=fm", *small, solver, "updates=2", f"out={tmp_path}"]
+    run_until(None, *run, f"flow.initial_diffusion={DELTA}")
     model = FlowModel.from_pretrained(tmp_path)
     assert model.spec.initial_diffusion == DELTA
     assert model.normalizer.scale.tolist() == pytest.approx([math.exp(-DELTA)] * 2)

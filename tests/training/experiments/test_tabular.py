@@ -31,15 +31,13 @@ def _summary(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", ["lfm", "fm", "interflow"])
 @pytest.mark.parametrize("name", TABLES)
-def test_every_preset_trains_two_steps_and_goes_on_to_four(
-    name: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_preset_trains_two_steps_and_goes_on_to_four(name: str, method: str, tmp_path: Path) -> None:
     out, path = tmp_path / "run", write_table(tmp_path, name)
-    common = [*SHRINK, f"experiment=tabular/{name}", f"method={method}", f"data.path={path}", f"out={out}", "steps=4"]
+    common = [*SHRINK, f"experiment=tabular/{name}", f"method={method}", f"data.path={path}", f"out={out}", "updates=4"]
     with pytest.raises(Killed):
-        run_until(monkeypatch, 2, *common, "checkpoint_seconds=0")
+        run_until(2, *common, "checkpoint_seconds=0")
     assert json.loads((out / "checkpoint" / "trainer.json").read_text())["updates"] == 1
-    run_until(monkeypatch, None, *common)
+    run_until(None, *common)
     summary, model = _summary(out), FlowModel.from_pretrained(out)
     assert (summary["blocks"], model.spec.dim) == (BLOCKS[name] if method == "lfm" else 1, DIM[name])
     assert model.digest() == summary["digest"]
@@ -48,24 +46,24 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(
     assert not summary["as_published"]
 
 
-def test_whitening_reaches_the_likelihood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whitening_reaches_the_likelihood(tmp_path: Path) -> None:
     """An untrained chain is nearly noise; whitened, it begins as the best Gaussian, and its likelihood says so."""
     path = write_table(tmp_path, "patches", rows=2000)
     nll = {}
     for kind in ("identity", "whiten"):
-        common = [*SHRINK, "experiment=tabular/patches", f"data.path={path}", f"data.normalizer={kind}", "steps=2"]
-        run_until(monkeypatch, None, *common, f"out={tmp_path / kind}")
+        common = [*SHRINK, "experiment=tabular/patches", f"data.path={path}", f"data.normalizer={kind}", "updates=2"]
+        run_until(None, *common, f"out={tmp_path / kind}")
         nll[kind] = _summary(tmp_path / kind)["nll"]
     assert nll["whiten"] < nll["identity"] - 100
 
 
-def test_another_file_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_is_another_run(tmp_path: Path) -> None:
     path = write_table(tmp_path, "miniboone")
-    common = [*SHRINK, "experiment=tabular/miniboone", f"data.path={path}", "steps=2", f"out={tmp_path / 'run'}"]
-    run_until(monkeypatch, None, *common)
+    common = [*SHRINK, "experiment=tabular/miniboone", f"data.path={path}", "updates=2", f"out={tmp_path / 'run'}"]
+    run_until(None, *common)
     write_table(tmp_path, "miniboone", rows=300)
     with pytest.raises(CheckpointError, match=r"source\.sha256: there"):
-        run_until(monkeypatch, None, *common)
+        run_until(None, *common)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_presets_are_the_columns_of_table_a1(
     assert flow.schedule().gammas == pytest.approx(gammas)
     assert (flow.interpolant, flow.mode) == ("trigonometric", "sequential")
     assert (flow.time_law.alpha, flow.time_law.beta) == (1.0, beta)
-    assert (preset.batch, preset.steps, optimiser.learning_rate) == (batch, steps, rate)
+    assert (preset.batch, preset.updates, optimiser.learning_rate) == (batch, steps, rate)
     assert (optimiser.betas, optimiser.eps) == ((0.9, 0.999), 1e-8)
     assert optimiser.step_decay is not None
     assert (optimiser.step_decay.factor, optimiser.step_decay.every) == decay

@@ -43,7 +43,7 @@ def run(store, out, *overrides):
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
-    run(store, out, "vision.steps=4")
+    run(store, out, "vision.updates=4")
     return out
 
 
@@ -68,13 +68,13 @@ def test_a_run_that_is_interrupted_anywhere_ends_in_the_same_bits(store, trained
     monkeypatch.setattr(Trainer, "optimise", interrupted)
     for _ in range(2):
         with pytest.raises(runs.Killed):
-            run(store, tmp_path / "run", "vision.steps=4")
-    ended = run(store, tmp_path / "run", "vision.steps=4")
+            run(store, tmp_path / "run", "vision.updates=4")
+    ended = run(store, tmp_path / "run", "vision.updates=4")
     assert ended.digest() == LFMPolicy.from_pretrained(trained).digest()
 
 
 def test_encoders_are_frozen_and_the_chain_sees_their_features(store, trained):
-    settings = runs.settings(*OVERRIDES, f"data.path={store}", f"out={trained}", "vision.steps=4")
+    settings = runs.settings(*OVERRIDES, f"data.path={store}", f"out={trained}", "vision.updates=4")
     assert isinstance(settings.data, WindowData)
     experiment = robot_experiment(settings, settings.data, torch.device("cpu"))
     policy = LFMPolicy.from_pretrained(trained)
@@ -92,17 +92,17 @@ def test_encoders_are_frozen_and_the_chain_sees_their_features(store, trained):
 
 
 def test_methods_are_compared_on_the_same_features(store, trained, tmp_path):
-    policy = run(store, tmp_path / "fm", "method=fm", f"vision.trained={trained}", "vision.steps=4")
+    policy = run(store, tmp_path / "fm", "method=fm", f"vision.trained={trained}", "vision.updates=4")
     theirs = LFMPolicy.from_pretrained(trained)
     assert len(policy.chain.blocks) == 1
     assert torch.equal(policy.sight.scale, theirs.sight.scale)
     assert not (tmp_path / "fm" / "encoder").exists()
     with pytest.raises(ConfigError, match="has other encoders"):
-        run(store, tmp_path / "x", f"vision.trained={trained}", "vision.encoder.features=4", "vision.steps=4")
+        run(store, tmp_path / "x", f"vision.trained={trained}", "vision.encoder.features=4", "vision.updates=4")
 
 
 def test_the_blind_twin_differs_in_its_pictures_alone(store, tmp_path):
-    blind = run(store, tmp_path / "blind", "data.blind=true", "vision.steps=4")
+    blind = run(store, tmp_path / "blind", "data.blind=true", "vision.updates=4")
     assert blind.sight is None
     assert blind.contract.cameras == ()
     assert blind.contract.observations == seeing.CONTRACT.observations
@@ -113,7 +113,7 @@ def test_pictures_need_somebody_who_sees(store, tmp_path, monkeypatch):
         run(store, tmp_path / "x", "vision=null")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"vision.trained=RUN"):
-        run(store, tmp_path / "x", "vision.steps=4")
+        run(store, tmp_path / "x", "vision.updates=4")
 
 
 def test_encoders_begin_with_the_weights_of_a_file(store, trained, tmp_path):
@@ -146,7 +146,7 @@ def test_regression_learns_what_only_pictures_tell(tmp_path):
             *OVERRIDES,
             f"data.path={store}",
             f"out={tmp_path / str(steps)}",
-            f"vision.steps={steps}",
+            f"vision.updates={steps}",
             "vision.encoder.stride=1",
             "vision.optimiser.learning_rate=0.01",
             "vision.batch=64",

@@ -1,0 +1,124 @@
+"""The words that settings choose from, and what several commands ask for alike. Without torch: `--help` reads it."""
+
+import os.path
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from lfm_policy.settings import Frozen
+
+Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
+Interpolant = Literal["linear", "trigonometric"]
+Mode = Literal["sequential", "simulation_free", "combined"]
+Coupling = Literal["dependent", "shuffled", "independent"]
+"""Whose OU step a block's right end is: that of its left end (Algorithm 1), of another in the batch, of a fresh one."""
+Target = Literal["trajectory", "on_policy", "consistency"]
+"""Where a block starts on its way to the teacher's x_{n-1}: at the teacher's x_n (the paper); at the student's own x_n,
+made from the same noise, so that it corrects the blocks before it; at any state of the teacher between the two."""
+Weights = Literal["ema", "raw"]
+Score = Literal["density", "residual", "variance"]
+AnalyticDensity = Literal["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
+TableName = Literal["power", "gas", "miniboone", "bsds300"]
+Size = Literal["paper", "small", "tiny"]
+
+
+def _home(value: Any) -> Any:
+    """Put the home folder in the place of ~ at the beginning of a text; ./~ is a folder of that name."""
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else _home(value)
+
+
+Place = Annotated[Path, BeforeValidator(_home)]
+"""A file or folder as the user wrote it; ~ is the home folder. No other character means anything."""
+Source = Annotated[str, BeforeValidator(_as_text)]
+"""A policy: folder of a checkpoint, of a training run or of a bundle, pretrained name, hub id, or ws:// address."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a block is integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
+
+    Raises:
+        ValueError: the method is unknown, or steps or tolerance are not positive.
+    """
+
+    method: Annotated[Method, Field(description="Runge-Kutta method; dopri5 chooses its steps itself")] = "euler"
+    steps: Annotated[int, Field(description="equal steps in each block")] = 1
+    tolerance: Annotated[float, Field(description="of dopri5, relative and absolute")] = 1e-5
+
+    def __post_init__(self) -> None:
+        known = Method.__args__
+        if self.method not in known:
+            raise ValueError(f"unknown solver '{self.method}', known: {list(known)}")
+        if self.steps < 1 or not self.tolerance > 0:
+            raise ValueError(f"steps and tolerance must be positive, found {self.steps} and {self.tolerance}")
+
+
+@dataclass(frozen=True)
+class BetaLaw:
+    """Beta(alpha, beta) on [0, 1], uniform by default."""
+
+    alpha: Annotated[float, Field(description="of the law of t, Beta(alpha, beta)")] = 1.0
+    beta: Annotated[float, Field(description="below 1: more often near t = 1, the noise")] = 1.0
+
+
+class SolverChange(Frozen):
+    """What is to be different from a checkpoint's own solver."""
+
+    method: Method | None = Field(default=None, description="how blocks are integrated; null: the checkpoint's way")
+    steps: int | None = Field(default=None, ge=1, description="solver steps in each block; null: the checkpoint's")
+    tolerance: float | None = Field(default=None, gt=0, description="of dopri5; null: the checkpoint's")
+
+    def __call__(self, solver: Solver) -> Solver:
+        """`solver` with these changes."""
+        return replace(solver, **self.given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The changes that are asked for."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+class PolicyChoice(Frozen):
+    """Which policy a command works on; the first of its settings may be given without `policy=`."""
+
+    policy: Source = Field(
+        description="checkpoint, training run or bundle (a folder), pretrained name (lift), hub id, or ws:// address"
+    )
+    weights: Weights = Field(default="ema", description="of a checkpoint: ema (moving average) or raw (as trained)")
+    trust_code: bool = Field(default=False, description="import networks of your own that a checkpoint names")
+
+
+class Sampling(Frozen):
+    """How a policy draws its chunks, where it is not to be as in the checkpoint."""
+
+    solver: SolverChange = SolverChange()
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="deviation of the noise that chunks are made from: 1 draws from the learned law, 0 is always its "
+        "typical chunk; null: the checkpoint's",
+    )
+
+    @property
+    def sampling(self) -> "Sampling":
+        """This part of a command's settings alone."""
+        return Sampling(solver=self.solver, temperature=self.temperature)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is to be other than in the checkpoint, as arguments of a command: {"solver.steps": 5}."""
+        own = {} if self.temperature is None else {"temperature": self.temperature}
+        return {f"solver.{name}": value for name, value in self.solver.given.items()} | own
+
+
+class StoreChoice(Frozen):
+    """Data that a command reads, where they are not those that it knows of."""
+
+    path: Place | None = Field(default=None, description="where the data are; null: where they were")

@@ -1,0 +1,180 @@
+"""Episodes of closed-loop control, one after the other, with their log and summary; as `lfm control` runs them."""
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lfm_policy.choices import Place
+from lfm_policy.control.clock import Pace
+from lfm_policy.control.inference import Delay, Inference
+from lfm_policy.control.limits import Limits, limits_of
+from lfm_policy.control.loop import ControlLoop, ControlOptions, Episode, LoopOptions, describe, refusal_event
+from lfm_policy.control.robot import SimulatedRobot, run_first
+from lfm_policy.control.safety import EmergencyStop, Gate
+from lfm_policy.measure.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from lfm_policy.contract import Contract
+    from lfm_policy.control.inference import Judge
+    from lfm_policy.protocols import ChunkPolicy, Environment
+
+
+class SessionOptions(LoopOptions):
+    """How many episodes, over what line, and within which limits."""
+
+    seed: int = Field(default=100_000, ge=0, description="of the first episode; the others follow")
+    episodes: int = Field(default=10, ge=1, description="episodes to run")
+    minutes: float | None = Field(
+        default=None, gt=0, description="run episodes for as much controlled time instead [min]"
+    )
+    added_latency_ms: float = Field(default=0, ge=0, description="added to every answer of the policy [ms]")
+    packet_loss: float = Field(default=0, ge=0, lt=1, description="probability that an answer is lost")
+    realtime: bool = Field(
+        default=False,
+        description="ask the kernel to run loop and simulator before other processes (SCHED_FIFO; needs the right to)",
+    )
+    limits: Limits = Limits()
+    out: Place = Field(default=Path("outputs/control"), description="output folder")
+
+
+def session(
+    policy: "ChunkPolicy",
+    factory: "Callable[[], Environment]",
+    options: SessionOptions,
+    *,
+    limits: Limits | None = None,
+    judge: "Judge | None" = None,
+    alarm: float | None = None,
+) -> dict[str, Any]:
+    """Control a simulated robot that steps in real time in a process of its own.
+
+    Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Every refused command, lost chunk and missed deadline goes to
+    events.jsonl in the output folder.
+
+    Args:
+        policy: what the chunks come from.
+        factory: makes the environment, in the simulator's process; picklable.
+        options: of the session.
+        limits: what is used in the place of those in the options.
+        judge: scores every chunk.
+        alarm: a score above is recorded.
+
+    Returns:
+        All episodes together, and one by one, as plain values.
+    """
+    limits = limits or options.limits
+    options.out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        write = stack.enter_context(_lines(options.out / "events.jsonl"))
+        stop = _emergency_stop(stack)
+        gate = Gate(policy.contract, limits, options.rate_hz, stop, lambda refusal: write(refusal_event(refusal)))
+        log = options.out / "simulator.log"
+        robot = stack.enter_context(SimulatedRobot(factory, options.rate_hz, log, options.realtime))
+        delay = Delay(latency_ms=options.added_latency_ms, packet_loss=options.packet_loss, seed=options.seed)
+        inference = stack.enter_context(Inference(policy, delay, judge=judge))
+        control = ControlOptions(**options.model_dump(include=set(LoopOptions.model_fields)), alarm=alarm)
+        loop = ControlLoop(policy, robot, inference, gate, control, record=write)
+        first = options.realtime and run_first()
+        episodes, world = run(loop, robot, options, stop)
+    found = summarize(policy, episodes, world, options.tolerance_ms)
+    return found | {"realtime": first, "limits": limits.model_dump(mode="json")}
+
+
+def run(
+    loop: ControlLoop, robot: SimulatedRobot, options: SessionOptions, stop: EmergencyStop
+) -> tuple[list[Episode], Counter[str]]:
+    """Episode after episode, until as many are done or as much time has been controlled; and the simulator's counts."""
+    episodes: list[Episode] = []
+    world: Counter[str] = Counter()
+    target = 60 * options.minutes if options.minutes else float(options.episodes)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, refresh_per_second=1) as bar:
+        task = bar.add_task("controlling", total=target)
+        done = 0.0
+        while done < target and not stop.pulled:
+            episode = loop.run(options.seed + len(episodes))
+            episodes.append(episode)
+            world.update(robot.counts)
+            ticks = len(episode.pace.late_ms) + episode.pace.skipped
+            done += ticks / options.rate_hz if options.minutes else 1
+            successes = sum(found.success for found in episodes)
+            bar.update(task, completed=done, description=f"success {successes}/{len(episodes)}")
+    return episodes, world
+
+
+def summarize(
+    policy: "ChunkPolicy", episodes: list[Episode], world: Counter[str], tolerance_ms: float
+) -> dict[str, Any]:
+    """All episodes together, and one by one, as plain values."""
+    pace, refusals = Pace(tolerance_ms), Counter[str]()
+    for episode in episodes:
+        pace.extend(episode.pace)
+        refusals.update(episode.refusals)
+    finished = [episode for episode in episodes if not episode.stopped]
+    successes = sum(episode.success for episode in finished)
+    answers = sorted(ms for episode in episodes for ms in episode.answer_ms) or [0.0]
+    described = [describe(episode, policy) for episode in episodes]
+    jerks = [row["seam_jerk"] for row in described if row["seam_jerk"] is not None]
+    return {
+        "episodes": len(finished),
+        "success": successes / len(finished) if finished else None,
+        "interval": wilson_interval(successes, len(finished)),
+        "deadlines": pace.summary(),
+        "chunks": sum(episode.chunks for episode in episodes),
+        "answer_ms_p50": round(answers[len(answers) // 2], 3),
+        "answer_ms_p99": round(answers[int(0.99 * (len(answers) - 1))], 3),
+        "dropped": sum(episode.dropped for episode in episodes),
+        "lost": sum(episode.lost for episode in episodes),
+        "held": sum(episode.held for episode in episodes),
+        "refusals": dict(refusals),
+        "alarms": sum(episode.alarms for episode in episodes),
+        "seam_jerk": round(sum(jerks) / len(jerks), 3) if jerks else None,
+        "simulator": dict(world),
+        "each": described,
+    }
+
+
+def learned_limits(data: Path, contract: "Contract", own: Limits) -> Limits:
+    """What the demonstrations of a prepared data set asked of the robot, times 1.5; the rest from `own`.
+
+    Raises:
+        ContractError: the data have another contract than the policy.
+        DataError: the data set is missing or damaged.
+    """
+    from lfm_policy.data.windows.store import open_store
+
+    store = open_store(data)
+    contract.require_match(store.contract, "the policy", str(data))
+    episodes = ((found.observation, found.action) for found in (store.episode(int(i)) for i in store.train))
+    learned = limits_of(contract, episodes)
+    kept = ("gripper", "stale_s", "ramp_s")
+    return learned.model_copy(update={name: getattr(own, name) for name in kept})
+
+
+def _emergency_stop(stack: ExitStack) -> EmergencyStop:
+    """Pulled by signals; the second Ctrl-C ends the program as usual."""
+    stop = EmergencyStop()
+
+    def pull(number: int, frame: object) -> None:
+        if stop.pulled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.pull(f"signal {signal.Signals(number).name}")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        stack.callback(signal.signal, number, signal.signal(number, pull))
+    return stop
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Any]:
+    """A function that appends one JSON line."""
+    with path.open("w", buffering=1, encoding="utf-8") as file:
+        yield lambda event: file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
