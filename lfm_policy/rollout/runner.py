@@ -36,8 +36,8 @@ class RunnerOptions(Frozen):
     workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
     policy_in: PolicyIn = Field(
         default="auto",
-        description="workers: a copy of the policy in each; parent: one for all; auto: one, until measurements say that "
-        "copies end sooner",
+        description="workers: a copy of the policy in each; parent: one for all; auto: one, until measurements "
+        "say that copies end sooner",
     )
     policy_batch: int = Field(
         default=1,
