@@ -31,6 +31,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     pages = {f"reference/api/{name}.md": text for name, text in api_pages().items()}
+    pages["reference/commands.md"] = commands_page()
     pages["reference/errors.md"] = errors_page()
     pages |= {page: _rooted((ROOT / source).read_text()) for page, source in COPIES.items()}
     for name, text in pages.items():
@@ -64,6 +65,42 @@ def _modules(folder: Path, name: str, deep: bool = True) -> Iterator[str]:
 
 def _page(title: str, modules: Iterator[str]) -> str:
     return f"# {title}\n\n" + "\n".join(f"::: {name}\n" for name in modules)
+
+
+def commands_page() -> str:
+    """Return the page of all commands and their settings, from the classes that read them."""
+    describe = importlib.import_module("lfm_cli.describe")
+    lines = ["# Commands", "", "`lfm VERB key=value …`; `lfm VERB --help` prints the same. Every command refuses a"]
+    lines += ["misspelt setting and names the nearest one, continues when it is run again after an interruption, and"]
+    lines += ["leaves a `summary.json`. `preset=FILE.yaml` reads settings from a file of your own. Paths are taken as"]
+    lines += ["they stand.", "", "| exit code | meaning |", "|---|---|"]
+    lines += [f"| {code} | {meaning} |" for code, meaning in describe.CODES.items()]
+    for group, verbs in describe.GROUPS.items():
+        lines += ["", f"## {group[0].upper()}{group[1:]}"]
+        for verb in verbs:
+            lines += ["", f"### lfm {verb}", "", *_command(describe, importlib.import_module(f"lfm_cli.{verb}"))]
+    return "\n".join(lines) + "\n"
+
+
+def _command(describe: Any, module: Any) -> Iterator[str]:
+    """Yield what a command does, and a row for each of its presets and settings."""
+    yield module.__doc__.strip()
+    yield from ("", "| setting | default | meaning |", "|---|---|---|")
+    arguments = importlib.import_module("lfm_cli.arguments")
+    presets = getattr(module, "PRESETS", None)
+    seen: set[tuple[str, str]] = set()
+    for model in (presets, module.Settings):
+        for setting in () if model is None else arguments.settings_in(model):
+            if (setting.name, setting.of) in seen or setting.name.endswith(".kind"):
+                continue
+            seen.add((setting.name, setting.of))
+            required = setting.default is arguments.REQUIRED
+            kind = f"({setting.of}) " if setting.of else ""
+            choices = [str(choice) for choice in setting.choices if str(choice) not in setting.description]
+            known = f" [{', '.join(choices)}]" if choices and "true" not in choices else ""
+            value = "required" if required else f"`{describe.shown(setting.default)}`"
+            text = html.escape(f"{kind}{setting.description}{known}", quote=False).replace("|", "&#124;")
+            yield f"| `{setting.name}` | {value} | {text} |"
 
 
 def errors_page() -> str:
