@@ -102,7 +102,11 @@ def _register(identity: str, environment: str, horizon: int) -> None:
     if full in gymnasium.registry:
         return
     gymnasium.register(
-        full, f"{__name__}:{LFMEnv.__name__}", max_episode_steps=horizon, kwargs={"environment": environment}
+        full,
+        f"{__name__}:{LFMEnv.__name__}",
+        max_episode_steps=horizon,
+        kwargs={"environment": environment},
+        vector_entry_point="lfm_envs.vector:make_threads",
     )
 
 

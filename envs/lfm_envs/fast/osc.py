@@ -4,6 +4,7 @@ The operations and their order are those of robosuite 1.5.2's `OperationalSpaceC
 Khatib 1987), with its own compiled functions where it has them, so that the torques are the same bits.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ class Servo(NamedTuple):
     """How far the fingers' command has come, from -1 to 1 (arms, 2): a control step moves it on."""
 
 
-@compiled
+@partial(compiled, nogil=True)  # other environments' threads run meanwhile
 def control_step(simulation, arms, servo, steps, lite):
     """Run one control step: at each physics step, each arm's torques and MuJoCo's own step.
 

@@ -14,6 +14,8 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.processes import usable_cores
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from lfm_envs.robosuite_env import RobosuiteEnvironment
     from lfm_policy.models.policy import LFMPolicy
 
@@ -30,8 +32,9 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     """Steps per second for each task, then rollouts of the checkpoint on Lift."""
     for name in TASKS:
         yield _steps(name, settings)
+    yield _threads("lift", settings)
     if settings.policy is None:
-        yield Skipped("simulation.rollouts_lift", "no checkpoint given: checkpoint=DIR or checkpoint=lift")
+        yield Skipped("simulation.rollouts_lift", "no policy given: policy=DIR or policy=lift")
     else:
         yield _rollouts(settings.policy, settings)
 
@@ -47,6 +50,35 @@ def _steps(name: str, settings: Settings) -> Ratio:
         side.close()
     note = f"control steps of an expert's episode, {len(actions)} at a time, one core; the states are the same bits"
     return Ratio(f"simulation.steps_{name}", ours / theirs, TARGETS.get(name, TARGET), ours, theirs, "steps/s", note)
+
+
+def _threads(name: str, settings: Settings) -> Ratio:
+    """Measure a vector of environments in threads of one process against one in processes."""
+    import gymnasium
+
+    cores = usable_cores()
+    identity = f"lfm/{TASKS[name].environment}-v0"
+    sides = [
+        gymnasium.make_vec(identity, cores),
+        gymnasium.make_vec(identity, cores, "async", vector_kwargs={"context": "spawn"}),
+    ]
+    rounds = [[_vector_steps(side, cores) for side in sides] for _ in range(settings.repeats)]
+    for side in sides:
+        side.close()
+    ours, theirs = (cores * median(rates) for rates in zip(*rounds, strict=True))
+    note = f"{cores} environments in as many threads against as many processes, holding still"
+    return Ratio(f"simulation.threads_{name}", ours / theirs, None, ours, theirs, "steps/s", note)
+
+
+def _vector_steps(side: "gymnasium.vector.VectorEnv", members: int) -> float:
+    """Steps per second of all members at once, on actions that hold where the hands are."""
+    seen, _ = side.reset(seed=SEED)
+    poses = np.tile([1.0, 0, 0, 0, -1, 0, -1], (members, 1))
+    actions = np.concatenate([seen[:, :3].astype(np.float64), poses], axis=1)
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        side.step(actions)
+    return STEPS / (time.perf_counter() - started)
 
 
 def _expert_actions(env: "RobosuiteEnvironment", name: str) -> np.ndarray:
