@@ -122,7 +122,9 @@ def held_out(policy: ChunkPolicy, store: "Store") -> Decisions:
 
 def disturbed(policy: ChunkPolicy, kind: str, name: str, trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The first decisions of each episode from the disturbance on."""
-    environment = Perturbed(lfm_envs.make(name), kind, trial.step, trial.distance_m)
+    environment = Perturbed(
+        lfm_envs.make(name, **lfm_envs.view_for(policy.contract)), kind, trial.step, trial.distance_m
+    )
     policy.contract.require_match(environment.contract, "the policy", f"environment {name}")
     try:
         for seed in track(range(trial.seed, trial.seed + trial.episodes), f"episodes: {kind}"):

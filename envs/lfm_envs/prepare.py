@@ -18,7 +18,7 @@ from rich.table import Table
 
 import lfm_envs
 from lfm_envs.replay import Replay, convert, from_axis_angle, loadable_model, recorded_states, replay
-from lfm_envs.tasks import TASKS, task_of_environment
+from lfm_envs.tasks import TASKS, task
 from lfm_policy.actions.poses import position_columns
 from lfm_policy.contract import Contract
 from lfm_policy.data.demos.file import DemoFile, open_demos
@@ -88,9 +88,9 @@ class Tally:
 
 
 @cache
-def simulator(contract: Contract) -> Any:
-    """The environment that shows what this contract's policies see, built once."""
-    env = lfm_envs.make(lfm_envs.name_for(contract), **lfm_envs.view_for(contract))
+def simulator(contract: Contract, environment: str | None = None) -> Any:
+    """Build the environment that shows what this contract's policies see, once."""
+    env: Any = lfm_envs.factory_for(contract, environment)[1]()
     env.reset(0)
     return env
 
@@ -103,6 +103,7 @@ def prepare(
     cameras: Sequence[str] | None = None,
     mask: str | None = None,
     replay: int | Literal["all"] = 0,
+    environment: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Write a prepared data set, say what was found, and execute demonstrations as a proof if asked to.
@@ -114,6 +115,7 @@ def prepare(
         cameras: of images, whose pictures, in this order; all by default.
         mask: take only the demonstrations of one of the files' filter keys.
         replay: demonstrations whose stored actions are executed in the simulator.
+        environment: name or address of a robosuite task that the files are of; by default one of ours.
         console: where to say it.
 
     Returns:
@@ -126,7 +128,8 @@ def prepare(
     console = console or Console()
     started = time.perf_counter()
     with ExitStack() as stack:
-        contracts = {task.environment: task.contract for task in TASKS.values()}
+        known = [*TASKS.values(), *([] if environment is None else [task(environment)])]
+        contracts = {task.environment: task.contract for task in known}
         require_different(source)
         opened = [stack.enter_context(open_demos(path, contracts, mask=mask)) for path in source]
         labels = names_apart([file.path for file in opened])
@@ -139,12 +142,12 @@ def prepare(
         with progress(console) as bar:
             split = joint_split(files)
             origin = {"files": [file.source() for file in files]}
-            write_store(out, convert_all(tallies, split, bar), files[0].contract, split, origin)
+            write_store(out, convert_all(tallies, split, bar, environment), files[0].contract, split, origin)
         console.print(files_table(tallies, out))
         for tally in tallies:
             for note in tally.notes():
                 console.print(f"{tally.label}: {note}", markup=False, highlight=False)
-        results = replay_some(tallies, open_store(out), replay, console)
+        results = replay_some(tallies, open_store(out), replay, console, environment)
         summary = {
             "out": str(out),
             "contract": files[0].contract.model_dump(mode="json"),
@@ -181,12 +184,15 @@ def seen_by(file: DemoFile, label: str, observations: str, cameras: Sequence[str
 
 def default_output(contract: Contract, labels: Sequence[str]) -> Path:
     """data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
-    task = task_of_environment(contract.environment).name
+    known = {task.environment: task.name for task in reversed(TASKS.values())}
+    task = known.get(contract.environment, contract.environment.lower())
     name = "+".join(str(Path(label).with_suffix("")).replace("/", "-") for label in labels)
     return Path("data") / f"{name if name.startswith(task) else f'{task}_{name}'}.zarr"
 
 
-def convert_all(tallies: Sequence[Tally], split: Mapping[Split, Sequence[int]], bar: Progress) -> Iterator[Episode]:
+def convert_all(
+    tallies: Sequence[Tally], split: Mapping[Split, Sequence[int]], bar: Progress, environment: str | None = None
+) -> Iterator[Episode]:
     """Every episode of every file in turn.
 
     Raises:
@@ -203,7 +209,7 @@ def convert_all(tallies: Sequence[Tally], split: Mapping[Split, Sequence[int]], 
                 assert demo.actions_abs is not None
                 episode = Episode(demo.observation, from_axis_angle(demo.actions_abs))
             else:
-                converted = convert(simulator(file.contract), demo, file.recording.controllers)
+                converted = convert(simulator(file.contract, environment), demo, file.recording.controllers)
                 episode, gap = converted.episode, converted.observation_gap
             if tally.pictures is not None:
                 episode = replace(episode, frames=tally.pictures.read(index))
@@ -231,7 +237,11 @@ def joint_split(files: Sequence[DemoFile]) -> dict[Split, list[int]]:
 
 
 def replay_some(
-    tallies: Sequence[Tally], store: Store, count: int | Literal["all"], console: Console
+    tallies: Sequence[Tally],
+    store: Store,
+    count: int | Literal["all"],
+    console: Console,
+    environment: str | None = None,
 ) -> dict[str, Replay]:
     """Execute the first `count` stored demonstrations, over all files, and show what came of each."""
     chosen = [(tally, index) for tally in tallies for index in range(len(tally.file))]
@@ -239,7 +249,7 @@ def replay_some(
         chosen = chosen[:count]
     if not chosen:
         return {}
-    env = simulator(store.contract)
+    env = simulator(store.contract, environment)
     store.contract.require_match(env.contract, "the data", "the simulator here")
     results = {}
     with progress(console) as bar:

@@ -45,4 +45,5 @@ class Cart(gymnasium.Env):
         return {name: np.array([getattr(self, name)]) for name in ("place", "speed", "mark")}
 
 
-gymnasium.register("cart/Cart-v0", "cart:Cart", max_episode_steps=150)
+if "cart/Cart-v0" not in gymnasium.registry:
+    gymnasium.register("cart/Cart-v0", "cart:Cart", max_episode_steps=150)

@@ -8,19 +8,19 @@ from lfm_policy.control.robot import Reading
 
 LAG_S = 0.03
 """A servo's time constant."""
+SECONDS = 3.0
+"""Length of an episode."""
 
 
 class Arm:
     """Position-controlled joints. Put your driver's calls where the comments are.
 
     Args:
-        contract: of the policy; actions are joint positions, the first observation measures them.
-        target: what the rest of the observation says.
-        seconds: length of an episode.
+        contract: of the policy; actions are joint positions, which the first observation measures.
     """
 
-    def __init__(self, contract, target=(0.5, -0.5), seconds=3.0):
-        self.contract, self._target, self._seconds = contract, np.asarray(target), seconds
+    def __init__(self, contract):
+        self.contract, self.target = contract, np.array([0.5, -0.5])
         self._joints = self._asked = np.zeros(contract.action_dim)  # open the bus, torque on
         self._last, self._begun = time.monotonic(), None
 
@@ -34,8 +34,8 @@ class Arm:
         now = time.monotonic()  # bus.read("Present_Position")
         part = 1 - np.exp((self._last - now) / LAG_S)
         self._joints, self._last = self._joints + part * (self._asked - self._joints), now
-        row = self.contract.flatten({"observation.state": self._joints, "target": self._target})
-        return Reading(row[None], over=self._begun is not None and now - self._begun > self._seconds)
+        row = self.contract.flatten({"observation.state": self._joints, "target": self.target})
+        return Reading(row[None], over=self._begun is not None and now - self._begun > SECONDS)
 
     def send(self, action, due):
         """Command the joints and return at once."""

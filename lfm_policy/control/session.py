@@ -17,7 +17,7 @@ from lfm_policy.control.clock import Pace
 from lfm_policy.control.inference import Delay, Inference
 from lfm_policy.control.limits import Limits, limits_of
 from lfm_policy.control.loop import ControlLoop, ControlOptions, Episode, LoopOptions, describe, refusal_event
-from lfm_policy.control.robot import SimulatedRobot, run_first
+from lfm_policy.control.robot import DryRun, Robot, SimulatedRobot, run_first
 from lfm_policy.control.safety import EmergencyStop, Gate
 from lfm_policy.measure.statistics import wilson_interval
 
@@ -41,27 +41,31 @@ class SessionOptions(LoopOptions):
         default=False,
         description="ask the kernel to run loop and simulator before other processes (SCHED_FIFO; needs the right to)",
     )
+    dry_run: bool = Field(
+        default=False, description="look at the robot and judge commands, but send none; an episode is dry_ticks long"
+    )
+    dry_ticks: int = Field(default=100, ge=1, description="commands of a dry run's episode")
     limits: Limits = Limits()
     out: Place = Field(default=Path("outputs/control"), description="output folder")
 
 
 def session(
     policy: "ChunkPolicy",
-    factory: "Callable[[], Environment]",
+    place: "Robot | Callable[[], Environment]",
     options: SessionOptions,
     *,
     limits: Limits | None = None,
     judge: "Judge | None" = None,
     alarm: float | None = None,
 ) -> dict[str, Any]:
-    """Control a simulated robot that steps in real time in a process of its own.
+    """Control a robot, or an environment that steps in real time in a process of its own.
 
     Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Every refused command, lost chunk and missed deadline goes to
     events.jsonl in the output folder.
 
     Args:
         policy: what the chunks come from.
-        factory: makes the environment, in the simulator's process; picklable.
+        place: the robot, which is closed at the end; or what makes an environment, in another process (picklable).
         options: of the session.
         limits: what is used in the place of those in the options.
         judge: scores every chunk.
@@ -76,8 +80,7 @@ def session(
         write = stack.enter_context(_lines(options.out / "events.jsonl"))
         stop = _emergency_stop(stack)
         gate = Gate(policy.contract, limits, options.rate_hz, stop, lambda refusal: write(refusal_event(refusal)))
-        log = options.out / "simulator.log"
-        robot = stack.enter_context(SimulatedRobot(factory, options.rate_hz, log, options.realtime))
+        robot = stack.enter_context(_robot(place, options))
         delay = Delay(latency_ms=options.added_latency_ms, packet_loss=options.packet_loss, seed=options.seed)
         inference = stack.enter_context(Inference(policy, delay, judge=judge))
         control = ControlOptions(**options.model_dump(include=set(LoopOptions.model_fields)), alarm=alarm)
@@ -88,8 +91,21 @@ def session(
     return found | {"realtime": first, "limits": limits.model_dump(mode="json")}
 
 
+@contextmanager
+def _robot(place: "Robot | Callable[[], Environment]", options: SessionOptions) -> Iterator[Robot]:
+    """The robot that the loop talks to, closed at the end."""
+    if isinstance(place, Robot):
+        robot = place
+    else:
+        robot = SimulatedRobot(place, options.rate_hz, options.out / "simulator.log", options.realtime)
+    try:
+        yield DryRun(robot, options.dry_ticks) if options.dry_run else robot
+    finally:
+        robot.close()
+
+
 def run(
-    loop: ControlLoop, robot: SimulatedRobot, options: SessionOptions, stop: EmergencyStop
+    loop: ControlLoop, robot: Robot, options: SessionOptions, stop: EmergencyStop
 ) -> tuple[list[Episode], Counter[str]]:
     """Episode after episode, until as many are done or as much time has been controlled; and the simulator's counts."""
     episodes: list[Episode] = []
@@ -102,7 +118,7 @@ def run(
         while done < target and not stop.pulled:
             episode = loop.run(options.seed + len(episodes))
             episodes.append(episode)
-            world.update(robot.counts)
+            world.update(robot.counts if isinstance(robot, SimulatedRobot) else {})
             ticks = len(episode.pace.late_ms) + episode.pace.skipped
             done += ticks / options.rate_hz if options.minutes else 1
             successes = sum(found.success for found in episodes)

@@ -8,7 +8,6 @@ Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Leaves summary.json and events
 reason, lost chunk and missed deadline) in the output folder.
 """
 
-import functools
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,12 @@ from lfm_policy.control.session import SessionOptions
 from lfm_policy.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lfm_policy.contract import Contract
     from lfm_policy.control.inference import Judge
-    from lfm_policy.protocols import ChunkPolicy
+    from lfm_policy.control.robot import Robot
+    from lfm_policy.protocols import ChunkPolicy, Environment
 
 RENAMED = {"steps": "solver.steps"}
 
@@ -31,7 +34,13 @@ class Settings(SessionOptions, Sampling, PolicyChoice):
     api_key: str | None = Field(default=None, description="of a policy server that asks for one")
     precision: str | None = Field(default=None, description="of a bundle's graph: float32; null: the most exact one")
     threads: int = Field(default=1, ge=1, description="CPU threads of the policy")
-    environment: str | None = Field(default=None, description="its name; null: the one in the policy's contract")
+    environment: str | None = Field(
+        default=None, description="of a simulated robot: its name; null: the one in the policy's contract"
+    )
+    robot: str | None = Field(
+        default=None,
+        description="a robot of yours, package.module:Class, made with the policy's contract; null: a simulated one",
+    )
     warm_blocks: int | None = Field(
         default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
     )
@@ -47,22 +56,34 @@ class Settings(SessionOptions, Sampling, PolicyChoice):
 
 def main(settings: Settings) -> None:
     """Open the policy, control, and show what came of it."""
-    import lfm_envs
     from lfm_policy.control.session import learned_limits, session
     from lfm_policy.files import write_json
 
     with ExitStack() as stack:
         policy = load(settings, stack)
-        environment = settings.environment or lfm_envs.name_for(policy.contract)
         limits = settings.limits
         if settings.limits_from is not None:
             limits = learned_limits(settings.limits_from, policy.contract, limits)
         judge, alarm = watch(settings)
-        factory = functools.partial(lfm_envs.make, environment)
+        name, factory = place_of(settings, policy.contract)
         summary = session(policy, factory, settings, limits=limits, judge=judge, alarm=alarm)
-    identity = {"environment": environment, "settings": settings.model_dump(mode="json", exclude={"api_key"})}
+    identity = {"environment": name, "settings": settings.model_dump(mode="json", exclude={"api_key"})}
     write_json(settings.out / "summary.json", summary | identity)
-    show(summary, environment)
+    show(summary, name)
+
+
+def place_of(settings: Settings, contract: "Contract") -> "tuple[str, Robot | Callable[[], Environment]]":
+    """Find what is controlled: a robot of the user's, or the policy's environment; its name, and what makes it."""
+    import lfm_envs
+    from lfm_envs.lookup import load_object
+    from lfm_policy.control.robot import Robot
+
+    if settings.robot is None:
+        return lfm_envs.factory_for(contract, settings.environment, trust_code=settings.trust_code)
+    made = load_object(settings.robot)(contract)
+    if not isinstance(made, Robot):
+        raise ConfigError(f"'{settings.robot}' made no robot: expected reset, read, send and close, found {made!r}")
+    return settings.robot, made
 
 
 def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":

@@ -12,7 +12,6 @@ Play both policies on the same seeds and stop as soon as it is clear which is be
 (exit code 0), WORSE (1), or UNDECIDED after the last seed (3). Leaves comparison.json beside.
 """
 
-import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,7 +128,9 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
     from lfm_policy.rollout.evaluation import Evaluation
 
     policy, form = load(settings, source)
-    environment = environment or lfm_envs.name_for(policy.contract)
+    named = environment or lfm_envs.name_for(policy.contract, settings.trust_code)
+    simulated = {"simulation": settings.simulation} if named.startswith("robosuite/") else {}
+    environment, factory = lfm_envs.factory_for(policy.contract, named, **simulated)
     identity = {
         "environment": environment,
         "seed": settings.seed,
@@ -140,7 +141,7 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
     }
     return Evaluation(
         policy,
-        functools.partial(lfm_envs.make, environment, **_options(settings.simulation, environment, policy)),
+        factory,
         identity,
         f"policy {source}",
         RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
@@ -156,15 +157,6 @@ def folder_of(policy: str) -> Path:
     path = Path(policy).resolve()
     outputs = Path("outputs").resolve()
     return Path("outputs/evaluate") / (path.relative_to(outputs) if path.is_relative_to(outputs) else path.name)
-
-
-def _options(simulation: Kind, environment: str, policy: "ChunkPolicy") -> dict[str, Any]:
-    """What the environment is made with: simulation and cameras are choices of robosuite's tasks."""
-    import lfm_envs
-
-    if not environment.startswith("robosuite/"):
-        return {}
-    return {"simulation": simulation, **lfm_envs.view_for(policy.contract)}
 
 
 def load(settings: Settings, source: str) -> "tuple[ChunkPolicy, dict[str, Any]]":

@@ -60,7 +60,7 @@ def main(settings: Settings) -> None:
     policy = open_torch(settings.policy, sampling=settings.sampling, **opening)
     store = open_store(settings.data.path)
     policy.contract.require_match(store.contract, f"policy {settings.policy}", str(settings.data.path))
-    environment = settings.environment or lfm_envs.name_for(policy.contract)
+    environment = settings.environment or lfm_envs.name_for(policy.contract, settings.trust_code)
     names = ("episodes", "seed", "step", "decisions", "distance_m", "draws", "quantile")
     trial = Trial(**{name: getattr(settings, name) for name in names})
     results = judge(policy, store, environment, trial, settings.out)

@@ -36,6 +36,9 @@ class Settings(Frozen):
     filter: str | None = Field(
         default=None, description="take only the demonstrations of one of the file's filter keys, such as 20_percent"
     )
+    environment: str | None = Field(
+        default=None, description="a robosuite task of yours that the files are of, package.module:TASK; null: ours"
+    )
     replay: NonNegativeInt | Literal["all"] = Field(
         default=0, description="demonstrations whose stored actions are executed in the simulator as a proof; or all"
     )
@@ -52,4 +55,5 @@ def main(settings: Settings) -> None:
         cameras=settings.cameras,
         mask=settings.filter,
         replay=settings.replay,
+        environment=settings.environment,
     )

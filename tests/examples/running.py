@@ -23,7 +23,7 @@ TINY_RUN = (
 """What makes a training fit a test."""
 SHORT = {
     "train": [*TINY_RUN, "network.dims=[8,8]", "network.time_dim=8"],
-    "evaluate": ["episodes=1", "workers=1", "videos=0", "threads=1"],
+    "evaluate": ["episodes=1", "workers=1", "videos=0", "threads=1", "solver.steps=1"],
 }
 """By verb."""
 

@@ -1,0 +1,85 @@
+"""Examples from their data to an evaluation, by the commands of their pages."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lfm_envs
+from lfm_policy.data.windows.store import open_store
+from tests.examples.running import SHORT, TINY_RUN, commands
+
+
+def test_a_network_of_ones_own_is_trained_and_evaluated(example):
+    own = example("own_network")
+    own.run(SHORT)
+    config = json.loads((own.folder / "outputs/own/checkpoint/config.json").read_text())
+    assert "own_network.ChunkTransformer" in json.dumps(config)
+
+
+def test_an_environment_of_ones_own_is_trained_in_and_evaluated(example):
+    own = example("own_environment")
+    own.run({**SHORT, "demonstrate.py": ["4"]})
+    contract = lfm_envs.contract_for("cart.yaml")
+    store = open_store("cart.zarr")
+    assert store.contract == contract
+    assert (len(store), contract.unit, contract.score) == (4, "m/s²", "largest_reward")
+    (summary,) = own.folder.glob("outputs/evaluate/**/summary.json")
+    assert json.loads(summary.read_text())["score"] == "largest_reward"
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_task_of_ones_own_from_demonstrations_to_evaluation(example):
+    pytest.importorskip("robosuite")
+    own = example("own_task")
+    own.run({**SHORT, "collect": ["episodes=2", "workers=1"], "prepare": ["replay=1"]})
+    assert len(list(own.folder.glob("outputs/evaluate/**/summary.json"))) == 1
+
+
+@pytest.mark.slow
+def test_commands_find_modules_of_the_working_directory(example):
+    """From the command's own process, which knows nothing of a test's path."""
+    example("own_network")
+    words = [sys.executable, "-m", "lfm_cli"]
+    subprocess.run([sys.executable, "demonstrations.py"], check=True, timeout=120)
+    (train,) = [line for line in commands("own_network") if line[:2] == ["lfm", "train"]]
+    subprocess.run([*words, *train[1:], *SHORT["train"]], check=True, timeout=240)
+
+
+def test_pusht_is_converted_trained_and_evaluated(example):
+    pytest.importorskip("gym_pusht")
+    zarr = pytest.importorskip("zarr")
+    own = example("pusht")
+    generator = np.random.default_rng(0)
+    buffer = zarr.open_group("pusht_cchi_v7_replay.zarr", mode="w", zarr_format=2)
+    for name, width in (("state", 5), ("action", 2)):
+        rows = generator.uniform(0, 512, (120, width)).astype(np.float32)
+        buffer.create_array(f"data/{name}", shape=rows.shape, dtype=rows.dtype)[:] = rows
+    buffer.create_array("meta/episode_ends", shape=(4,), dtype="int64")[:] = [30, 60, 90, 120]
+    own.run({**SHORT, "train": [*TINY_RUN, "network.dims=[8,16]", "network.time_dim=8"]})
+    assert len(open_store("pusht.zarr")) == 4
+    (summary,) = own.folder.glob("outputs/evaluate/**/summary.json")
+    summary = json.loads(summary.read_text())
+    assert 0 <= summary["mean_score"] <= 1
+
+
+def test_recordings_of_ones_own_train_a_policy_that_controls_a_robot_of_ones_own(example):
+    data = example("own_data")
+    data.run({"train": [*TINY_RUN, "network.dims=[8,16]", "network.time_dim=8"]})
+    store = open_store("arm.zarr")
+    assert (store.contract.space, store.contract.unit, len(store)) == ("joints", "deg", 40)
+    with np.load("recordings/000.npz") as file:
+        assert np.array_equal(store.episode(0).action, file["commands"].astype(np.float32))
+    config = json.loads((data.folder / "outputs/arm/checkpoint/config.json").read_text())
+    assert config["anchored"] is True, "joints are measured, so chunks count from where they are"
+    robot = example("own_robot")
+    robot.run({"control": ["dry_ticks=10"]})
+    dry, moved = (
+        json.loads((robot.folder / "outputs" / name / "summary.json").read_text()) for name in ("dry", "control")
+    )
+    assert dry["deadlines"]["ticks"] <= 12 < moved["deadlines"]["ticks"]
+    events = [json.loads(line) for line in (robot.folder / "outputs/control/events.jsonl").read_text().splitlines()]
+    assert moved["held"] == sum(moved["refusals"].values()) == sum(event["event"] == "refused" for event in events)
