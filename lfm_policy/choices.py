@@ -22,6 +22,8 @@ Score = Literal["density", "residual", "variance"]
 AnalyticDensity = Literal["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
 TableName = Literal["power", "gas", "miniboone", "bsds300"]
 Size = Literal["paper", "small", "tiny"]
+Simulation = Literal["compiled", "robosuite"]
+"""Who steps robosuite's tasks: our compiled code, bit-equal and several times faster, or robosuite itself."""
 
 
 def _home(value: Any) -> Any:

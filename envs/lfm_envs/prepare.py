@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -273,12 +274,12 @@ def replay_summary(results: dict[str, Replay]) -> dict[str, Any] | None:
 
 def files_table(tallies: Sequence[Tally], out: Path) -> Table:
     """What each file held."""
-    table = Table(title=f"prepared {out}")
+    table = Table(title=escape(f"prepared {out}"))
     for column in ("file", "kind", "episodes", "steps", "length", "clipped", "seconds"):
         table.add_column(column, justify="left" if column in ("file", "kind") else "right")
     for tally in tallies:
         table.add_row(
-            tally.label,
+            escape(tally.label),
             tally.file.kind,
             str(len(tally.lengths)),
             str(sum(tally.lengths)),
@@ -300,7 +301,9 @@ def replay_table(results: dict[str, Replay]) -> Table:
     for column in ("success", "mean mm", "max mm", "mean deg", "max deg"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, result in results.items():
-        table.add_row(name, "yes" if result.success else "no", *(f"{value:.2f}" for value in result.errors().values()))
+        table.add_row(
+            escape(name), "yes" if result.success else "no", *(f"{value:.2f}" for value in result.errors().values())
+        )
     return table
 
 

@@ -5,13 +5,11 @@ import logging
 import os
 from functools import cache
 from types import ModuleType, new_class
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from lfm_policy.choices import Simulation as Kind
 from lfm_policy.compiled import use_writable_cache
 from lfm_policy.errors import ConfigError, nearest
-
-Kind = Literal["compiled", "robosuite"]
-"""Who steps: our compiled code, bit-equal and several times faster, or robosuite itself."""
 
 
 class NotCompiledError(ConfigError):

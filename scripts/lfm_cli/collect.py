@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lfm_envs.simulator import Kind
-from lfm_policy.choices import Place
+from lfm_policy.choices import Place, Simulation
 from lfm_policy.settings import Frozen
 
 
@@ -29,7 +28,7 @@ class Settings(Frozen):
         ge=0,
         description="scale of the noise on executed actions (the recorded ones carry none); 0 switches it off",
     )
-    simulation: Kind = Field(
+    simulation: Simulation = Field(
         default="compiled", description="who steps: compiled (fast) or robosuite (its own Python); the same bits"
     )
     cameras: tuple[str, ...] = Field(
@@ -47,9 +46,8 @@ class Settings(Frozen):
 def main(settings: Settings) -> None:
     """Collect, then print what there is."""
     from rich.console import Console
-    from rich.table import Table
 
-    from lfm_cli.tables import rendered
+    from lfm_cli.tables import pairs, rendered
     from lfm_envs.collect import Recipe, collect
     from lfm_envs.render import cameras_of, render
     from lfm_envs.tasks import task
@@ -65,10 +63,12 @@ def main(settings: Settings) -> None:
                 cameras_of(task(settings.task), settings.cameras, settings.image_size),
             )
             Console().print(rendered(render(file, file, cameras, settings.workers)))
-    table, steps = Table(show_header=False), summary["steps"]
-    table.add_row("demonstrations", f"{summary['episodes']} of {summary['attempts']} attempts")
-    table.add_row("expert success", f"{summary['expert_success']:.3f}")
-    table.add_row("steps", f"{steps['mean']:.1f} on average, {steps['min']} to {steps['max']}")
-    table.add_row("seconds", f"{summary['seconds']:.0f}")
-    table.add_row("file", summary["file"])
-    Console().print(table)
+    steps = summary["steps"]
+    values = {
+        "demonstrations": f"{summary['episodes']} of {summary['attempts']} attempts",
+        "expert success": f"{summary['expert_success']:.3f}",
+        "steps": f"{steps['mean']:.1f} on average, {steps['min']} to {steps['max']}",
+        "seconds": f"{summary['seconds']:.0f}",
+        "file": summary["file"],
+    }
+    Console().print(pairs(f"demonstrations of {settings.task}", values))

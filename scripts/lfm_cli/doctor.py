@@ -67,11 +67,12 @@ def main(settings: Settings) -> None:
 
 def report(found: "Examination", console: "Console") -> None:
     """Print what was found."""
+    from rich.markup import escape
     from rich.table import Table
 
     file, diagnosis = found.file, found.diagnosis
     recording, summary = file.recording, found.summary
-    table = Table(title=f"{file.path.name}: {file.kind}, {summary['episodes']} episodes", show_header=False)
+    table = Table(title=escape(f"{file.path.name}: {file.kind}, {summary['episodes']} episodes"), show_header=False)
     table.add_row("environment", f"{recording.environment}, {', '.join(recording.robots)}")
     table.add_row("recorded with", f"{file.contract.suite} {recording.suite_version}")
     table.add_row("installed", ", ".join(f"{name} {version}" for name, version in summary["versions"].items()))

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lfm_envs.simulator import Kind
-from lfm_policy.choices import Place, PolicyChoice, Sampling, Source
+from lfm_policy.choices import Place, PolicyChoice, Sampling, Simulation, Source
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.rollout.runner import RunnerOptions
 
@@ -43,7 +42,7 @@ class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
     )
     look_every: int = Field(default=10, ge=1, description="of against: seeds between two looks")
     environment: str | None = Field(default=None, description="its name; null: the one in the policy's contract")
-    simulation: Kind = Field(
+    simulation: Simulation = Field(
         default="compiled",
         description="who steps robosuite's tasks: compiled (fast) or robosuite (its own Python); the same bits",
     )

@@ -39,6 +39,7 @@ class Settings(Sampling, PolicyChoice):
 def main(settings: Settings) -> None:
     """Export, and show what came out."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from lfm_policy.bundles.export import Exported, export
@@ -62,7 +63,7 @@ def main(settings: Settings) -> None:
             "parity": exported.parity,
         }
         write_json(out / "summary.json", summary)
-    table = Table(title=f"bundle {out}", title_justify="left")
+    table = Table(title=escape(f"bundle {out}"), title_justify="left")
     table.add_column("file")
     table.add_column("bytes", justify="right")
     for name, size in exported.sizes.items():

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lfm_cli.rollouts import rollouts
@@ -107,5 +108,5 @@ def table(curves: Sequence[Mapping[str, Any]]) -> Table:
         for point in run["points"]:
             low, high = point["interval"]
             cells = (f"{point['epochs']:.1f}", f"{point['success']:.2f}", f"{low:.2f} … {high:.2f}")
-            rows.add_row(run["run"], str(point["updates"]), *cells, f"{point['nfe']:g}")
+            rows.add_row(escape(run["run"]), str(point["updates"]), *cells, f"{point['nfe']:g}")
     return rows

@@ -121,7 +121,7 @@ def densities(rows: Iterable[Mapping[str, Any]]) -> Table:
         nll = f"{row['nll']:.3f} ± {row['nll_standard_error']:.3f}"
         counts = (text(row[key]) for key in ("nfe_likelihood", "nfe_sample", "parameters"))
         method = row["method"] if row["method"] != "lfm" else f"lfm, {str(row['mode']).replace('_', ' ')}"
-        table.add_row(row["run"], method, nll, f"{row['floor']:.3f}", *counts)
+        table.add_row(escape(row["run"]), method, nll, f"{row['floor']:.3f}", *counts)
     return table
 
 

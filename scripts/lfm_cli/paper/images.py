@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 from lfm_cli.paper.fig2 import METHODS
 from lfm_cli.paper.tables import COSTS, NAMES, Cells, Settings, Table, by_task, trained
@@ -93,6 +92,8 @@ def _section(cells: Cells, table: int) -> Iterator[str]:
 
 def _ratios(cells: Cells) -> Iterator[str]:
     """The distance of LFM over that of each other method, where two seeds or more have both."""
+    from scipy.stats import t  # a second, which asking for help should not wait for
+
     found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for cell in by_task(cells):
         methods = found.setdefault((cell["task"], cell["size"]), {})
