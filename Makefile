@@ -1,4 +1,5 @@
 # make demo [TASK=lift] [COMPARE=fm]   collect, prepare, train, evaluate; a table and outputs/demo/TASK/summary.json
+#           [OBSERVATIONS=images]      from cameras, beside a blind twin
 # make test                            the gate: style, types, the site, the whole test suite
 # make lint                            style and types
 # make docs                            the site, in outputs/site
@@ -9,6 +10,7 @@
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do command -v $$python && break; done)
 TASK ?= lift
 COMPARE ?= none
+OBSERVATIONS ?= state
 JOBS ?= 2
 
 BIN := .venv/bin
@@ -18,7 +20,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
-	@$(BIN)/lfm demo task=$(TASK) compare=$(COMPARE)
+	@$(BIN)/lfm demo task=$(TASK) compare=$(COMPARE) observations=$(OBSERVATIONS)
 
 test: lint docs
 	@$(BIN)/python -m pytest -n $(JOBS)
