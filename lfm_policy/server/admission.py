@@ -72,6 +72,11 @@ class Admission:
         """The handshake is over, whatever came of it."""
         self._pending.pop(transport, None)
 
+    def turn_away(self) -> None:
+        """End all handshakes that are under way."""
+        for transport in list(self._pending):
+            transport.abort()
+
     def enter(self, host: str) -> Place:
         """Take a place, from another client if need be.
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Prediction:
 class _Job:
     histories: np.ndarray
     noise: np.ndarray
+    frames: np.ndarray | None
     alone: bool
     result: "asyncio.Future[Prediction]"
     submitted: float = field(default_factory=time.monotonic)
@@ -68,18 +70,21 @@ class Batcher:
                 job.result.set_exception(ServingError("the server stops"))
         await asyncio.to_thread(self._thread.shutdown)
 
-    async def predict(self, histories: np.ndarray, noise: np.ndarray, alone: bool = False) -> Prediction:
+    async def predict(
+        self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None, alone: bool = False
+    ) -> Prediction:
         """Predict a chunk for each of the histories (n, To, D), all in one call.
 
         Args:
             histories: float32, raw units.
             noise: float32 (n, *noise_shape).
+            frames: uint8 (n, cameras, height, width, 3), for a policy with cameras.
             alone: share the call with nobody, so that its bits depend on nobody.
 
         Raises:
             ServingError: the policy raised; other jobs of the same call are not affected.
         """
-        job = _Job(histories, noise, alone, asyncio.get_running_loop().create_future())
+        job = _Job(histories, noise, frames, alone, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrived.set()
         return await job.result
@@ -112,11 +117,12 @@ class Batcher:
 
     async def _call(self, jobs: list[_Job]) -> None:
         histories, noise = (np.concatenate([getattr(job, name) for job in jobs]) for name in ("histories", "noise"))
+        call = partial(self._policy.predict, histories, noise)
+        if frames := [job.frames for job in jobs if job.frames is not None]:
+            call = partial(call, np.concatenate(frames))
         started = time.monotonic()
         try:
-            batch = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._policy.predict, histories, noise
-            )
+            batch = await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except Exception as error:
             if len(jobs) > 1:  # whoever is at fault fails alone
                 for job in jobs:

@@ -138,8 +138,8 @@ class PolicyClient:
         """Hash of all that decides what the policy does."""
         return self._greeting.digest
 
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
-        """`ChunkPolicy`: histories (B, To, D) and noise (B, *noise_shape) as float32 arrays; see protocols.py.
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
+        """`ChunkPolicy`: histories (B, To, D), noise (B, *noise_shape), frames (B, cameras, H, W, 3); see protocols.py.
 
         More than the server allows at once are asked for in several requests.
 
@@ -149,15 +149,16 @@ class PolicyClient:
         if not len(histories):
             return ChunkBatch(np.zeros((0, self.noise_shape[0], self.contract.action_dim), np.float32), 0)
         count = self._most_items()
+        pieces = [slice(first, first + count) for first in range(0, len(histories), count)]
         parts = [
-            self._predict(histories[first : first + count], noise[first : first + count])
-            for first in range(0, len(histories), count)
+            self._predict(histories[piece], noise[piece], None if frames is None else frames[piece]) for piece in pieces
         ]
         return ChunkBatch(np.concatenate([part.actions for part in parts]), parts[0].nfe)
 
-    def _predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+    def _predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         items = [
-            {requests.STATE: history, requests.NOISE: draw} for history, draw in zip(histories, noise, strict=True)
+            {requests.STATE: history, requests.NOISE: draw, **self._pictures(None if frames is None else frames[item])}
+            for item, (history, draw) in enumerate(zip(histories, noise, strict=True))
         ]
         message = {requests.BATCH: items, requests.ALONE: True}
         reply = self._retry(lambda connection: self._ask(connection, message))
@@ -166,11 +167,16 @@ class PolicyClient:
             raise ServingError(f"the server at {self.uri} answers {len(items)} requests without a list of as many")
         return ChunkBatch(np.stack([self._chunk(part) for part in parts]), self._nfe(reply))
 
+    def _pictures(self, frames: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The pictures (cameras, height, width, 3) of one observation under their cameras' names."""
+        return {} if frames is None else {c.key: f for c, f in zip(self.contract.cameras, frames, strict=True)}
+
     def _most_items(self) -> int:
         """Items of a batch that fit the server's limits."""
         limits = self._greeting.limits
         numbers = self.observation_steps * self.contract.observation_dim + math.prod(self.noise_shape)
-        fitting = (limits.max_message_bytes - _MESSAGE_BYTES) // (4 * numbers + _ITEM_BYTES)
+        pictures = math.prod(self.contract.frames_shape or (0,))
+        fitting = (limits.max_message_bytes - _MESSAGE_BYTES) // (4 * numbers + pictures + _ITEM_BYTES)
         return max(1, min(limits.max_batch, fitting))
 
     def _chunk(self, part: Any) -> np.ndarray:
@@ -286,21 +292,28 @@ class ClientSession:
         self.seed, self.chunks = seed, 0
         self._known_to: ClientConnection | None = None
         self._rows: deque[np.ndarray] = deque(maxlen=self._client.observation_steps)
+        self._frames: np.ndarray | None = None
         self._new = 0
 
-    def observe(self, observations: np.ndarray) -> None:
-        """Note observations (D,) or (k, D), oldest first; they are sent when a chunk is wanted."""
+    def observe(self, observations: np.ndarray, frames: np.ndarray | None = None) -> None:
+        """Note observations (D,) or (k, D), oldest first; they are sent when a chunk is wanted.
+
+        Args:
+            observations: flattened.
+            frames: the newest pictures, uint8 (cameras, height, width, 3); None keeps those before.
+        """
+        self._frames = self._frames if frames is None else frames
         rows = np.atleast_2d(observations)
         self._rows.extend(rows)
         self._new = min(self._new + len(rows), len(self._rows))
 
-    def infer(self, observations: np.ndarray) -> Plan:
-        """Note observations (D,) or (k, D), and get the next chunk.
+    def infer(self, observations: np.ndarray, frames: np.ndarray | None = None) -> Plan:
+        """Note observations (D,) or (k, D), and pictures as in `observe`, and get the next chunk.
 
         Raises:
             ServingError: the server refuses them, or does not answer any more.
         """
-        self.observe(observations)
+        self.observe(observations, frames)
         reply = self._client._retry(self._continue)
         chunk, nfe = self._client._chunk(reply), self._client._nfe(reply)
         timing = reply.get("server_timing")
@@ -323,7 +336,8 @@ class ClientSession:
             ask(connection, reset | {requests.SEED: self.seed, requests.CHUNKS: self.chunks})
             self._known_to, self._new = connection, len(self._rows)
         rows = np.stack(list(self._rows)[-self._new :]).astype(np.float32)
-        return ask(connection, {requests.SESSION: name, requests.STATE: rows})
+        pictures = self._client._pictures(self._frames)
+        return ask(connection, {requests.SESSION: name, requests.STATE: rows, **pictures})
 
 
 class _TryAgain(Exception):

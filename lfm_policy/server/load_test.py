@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,8 @@ async def _robot(
         contract = metadata["contract"]
         period = 1 / (chunks_hz or contract["control_hz"] / metadata["action_steps"])
         width = sum(key["dim"] for key in contract["observations"])
+        cameras = [(f"{c['name']}_image", (c["height"], c["width"], 3)) for c in contract.get("cameras", [])]
+        pictures = {name: np.random.default_rng(number).integers(0, 256, size, np.uint8) for name, size in cameras}
         generator = np.random.default_rng(number)
         await ready.wait()
         due = time.monotonic() + period * number / ready.parties
@@ -101,15 +103,15 @@ async def _robot(
         while due < end:
             await asyncio.sleep(due - time.monotonic())
             try:
-                found.latency_ms.append(await _ask(connection, generator.normal(0, 0.3, width), number))
+                found.latency_ms.append(await _ask(connection, generator.normal(0, 0.3, width), pictures, number))
             except (ServingError, OSError, WebSocketException) as error:
                 found.errors.append(f"client {number}: {type(error).__name__}: {error}")
                 return
             due = max(due + period, time.monotonic())
 
 
-async def _ask(connection: ClientConnection, row: np.ndarray, number: int) -> float:
-    message = {requests.SESSION: f"robot {number}", requests.STATE: row.astype(np.float32)}
+async def _ask(connection: ClientConnection, row: np.ndarray, pictures: Mapping[str, np.ndarray], number: int) -> float:
+    message = {requests.SESSION: f"robot {number}", requests.STATE: row.astype(np.float32), **pictures}
     started = time.perf_counter()
     await connection.send(wire.pack(message))
     wire.unpack(_binary(await connection.recv()))

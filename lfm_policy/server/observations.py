@@ -1,30 +1,46 @@
 """Observations under the names and in the forms that robots send: arrays or lists, flat or in maps, openpi's names.
 
 A contract's `position` is found as "position", as "observation/position" or "observation.position", inside a map
-"observation", or under a name that a small JSON file gives it (`Names`). What the contract does not name, such as
+"observation", or under a name that a small JSON file gives it (`Names`); a camera's picture as "wrist_image" or
+"observation.images.wrist" as well. What the contract does not name, such as
 openpi's prompt, is ignored, and the client is told so once.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lfm_policy.contract import Contract
+from lfm_policy.contract import Camera, Contract
 from lfm_policy.errors import ConfigError, ContractError, ServingError, nearest, shown
 
 STATE = "observation.state"
 """Name of an observation that is already flattened in the contract's order, as LeRobot calls it."""
 
 _PREFIXES = ("observation/", "observation.")
+_PICTURES = ("observation.images.", "observation/images/")
+"""LeRobot's prefixes of a camera's name."""
 _STATES = {STATE, "observation/state"}
 _MOST_ROWS = 4096
 _LARGEST = 1e10
 """Largest magnitude of an observation: above what encoders count, below what overflows inside a network."""
 _TOLD = 20
 """Names that a message lists."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a message says about the robot."""
+
+    rows: np.ndarray
+    """float32 (k, observation_dim), oldest first."""
+    frames: np.ndarray | None
+    """uint8 (cameras, height, width, 3), the newest pictures; None where the contract has no cameras."""
+    ignored: tuple[str, ...]
+    """Entries that the policy does not observe."""
 
 
 class Names:
@@ -41,13 +57,18 @@ class Names:
     def __init__(self, contract: Contract, names: Mapping[str, str | list[str]] | None = None) -> None:
         self.contract = contract
         self._widths = {key.name: key.dim for key in contract.observations}
+        self.cameras = {camera.key: camera for camera in contract.cameras}
         self._targets = {name: _listed(target) for name, target in (names or {}).items()}
         for target in (part for parts in self._targets.values() for part in parts):
-            if target != STATE and target not in self._widths:
+            if target not in (STATE, *self._widths, *self.cameras):
                 raise ConfigError(
                     f"the robot's names lead to {shown(target)}, which the policy does not observe: "
-                    f"{nearest(str(target)[:80], [*self._widths, STATE])}"
+                    f"{nearest(str(target)[:80], [*self._widths, *self.cameras, STATE])}"
                 )
+        if mixed := [
+            name for name, parts in self._targets.items() if len(parts) > 1 and {STATE, *self.cameras} & {*parts}
+        ]:
+            raise ConfigError(f"{shown(mixed[0])} leads to several of the contract's names: only vectors can be split")
 
     @classmethod
     def read(cls, path: Path | None, contract: Contract) -> "Names":
@@ -73,13 +94,16 @@ class Names:
         """What of the contract a robot's name stands for; nothing where the policy does not observe it."""
         if name in self._targets:
             return self._targets[name]
-        if name in self._widths:
+        if name in self._widths or name in self.cameras:
             return (name,)
         if name in _STATES:
             return (STATE,)
         for prefix in _PREFIXES:
-            if name.startswith(prefix) and name.removeprefix(prefix) in self._widths:
-                return (name.removeprefix(prefix),)
+            if name.startswith(prefix) and (bare := name.removeprefix(prefix)) in (*self._widths, *self.cameras):
+                return (bare,)
+        for camera in self.cameras.values():
+            if name in [prefix + camera.name for prefix in _PICTURES]:
+                return (camera.key,)
         return ()
 
     def width(self, targets: tuple[str, ...]) -> int:
@@ -87,14 +111,15 @@ class Names:
         return self.contract.observation_dim if targets == (STATE,) else sum(self._widths[name] for name in targets)
 
 
-def read_rows(message: Mapping[str, Any], names: Names) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The observations of a message, float32 (k, observation_dim) with k >= 1, oldest first; and what is ignored.
+def observe(message: Mapping[str, Any], names: Names) -> Observed:
+    """Read the observations of a message.
 
     Raises:
         ServingError: an observation is no array of finite numbers.
-        ContractError: one is missing, comes twice, or has another width.
+        ContractError: one is missing, comes twice, or has another size.
     """
     found: dict[str, np.ndarray] = {}
+    pictures: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
     given: list[str] = []
     ignored: list[str] = []
@@ -104,15 +129,19 @@ def read_rows(message: Mapping[str, Any], names: Names) -> tuple[np.ndarray, tup
         if not targets:
             ignored.append(name)
             continue
-        array = _rows(value, name, names.width(targets))
-        first = 0
         for target in targets:
             if target in sources:
                 raise ContractError(f"'{target}' comes twice: as {shown(sources[target])} and as {shown(name)}")
             sources[target] = name
+        if targets[0] in names.cameras:
+            pictures[targets[0]] = _picture(value, name, names.cameras[targets[0]])
+            continue
+        array, first = _rows(value, name, names.width(targets)), 0
+        for target in targets:
             last = first + names.width((target,))
             found[target], first = array[..., first:last], last
-    return np.atleast_2d(_joined(found, given, names.contract)), tuple(ignored)
+    rows = np.atleast_2d(_joined(found, given, names.contract))
+    return Observed(rows, names.contract.stack(pictures) if names.cameras else None, tuple(ignored))
 
 
 def as_floats(array: np.ndarray, name: str) -> np.ndarray:
@@ -143,6 +172,17 @@ def _rows(value: Any, name: str, width: int) -> np.ndarray:
             f"found shape {array.shape}"
         )
     return as_floats(array, name)
+
+
+def _picture(value: Any, name: str, camera: Camera) -> np.ndarray:
+    """The newest of a camera's pictures, uint8 (height, width, 3)."""
+    shape = camera.height, camera.width, camera.channels
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[-3:] != shape or value.ndim > 4:
+        found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ContractError(f"picture {shown(name)}: expected uint8 (height, width, 3) {shape}, found {found}")
+    if not value.size:
+        raise ContractError(f"picture {shown(name)}: expected one or more, oldest first, found none")
+    return value[-1] if value.ndim == 4 else value
 
 
 def as_array(value: Any, name: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from lfm_policy.contract import Contract
 from lfm_policy.errors import ContractError, ServingError, nearest, shown
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.server import wire
-from lfm_policy.server.observations import STATE, Names, as_array, as_floats, read_rows
+from lfm_policy.server.observations import STATE, Names, as_array, as_floats, observe
 
 REQUEST, SESSION, SEED, NOISE = "__request__", "__session__", "__seed__", "__noise__"
 BATCH, ALONE, CHUNKS, CONTRACT = "__batch__", "__alone__", "__chunks__", "__contract__"
@@ -54,6 +54,8 @@ class Query:
     """float32 (k, observation_dim): with a session what it has not seen yet, without one 1 or To observations."""
     session: str | None
     seed: int | None
+    frames: np.ndarray | None
+    """uint8 (cameras, height, width, 3), the newest pictures; None for a policy without cameras."""
     noise: np.ndarray | None
     """float32 of the policy's noise_shape; None: the session's, or that of `seed`, or fresh."""
     ignored: tuple[str, ...] = ()
@@ -167,7 +169,8 @@ def _item(number: int, item: Any, terms: Terms) -> Query:
 def _query(message: Mapping[str, Any], terms: Terms) -> Query:
     policy = terms.policy
     session = _session(message) if SESSION in message else None
-    rows, ignored = read_rows(message, terms.names)
+    observed = observe(message, terms.names)
+    rows = observed.rows
     if session is None and len(rows) not in (1, policy.observation_steps):
         raise ContractError(
             f"expected one observation or a history of {policy.observation_steps}, found {len(rows)} rows: "
@@ -179,7 +182,7 @@ def _query(message: Mapping[str, Any], terms: Terms) -> Query:
         if noise.shape != tuple(policy.noise_shape):
             raise ServingError(f"{NOISE}: expected shape {tuple(policy.noise_shape)}, found {noise.shape}")
         noise = as_floats(noise, NOISE)
-    return Query(rows, session, seed, noise, ignored)
+    return Query(rows, session, seed, observed.frames, noise, observed.ignored)
 
 
 def _session(message: Mapping[str, Any]) -> str:

@@ -106,4 +106,6 @@ def _model(settings: ServeSettings) -> Served:
 def warm_up(policy: ChunkPolicy) -> None:
     """Ask for a chunk before a robot waits for one: the first call after an installation compiles."""
     history = np.zeros((1, policy.observation_steps, policy.contract.observation_dim), np.float32)
-    policy.predict(history, np.zeros((1, *policy.noise_shape), np.float32))
+    shape = policy.contract.frames_shape
+    frames = () if shape is None else (np.zeros((1, *shape), np.uint8),)
+    policy.predict(history, np.zeros((1, *policy.noise_shape), np.float32), *frames)

@@ -129,6 +129,7 @@ class PolicyServer:
         """Refuse new clients, end idle connections, wait for requests under way, then close what is left."""
         self._stopping = True
         self._server.close(close_connections=False)
+        self._admission.turn_away()
         await self._close([connection for connection in self._connections if not _is_busy(connection)])
         deadline = time.monotonic() + self.options.grace_s
         while self._connections and time.monotonic() < deadline:
@@ -174,6 +175,7 @@ class PolicyServer:
             connection.place = place = self._admission.enter(_peer(connection).rpartition(":")[0])
         except LimitError as error:
             return refuse(503, f"{error}\n")
+        self._admission.settle(connection.transport)
         place.give_up = lambda reason: self._start(self._refuse(connection, LimitError(reason)))
         return None
 
@@ -272,7 +274,9 @@ class PolicyServer:
             for session, query in zip(sessions, request.queries, strict=True)
         ]
         histories = np.stack([session.horizon.history for session in sessions])
-        prediction = await self._batcher.predict(histories, np.stack(noise), request.alone)
+        frames = [query.frames for query in request.queries if query.frames is not None]
+        pictures = np.stack(frames) if frames else None
+        prediction = await self._batcher.predict(histories, np.stack(noise), pictures, request.alone)
         parts = [self._part(session, chunk) for session, chunk in zip(sessions, prediction.chunks, strict=True)]
         self.metrics.predicted(client.key, prediction, time.monotonic() - arrived)
         return {

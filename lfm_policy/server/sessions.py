@@ -99,7 +99,7 @@ class Sessions:
         else:
             session = self._open[query.session]
         session.used = self._pool.clock()
-        session.horizon.observe(query.rows)
+        session.horizon.observe(query.rows, query.frames)
         return session
 
     def forget(self, name: str) -> None:

@@ -14,8 +14,9 @@ from websockets.sync.server import ServerConnection, serve
 import lfm_envs
 from lfm_envs.point_mass import CONTRACT
 from lfm_policy.chunks.horizon import RecedingHorizon
+from lfm_policy.contract import Camera
 from lfm_policy.errors import ContractError, ServingError
-from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.protocols import ChunkBatch, ChunkPolicy
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.server import wire
 from lfm_policy.server.client import PolicyClient
@@ -199,6 +200,37 @@ def test_more_than_one_message_holds_are_asked_for_in_several() -> None:
             np.testing.assert_array_equal(remote.predict(histories, noise).actions, expected)
             assert remote.predict(histories[:0], noise[:0]).actions.shape == (0, 8, 2)
         assert len(policy.batches) > 1
+
+
+class Seeing(Straight):
+    """Goes where the first pixel of its second camera says."""
+
+    contract = CONTRACT.model_copy(
+        update={"cameras": tuple(Camera(name=name, height=8, width=6) for name in ("top", "wrist"))}
+    )
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
+        assert frames is not None
+        chunks = super().predict(histories, noise)
+        return ChunkBatch(chunks.actions + frames[:, 1, 0, 0, :2][:, None], chunks.nfe)
+
+
+def test_pictures_travel_in_batches_and_in_sessions() -> None:
+    generator = np.random.default_rng(0)
+    histories = generator.standard_normal((5, 2, 4)).astype(np.float32)
+    noise = generator.standard_normal((5, 8, 2)).astype(np.float32)
+    frames = generator.integers(0, 256, (5, 2, 8, 6, 3), np.uint8)
+    expected = Seeing().predict(histories, noise, frames).actions
+    with served(Seeing(), max_batch=3) as server, PolicyClient(uri(server)) as remote:
+        np.testing.assert_array_equal(remote.predict(histories, noise, frames).actions, expected)
+        local, session = RecedingHorizon(Seeing(), seed=4), remote.session(seed=4)
+        local.observe(histories[0], frames[0])
+        np.testing.assert_array_equal(
+            session.infer(histories[0], frames[0]).chunk, Seeing().predict(*local.inputs).actions[0]
+        )
+        assert load(uri(server), clients=1, seconds=0.3).errors == []
+        with pytest.raises(ServingError, match="picture 'top_image' is missing"):
+            remote.session(seed=5).infer(histories[0])
 
 
 GREETING = {

@@ -56,7 +56,7 @@ def test_sessions_expire_and_each_client_has_one_whatever_others_hold() -> None:
     clock = Clock()
     pool = SessionPool(limit=3, clients=2, idle_s=60.0, clock=clock)
     sessions, others = Sessions(Straight(), pool), Sessions(Straight(), pool)
-    query = Query(np.zeros((1, 4), np.float32), "a", None, None)
+    query = Query(np.zeros((1, 4), np.float32), "a", None, None, None)
     first = sessions.of(query)
     clock.now += 59
     assert sessions.of(query) is first

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -281,14 +281,19 @@ def test_a_quiet_client_stays_as_long_as_it_answers_pings() -> None:
         assert "actions" in ask(robot, OBSERVATION)
 
 
-def test_slow_handshakes_keep_nobody_out() -> None:
-    with served() as server:
-        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
-        with connected(server) as robot:
-            assert "actions" in ask(robot, OBSERVATION)
-        assert len(server._admission._pending) <= 256
-        for connection in waiting:
-            connection.close()
+def test_slow_handshakes_keep_nobody_out_and_do_not_delay_the_end() -> None:
+    with served() as server, connected(server) as robot, ExitStack() as closing:
+        for _ in range(300):
+            closing.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        with connected(server) as newcomer:
+            assert "actions" in ask(newcomer, OBSERVATION)
+        assert "actions" in ask(robot, OBSERVATION)
+        assert 200 < len(server._admission._pending) <= 256
+        server.stop()  # pyright: ignore[reportAttributeAccessIssue]
+        started = time.monotonic()
+        assert close_code(robot) == 1001
+        assert eventually(lambda: not server._admission._pending)
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("size", [4000, 3_000_000])
