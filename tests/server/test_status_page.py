@@ -10,6 +10,15 @@ pytestmark = pytest.mark.skipif(
     browser.BROWSER is None, reason="needs a browser: chromium, chromium-browser or google-chrome on PATH"
 )
 
+BROKEN_WORDS = r"""[...document.querySelectorAll("#contract th, #contract td")].flatMap((cell) =>
+  [...cell.firstChild.data.matchAll(/[\w.]+/g)].filter((word) => {
+    const range = document.createRange();
+    range.setStart(cell.firstChild, word.index);
+    range.setEnd(cell.firstChild, word.index + word[0].length);
+    return range.getClientRects().length > 1;
+  }).map((word) => word[0]))"""
+"""Words of the contract's table that stand on more than one line."""
+
 
 def test_the_page_shows_the_server_live_and_loads_nothing_from_elsewhere() -> None:
     with served() as server, connected(server) as robot, browser.page() as page:
@@ -22,6 +31,7 @@ def test_the_page_shows_the_server_live_and_loads_nothing_from_elsewhere() -> No
         contract = page.value("document.getElementById('contract').innerText")
         for words in ("control_hz", "20", "absolute", "position (2); goal (2)"):
             assert words in contract
+        assert page.value(BROKEN_WORDS) == []
         bars = "[...document.querySelectorAll('#latency rect')].filter(bar => bar.getAttribute('height') > 0).length"
         assert page.value(bars) >= 1
         lines = page.value("[...document.querySelectorAll('#chunk polyline')].map(p => p.getAttribute('points'))")

@@ -60,10 +60,10 @@ def main(count: int, seconds: float) -> dict[str, Any]:
     outcomes: Counter[str] = Counter()
     started = last = time.monotonic()
     sent, slowest = 0, 0.0
-    with tempfile.TemporaryDirectory() as folder, serving("straight", Path(folder)) as (port, log):
-        robot, attacker = RawClient(port), None
+    with tempfile.TemporaryDirectory() as folder, serving("straight", Path(folder)) as server:
+        robot, attacker = RawClient(server.port), None
         while sent < count and time.monotonic() - started < seconds:
-            attacker = attacker or RawClient(port)
+            attacker = attacker or RawClient(server.port)
             data = frame(damaged(generator, generator.choice(messages)))
             if generator.random() < 0.1 and len(data) > 2:  # a damaged head
                 data = bytes([generator.randrange(256), 0x80 | generator.randrange(128)]) + data[2:]
@@ -77,12 +77,13 @@ def main(count: int, seconds: float) -> dict[str, Any]:
                 slowest = max(slowest, last - asked)
                 assert opcode == 2, reply
                 assert b"actions" in reply
-        text = log.read_text()
+        text = server.log.read_text()
         assert "Traceback" not in text, text
         return {
             "frames": sent,
             "seconds": round(time.monotonic() - started),
             "outcomes": dict(outcomes),
+            "longest_turn_cpu_ms": round(server.longest_ms(), 1),
             "slowest_honest_ms": round(1000 * slowest, 1),
             "log_bytes": len(text),
         }

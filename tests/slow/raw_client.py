@@ -3,6 +3,8 @@
 import socket
 import struct
 
+import msgpack
+
 _HELLO = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -43,7 +45,8 @@ class RawClient:
         if not head.startswith(b"HTTP/1.1 101"):
             self.close()
             raise ConnectionError(head.partition(b"\r\n")[0].decode())
-        self.read()
+        self.greeting = msgpack.unpackb(self.read()[1])
+        """What the server says of itself."""
 
     def read(self) -> tuple[int, bytes]:
         """The next frame of the server that is no ping: opcode and payload. Pings are answered."""
