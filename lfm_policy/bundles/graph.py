@@ -68,7 +68,7 @@ def require_fixed(policy: LFMPolicy) -> None:
     if policy.chain.solver.method == "dopri5":
         raise ConfigError(
             "dopri5 chooses its steps while it runs, which a graph cannot: "
-            "export with solver=euler (or midpoint, heun, rk4) and steps=K, or without graphs: onnx=[]"
+            "export with solver.method=euler (or midpoint, heun, rk4) and solver.steps=K, or without graphs: onnx=[]"
         )
     if policy.spec.diffusion is not None:
         raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")

@@ -70,12 +70,14 @@ CAUSES: Mapping[int, tuple[str, str]] = {
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Run a verb with `key=value` arguments; return its exit code, see `lfm --help`."""
     speak_plainly()
+    out: Path | None = None
     try:
         module = importlib.import_module(f"lfm_cli.{verb}")
         if any(flag in arguments for flag in ("-h", "--help")):
             print(help_of(verb, module))
             return 0
         settings = load(verb, arguments)
+        out = getattr(settings, "out", None)
         with _folder(settings):
             module.main(settings)
         sys.stdout.flush()
@@ -88,7 +90,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        return _fail(told(error), 4)
+        return _fail(told(error, out), 4)
     except ModuleNotFoundError as error:
         if (extra := EXTRAS.get((error.name or "").split(".")[0])) is None:
             raise
@@ -96,7 +98,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         if (code := system_code(error)) is None:
             raise
-        return _fail(told(OSError(code, os.strerror(code))), 4)
+        return _fail(told(OSError(code, os.strerror(code)), out), 4)
     return 0
 
 
@@ -188,12 +190,17 @@ def _missing(model: Any, values: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
-def told(error: OSError) -> str:
-    """What the system refused, that nothing is lost, and what to do; one line."""
+def told(error: OSError, out: Path | None = None) -> str:
+    """Say in one line what the system refused, what to do, and that nothing is lost.
+
+    Args:
+        error: as the system gave it.
+        out: the command's output folder, for errors that name no file.
+    """
     what, remedy = CAUSES.get(error.errno or 0, (error.strerror or str(error), "see to it and try again"))
-    place = f"{error.filename}: " if error.filename is not None else ""
+    place = out if error.filename is None else error.filename
     safe = "no file is left half-written, what was finished before is safe, and the same command continues from it"
-    return f"{place}{what}; {safe}: {remedy}"
+    return f"{'' if place is None else f'{place}: '}{what}: {remedy} ({safe})"
 
 
 def system_code(error: BaseException) -> int | None:

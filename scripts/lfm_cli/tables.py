@@ -54,23 +54,30 @@ def show_training(summary: Mapping[str, Any], out: Path) -> None:
     console.print(f"all of it: {out / 'summary.json'}", markup=False, highlight=False, soft_wrap=True)
 
 
+def grid(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table whose names may break over lines, and whose numbers never do."""
+    table = Table(title=escape(title), title_justify="left")
+    for column in names:
+        table.add_column(escape(column), overflow="fold")
+    for column in numbers:
+        table.add_column(escape(column), justify="right", no_wrap=True)
+    return table
+
+
 def pareto(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """Quality, then cost, a row per model; * marks those that no other beats in both quality and time."""
     policies = "success" in rows[0]
-    quality = Table(title="quality (* none is both better and faster)")
-    for column in ("model", "NFE", "success" if policies else "energy distance", "95 %" if policies else "floor"):
-        quality.add_column(column, justify="left" if column == "model" else "right")
-    quality.add_column("minus reference" if policies else "NLL [nats]", justify="right")
+    kind = ("success", "95 %", "minus reference") if policies else ("energy distance", "floor", "NLL [nats]")
+    quality = grid("quality (* no other is both better and faster)", ("model",), ("NFE", *kind))
     for row in rows:
-        quality.add_row(f"{row['name']} {'*' if row['best'] else ''}", str(row["nfe"]), *_quality(row))
+        quality.add_row(escape(f"{row['name']}{' *' if row['best'] else ''}"), str(row["nfe"]), *_quality(row))
     yield quality
-    cost = Table(title="time of a call with a batch of 1, and the highest control rate")
-    for column in ("model", "p50 [ms]", "p95 [ms]", "p99 [ms]", "waiting [Hz]", "one ahead [Hz]"):
-        cost.add_column(escape(column), justify="left" if column == "model" else "right")
+    columns = ("p50 [ms]", "p95 [ms]", "p99 [ms]", "waiting", "ahead")
+    cost = grid("time of a call, and highest control rate: waiting for it, or one ahead [Hz]", ("model",), columns)
     for row in rows:
         time, rate = row["latency_ms"], row["highest_rate_hz"]
         times = (f"{time[key]:.1f}" for key in ("p50", "p95", "p99"))
-        cost.add_row(row["name"], *times, f"{rate['waiting']:.0f}", f"{rate['one_chunk_ahead']:.0f}")
+        cost.add_row(escape(row["name"]), *times, f"{rate['waiting']:.0f}", f"{rate['one_chunk_ahead']:.0f}")
     yield cost
 
 
@@ -87,9 +94,8 @@ def _quality(row: Mapping[str, Any]) -> list[str]:
 
 def monitor(results: Mapping[str, Any]) -> Table:
     """A row per score and disturbance."""
-    table = Table(title="how well each score tells disturbed episodes from others", title_justify="left")
-    for column in ("score", "disturbance", "AUROC", "95 %", "alarms", "ms"):
-        table.add_column(column, justify="left" if column in ("score", "disturbance") else "right")
+    title = "how well each score tells disturbed episodes from others"
+    table = grid(title, ("score", "disturbance"), ("AUROC", "95 %", "alarms", "ms"))
     for name, row in results.items():
         table.add_row(name, "none", "", "", f"{row['alarms']['none']:.0%}", f"{row['ms']:.0f}")
         for kind, (low, high) in row["interval"].items():
@@ -114,14 +120,13 @@ def rendered(summary: Mapping[str, Any]) -> Table:
 
 def densities(rows: Iterable[Mapping[str, Any]]) -> Table:
     """A row per run on a density."""
-    table = Table(title="negative log-likelihood [nats], and network evaluations (NFE)")
-    for column in ("run", "method", "NLL ± error", "floor", "NFE log p", "NFE sample", "parameters"):
-        table.add_column(column, justify="left" if column in ("run", "method") else "right", overflow="fold")
+    title = "negative log-likelihood (NLL) [nats]; evaluations per log p, per sample (NFE)"
+    table = grid(title, ("run", "method"), ("NLL", "±", "floor", "log p", "sample", "size"))
     for row in rows:
-        nll = f"{row['nll']:.3f} ± {row['nll_standard_error']:.3f}"
-        counts = (text(row[key]) for key in ("nfe_likelihood", "nfe_sample", "parameters"))
+        numbers = (f"{row[key]:.3f}" for key in ("nll", "nll_standard_error", "floor"))
+        counts = (text(row[key]) for key in ("nfe_likelihood", "nfe_sample"))
         method = row["method"] if row["method"] != "lfm" else f"lfm, {str(row['mode']).replace('_', ' ')}"
-        table.add_row(escape(row["run"]), method, nll, f"{row['floor']:.3f}", *counts)
+        table.add_row(escape(row["run"]), method, *numbers, *counts, f"{row['parameters'] / 1e6:.2f} M")
     return table
 
 

@@ -212,3 +212,26 @@ def test_what_the_system_refuses_is_told_in_one_line(tmp_path: Path, out: str, w
     assert re.search(words, result.stderr)
     assert "the same command continues" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "outputs/lift: the disk is full: free some space, or choose another"),
+        (PermissionError(13, "Permission denied", "/x/y"), "/x/y: that is not permitted: change its permissions"),
+        (OSError(30, "Read-only file system", "/x"), "/x: the file system is read-only: choose another folder"),
+        (OSError(116, "Stale file handle", "/nfs/x"), "/nfs/x: Stale file handle: see to it"),
+    ],
+)
+def test_what_the_system_says_is_told_kindly(error: OSError, words: str) -> None:
+    said = command_line.told(error, Path("outputs/lift"))
+    assert said.startswith(words)
+    assert "no file is left half-written" in said
+
+
+def test_a_full_disk_is_known_behind_the_error_of_a_library(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert command_line.system_code(full) == 28
+    assert command_line.system_code(ValueError("28")) is None
