@@ -16,6 +16,8 @@ from lfm_policy.models.pretrained import save_tensors
 from lfm_policy.training.experiments.experiment import Model
 from lfm_policy.training.loop import Saver, Trainer, TrainerState
 
+LENGTHS = ("steps", "updates", "epochs")
+"""Settings that say how long a run is; it can be made longer."""
 _CHAIN = "chain."
 
 
@@ -49,6 +51,7 @@ class Checkpointer:
                 "ema_step": state.ema_step,
                 "updates": trainer.done,
                 "seconds": state.seconds,
+                "moments_since": state.moments_since,
                 "fingerprint": self.fingerprint,
             }
             (temporary / "trainer.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -56,6 +59,9 @@ class Checkpointer:
 
     def resume(self, trainer: Trainer) -> bool:
         """Bring model and trainer to where the checkpoint stands; False when there is none.
+
+        A run of one phase may have become longer, finished or not: it goes on along the longer schedule, see
+        `loop.learning_rate`.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or belongs to a run with other settings.
@@ -72,9 +78,20 @@ class Checkpointer:
             raise CheckpointError(f"the checkpoint in {self.directory} cannot be resumed: {error}") from None
         what = f"{self.directory} belongs to a run with other settings"
         advice = "use the same settings to continue it, or another out= for a new run"
-        require_same(record["fingerprint"], self.fingerprint, what, advice, CheckpointError)
+        theirs, ours = record["fingerprint"], self.fingerprint
+        if longer := _length(theirs) != _length(ours) and len(trainer.phases) == 1:
+            theirs, ours = ({k: v for k, v in said.items() if k not in LENGTHS} for said in (theirs, ours))
+        require_same(theirs, ours, what, advice, CheckpointError)
+        if trainer.total < record["updates"]:
+            raise CheckpointError(
+                f"{self.directory} has done {record['updates']} updates, more than the {trainer.total} that are asked "
+                "for: ask for more to make the run longer, or use another out="
+            )
         self.model.load_state_dict(model)
         numbers = {name: record[name] for name in ("phase", "step", "seconds", "ema_step")}
+        numbers["moments_since"] = record.get("moments_since", 0)
+        if longer and record["phase"] == 1 and record["updates"] < trainer.total:  # it had ended
+            numbers |= {"phase": 0, "step": record["updates"], "moments_since": record["updates"]}
         averages = {name.removeprefix(_CHAIN): value for name, value in ema.items()}
         trainer.restore(TrainerState(**numbers, ema=averages, optimiser=optimiser))
         return True
@@ -101,6 +118,10 @@ class Snapshots:
         with atomic_directory(self.directory / f"step_{trainer.done:07d}") as temporary:
             self.model.write(temporary)
             save_tensors(dict(self.model.state_dict()) | _named(trainer.state().ema), temporary / "model.safetensors")
+
+
+def _length(fingerprint: Mapping[str, Any]) -> list[Any]:
+    return [fingerprint.get(name) for name in LENGTHS]
 
 
 def _named(ema: Mapping[str, Tensor]) -> dict[str, Tensor]:

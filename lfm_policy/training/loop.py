@@ -53,6 +53,8 @@ class TrainerState:
     """The averaged weights, named as in the chain."""
     optimiser: Mapping[str, Tensor]
     """Moments and step counts, named by parameter and kind; empty between phases."""
+    moments_since: int = 0
+    """Updates of the phase that were done when its moments began: where a finished run was made longer."""
 
 
 @runtime_checkable
@@ -96,6 +98,7 @@ class Trainer:
         self._phase, self._step = 0, 0
         self._seconds = 0.0
         self._optimiser: torch.optim.AdamW | None = None
+        self._moments_since = 0
         self._on_step, self._save, self._ranks = on_step, save, ranks
         self._device = next(chain.parameters()).device
         if self._device.type == "cpu":
@@ -112,7 +115,7 @@ class Trainer:
         optimiser = self._optimiser or self._new_optimiser(phase)
         for step in range(self._step, phase.steps):
             started = time.perf_counter()
-            rate = learning_rate(step, phase.steps, self.settings)
+            rate = learning_rate(step, phase.steps, self.settings, self._moments_since)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             values = self._backward(k, step, phase, losses, gradients)
@@ -125,7 +128,7 @@ class Trainer:
             self._seconds += seconds
             self._on_step(StepReport(self.done, self.total, k, values, rate, seconds))
             self._save(self, force=False)
-        self._phase, self._step, self._optimiser = k + 1, 0, None
+        self._phase, self._step, self._optimiser, self._moments_since = k + 1, 0, None, 0
         self._save(self, force=True)
 
     def state(self) -> TrainerState:
@@ -134,13 +137,13 @@ class Trainer:
         The tensors are the trainer's own: save them before the next update.
         """
         ema, moments = self.ema.chain.state_dict(), _moments(self._optimiser)
-        return TrainerState(self._phase, self._step, self._seconds, self.ema.step, ema, moments)
+        return TrainerState(self._phase, self._step, self._seconds, self.ema.step, ema, moments, self._moments_since)
 
     def restore(self, state: TrainerState) -> None:
         """Go to where a run stood; the chain's weights are the caller's to restore."""
         self.ema.restore(state.ema, state.ema_step)
         self._phase, self._step, self._seconds = state.phase, state.step, state.seconds
-        self._optimiser = None
+        self._optimiser, self._moments_since = None, state.moments_since
         if state.optimiser:
             self._optimiser = self._new_optimiser(self.phases[state.phase])
             _give_moments(self._optimiser, state.optimiser)
@@ -231,14 +234,27 @@ def _give_moments(optimiser: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Linear warm-up to the base rate, then half a cosine down to 0 at the end of the phase, or decay in steps."""
+def learning_rate(step: int, steps: int, settings: OptimiserSettings, moments_since: int = 0) -> float:
+    """Linear warm-up to the base rate, then half a cosine down to 0 at the end of the phase, or decay in steps.
+
+    A run that is made longer goes on along the schedule of the longer one; where its moments began anew, the rate
+    rises to that schedule over another warm-up.
+
+    Args:
+        step: updates of the phase that are done.
+        steps: of the whole phase.
+        settings: base rate, warm-up and decay.
+        moments_since: updates that were done when the moments began.
+    """
     warmup = min(settings.warmup_steps, steps // 2)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
+    again = min(1.0, (step - moments_since + 1) / max(1, warmup)) if moments_since else 1.0
     if settings.step_decay is not None:
-        return settings.learning_rate * settings.step_decay.factor ** (step // settings.step_decay.every)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        decay = settings.step_decay.factor ** (step // settings.step_decay.every)
+    else:
+        decay = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return settings.learning_rate * decay * again
 
 
 def _seed(*words: int) -> int:

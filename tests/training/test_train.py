@@ -19,10 +19,12 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.actions.poses import moving_columns
 from lfm_policy.data.windows.memory import Windows
 from lfm_policy.data.windows.store import Episode, open_store, write_store
-from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.networks import build_blocks
 from lfm_policy.training.experiments.robot import robot_experiment
+from lfm_policy.training.log import read_metrics
+from lfm_policy.training.loop import learning_rate
 from tests.training.runs import TINY, Killed, point_mass_store, random_store, run_until, settings
 
 
@@ -84,6 +86,55 @@ def test_a_run_continues_only_on_the_same_data_and_contract(tmp_path: Path, othe
         random_store(data, contract, steps=21)
     with pytest.raises(CheckpointError, match="suite_version" if other == "contract" else r"source\.data"):
         _run_until(None, *common)
+
+
+def test_a_run_can_be_made_longer_and_goes_on_along_the_longer_schedule(store: Path, tmp_path: Path) -> None:
+    """Finished or not, and bit for bit the same when the longer one is interrupted."""
+    lines = {}
+    for name, stops in (("at once", (None, None)), ("in parts", (None, 6, None)), ("unfinished", (2, None))):
+        common = [f"data.path={store}", f"out={tmp_path / name}", "checkpoint_seconds=0", "logging.every=1"]
+        for number, stop in enumerate(stops):
+            steps = 4 if number == 0 else 9
+            try:
+                _run_until(stop, *common, f"updates={steps}", "optimiser.warmup_steps=2")
+            except Killed:
+                continue
+        lines[name] = read_metrics(tmp_path / name / "metrics.jsonl")
+        assert [line["step"] for line in lines[name]] == list(range(1, 10))
+    with pytest.raises(CheckpointError, match="has done 9 updates, more than the 5"):
+        _run_until(None, *common, "updates=5", "optimiser.warmup_steps=2")
+    _assert_same_run(tmp_path / "at once", tmp_path / "in parts")
+    chosen = settings(*TINY, f"data.path={store}", "out=x", "updates=9", "optimiser.warmup_steps=2").optimiser
+    whole = [learning_rate(step, 9, chosen) for step in range(9)]
+    assert [line["learning_rate"] for line in lines["unfinished"][2:]] == whole[2:]
+    assert lines["at once"][4]["learning_rate"] == whole[4] / 2  # its moments begin anew
+    assert [line["learning_rate"] for line in lines["at once"][5:]] == whole[5:]
+
+
+def test_a_run_of_several_phases_cannot_be_made_longer(store: Path, tmp_path: Path) -> None:
+    common = [f"data.path={store}", f"out={tmp_path}", "flow.mode=sequential", "updates=2"]
+    _run_until(None, *common)
+    with pytest.raises(CheckpointError, match="updates: there 2, now 3"):
+        _run_until(None, *common, "updates=3")
+
+
+def test_a_run_can_begin_with_a_trained_policy(store: Path, tmp_path: Path) -> None:
+    common = [*TINY, f"data.path={store}", "updates=2"]
+    _run_until(None, f"data.path={store}", f"out={tmp_path / 'first'}")
+    trained = LFMPolicy.from_pretrained(tmp_path / "first")
+    begun = [*common, f"initial_weights={tmp_path / 'first'}", f"out={tmp_path / 'second'}"]
+    run = settings(*begun, "seed=7")
+    experiment = robot_experiment(run, run.data, torch.device("cpu"))
+    assert experiment.model.digest() == trained.digest()
+    run_until(None, *begun)
+    assert LFMPolicy.from_pretrained(tmp_path / "second").digest() != trained.digest()
+    with pytest.raises(CheckpointError, match=r"source\.initial_weights: there '.*', now nothing"):
+        run_until(None, *common, f"out={tmp_path / 'second'}")
+    with pytest.raises(CheckpointError, match="whose network must be the same"):
+        run_until(None, *begun, "network.dims=[8,24]", f"out={tmp_path / 'third'}")
+    other = random_store(tmp_path / "lift.zarr", TASKS["lift"].contract)
+    with pytest.raises((CheckpointError, ContractError)):
+        run_until(None, *begun, f"data.path={other}", f"out={tmp_path / 'third'}")
 
 
 def _command(store: Path, out: Path, steps: int) -> list[str]:

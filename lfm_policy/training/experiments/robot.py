@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from lfm_policy.actions.poses import can_anchor, moving_columns, position_columns
@@ -17,9 +18,11 @@ from lfm_policy.data.windows.disk import StreamedWindows
 from lfm_policy.data.windows.frames import frame_bytes, read_frames
 from lfm_policy.data.windows.memory import WindowIndex, Windows
 from lfm_policy.data.windows.store import Split, Store, open_store
-from lfm_policy.errors import ConfigError
+from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.files import read_json
 from lfm_policy.flow import Pool, Sample
 from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.pretrained import checkpoint_in, load_weights
 from lfm_policy.models.rotations import other_columns, quaternion_columns
 from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
 from lfm_policy.training.experiments.settings import TrainSettings, WindowData
@@ -65,12 +68,16 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
     Raises:
         ConfigError: the data have pictures and nothing says how to see them.
         DataError: the data set is missing or damaged.
+        CheckpointError, ContractError: the initial weights are of another network or for other data.
     """
     store = open_store(Path(data.path))
     store = blind(store) if data.blind else store
     if len(store.valid):  # told now, and not when the training is over
         WindowIndex.from_store(store, "valid", data.horizon, data.observation_steps, data.action_steps)
-    policy = new_policy(settings, data, store).to(device)
+    policy, source = new_policy(settings, data, store).to(device), store.identity
+    if settings.initial_weights is not None:
+        begin_with(policy, settings.initial_weights)
+        source |= {"initial_weights": policy.digest()}
     if policy.sight is not None:
         see(settings, data, store, policy)
 
@@ -80,7 +87,26 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
         return {"valid_loss": evaluation_loss(trained.chain, window_pool(data, store, trained, "valid"))}
 
     load = partial(LFMPolicy.from_pretrained, device=device, trust_code=True)
-    return Experiment(policy, window_pool(data, store, policy), load, report, store.identity)
+    return Experiment(policy, window_pool(data, store, policy), load, report, source)
+
+
+def begin_with(policy: LFMPolicy, checkpoint: Path) -> None:
+    """Take averaged weights and normalisers from a trained policy of the same contract and network.
+
+    Raises:
+        ConfigError: the policy sees; encoders are taken with vision.trained.
+        CheckpointError: there is no such checkpoint, or its network is another.
+        ContractError: it means other actions or observations.
+    """
+    if policy.sight is not None:
+        raise ConfigError("initial_weights is for policies without pictures: take encoders with vision.trained=RUN")
+    folder, where = checkpoint_in(checkpoint), f"initial_weights={checkpoint}"
+    try:
+        contract = Contract.model_validate(read_json(folder / "contract.json"))
+        load_weights(policy, folder, "ema")
+    except (ValidationError, ValueError, OSError, CheckpointError) as error:
+        raise CheckpointError(f"{where} cannot begin this training, whose network must be the same: {error}") from None
+    contract.require_match(policy.contract, where, "the data")
 
 
 def blind(store: Store) -> Store:

@@ -237,6 +237,10 @@ class TrainSettings(Frozen):
         default="batch", description="what processes of torchrun share: each batch's rows, or the blocks"
     )
     checkpoint_seconds: float = Field(default=120, ge=0, description="shortest time between two checkpoints [s]")
+    initial_weights: Place | None = Field(
+        default=None,
+        description="a policy to begin with: its averaged weights and normalisers; contract and network must be these",
+    )
     snapshots: int = Field(
         default=0,
         ge=0,
@@ -273,6 +277,12 @@ class TrainSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _weights_of_policies(self) -> "TrainSettings":
+        if self.initial_weights is not None and not isinstance(self.data, WindowData):
+            raise ValueError(f"initial_weights is for policies, found data of kind {self.data.kind}: leave it null")
+        return self
+
+    @model_validator(mode="after")
     def _blocks_that_need_nothing_of_each_other(self) -> "TrainSettings":
         if self.ranks == "blocks" and (self.flow.mode != "simulation_free" or self.flow.share or self.snapshots):
             raise ValueError(
@@ -295,7 +305,16 @@ class TrainSettings(Frozen):
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the trained weights, but for the data themselves."""
-        others = ("out", "threads", "parallel", "ranks", "checkpoint_seconds", "snapshots", "logging")
+        others = (
+            "out",
+            "threads",
+            "parallel",
+            "ranks",
+            "checkpoint_seconds",
+            "snapshots",
+            "logging",
+            "initial_weights",
+        )
         elsewhere: dict[str, Any] = dict.fromkeys(others, True)
         measured = {"test", "valid", "probes", "generated", "inception", "classifiers", "classifier_steps"}
         said = self.model_dump(mode="json", exclude=elsewhere | {"data": {"path", "resident"} | measured})
