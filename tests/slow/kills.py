@@ -39,22 +39,22 @@ class Command(NamedTuple):
 
 
 def _train(inputs: Path, out: Path) -> list[str]:
-    overrides = [*TINY, *QUIET, f"data.path={inputs / 'd.zarr'}", "steps=150", "checkpoint_seconds=0.1"]
+    overrides = [*TINY, *QUIET, f"data.path={inputs / 'd.zarr'}", "updates=150", "checkpoint_seconds=0.1"]
     return ["train", "experiment=robot/lift", *overrides, f"out={out}"]
 
 
 def _distill(inputs: Path, out: Path) -> list[str]:
     lengths = ["blocks=2", "updates=100", "batch=8", "conditions=2", "draws=2", "checkpoint_seconds=0.1", "cached=512"]
-    return ["distill", f"checkpoint={inputs / 'teacher'}", *lengths, *QUIET, f"out={out}"]
+    return ["distill", f"policy={inputs / 'teacher'}", *lengths, *QUIET, f"out={out}"]
 
 
 def _evaluate(inputs: Path, out: Path) -> list[str]:
-    sampling = ["episodes=4", "steps=1", "workers=2", "videos=0"]
-    return ["evaluate", f"checkpoint={inputs / 'teacher'}", *sampling, f"out={out}"]
+    sampling = ["episodes=4", "solver.steps=1", "workers=2", "videos=0"]
+    return ["evaluate", f"policy={inputs / 'teacher'}", *sampling, f"out={out}"]
 
 
 def _reproduce(inputs: Path, out: Path) -> list[str]:
-    chosen = ["table=fig2", "tasks=[gaussian]", "methods=[fm,lfm]", "model=tiny", "steps=100"]
+    chosen = ["table=fig2", "tasks=[gaussian]", "methods=[fm,lfm]", "size=tiny", "updates=100"]
     return ["reproduce", *chosen, f"results={out / 'results'}", f"out={out}"]
 
 
@@ -99,7 +99,7 @@ COMMANDS = {
     "evaluate": Command(_evaluate, _episodes),
     "reproduce": Command(_reproduce, _cells),
     "export": Command(
-        lambda inputs, out: ["export", f"checkpoint={inputs / 'teacher'}", "steps=1", f"out={out}"],
+        lambda inputs, out: ["export", f"policy={inputs / 'teacher'}", "solver.steps=1", f"out={out}"],
         lambda out: read_json(out / "checksums.json"),
     ),
 }
