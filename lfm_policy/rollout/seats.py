@@ -23,7 +23,7 @@ from lfm_policy.rollout.workers import Worker
 PolicyIn = Literal["auto", "workers", "parent"]
 LARGEST_COPY = 100_000_000
 """Bytes of a policy that is copied without being asked to: every worker's memory holds them."""
-COPY_S = 3.0
+COPY_S = 2.0
 """What a worker takes to import torch and to load its copy [s], on one core."""
 
 

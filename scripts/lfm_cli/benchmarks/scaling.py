@@ -23,9 +23,8 @@ from lfm_policy.models.policy import LFMPolicy, PolicySpec
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.processes import usable_cores
 from lfm_policy.protocols import Environment
-from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
-from lfm_policy.rollout.subscriber import Subscriber
+from lfm_policy.rollout.seats import PolicyIn
 from lfm_policy.training.blocks import block_phase
 from lfm_policy.training.loop import Trainer
 from lfm_policy.training.settings import OptimiserSettings
@@ -39,35 +38,30 @@ UPDATES = 3
 
 def measure(settings: Settings) -> Iterator[Ratio]:
     """The suite's ratios; on a machine with fewer than two idle cores they say so."""
-    yield _rollouts(settings)
+    yield _rollouts(settings, "parent")
+    yield _rollouts(settings, "workers")
     yield _blocks(settings)
 
 
-def _rollouts(settings: Settings) -> Ratio:
+def _rollouts(settings: Settings, place: PolicyIn) -> Ratio:
+    """Measure two workers against one, with the policy in a process of its own or copied into them."""
     policy, seeds = _policy(), range(SEED, SEED + settings.rollouts)
     lift().close()  # compiles what the workers then load
-    rounds = [[_episodes_per_second(policy, seeds, workers) for workers in (2, 1)] for _ in range(settings.repeats)]
+    rounds = [[_episodes_per_second(policy, seeds, n, place) for n in (2, 1)] for _ in range(settings.repeats)]
     two, one = (median(rates) for rates in zip(*rounds, strict=True))
-    note = f"{len(seeds)} episodes of {EPISODE_STEPS} Lift steps, 2 workers against 1, the policy in a third process; "
-    return Ratio("scaling.rollouts_2", two / one, None, two, one, "episodes/s", note + _load())
+    seat = "in a third process" if place == "parent" else "copied into each"
+    note = f"{len(seeds)} episodes of {EPISODE_STEPS} Lift steps, 2 workers against 1, the policy {seat}; "
+    name, target = ("rollouts_2", None) if place == "parent" else ("copies_2", 1.8)
+    return Ratio(f"scaling.{name}", two / one, target, two, one, "episodes/s", note + _load())
 
 
-class _Clock(Subscriber):
-    """From the first start of an episode to the last end."""
-
-    started = ended = 0.0
-
-    def on_start(self, seed: int) -> None:
-        self.started = self.started or time.perf_counter()
-
-    def on_end(self, result: EpisodeResult) -> None:
-        self.ended = time.perf_counter()
-
-
-def _episodes_per_second(policy: LFMPolicy, seeds: Sequence[int], workers: int) -> float:
-    clock = _Clock()
-    Runner(policy, lift, RunnerOptions(workers=workers), [clock]).run(seeds)
-    return len(seeds) / (clock.ended - clock.started)
+def _episodes_per_second(policy: LFMPolicy, seeds: Sequence[int], workers: int, place: PolicyIn) -> float:
+    """Speed of workers that are running, each with what it needs."""
+    with Runner(policy, lift, RunnerOptions(workers=workers, policy_in=place)) as runner:
+        runner.run(range(workers))
+        started = time.perf_counter()
+        runner.run(seeds)
+        return len(seeds) / (time.perf_counter() - started)
 
 
 def lift() -> Environment:
