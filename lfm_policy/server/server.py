@@ -84,6 +84,7 @@ class PolicyServer:
         self.max_message_bytes = allowed.max_message_bytes or message_limit(policy, allowed.max_batch)
         self.metrics = Metrics(policy.action_steps)
         self.metadata = metadata(served, allowed, self.max_message_bytes)
+        self._greeting = wire.pack(self.metadata)
         self._terms = Terms(policy, names or Names(policy.contract), allowed.max_batch)
         self._pages = Pages(self.metadata, self.metrics)
         self._sessions = SessionPool(allowed.max_sessions, allowed.max_clients, allowed.idle_s)
@@ -196,7 +197,7 @@ class PolicyServer:
         self._connections.add(connection)
         self.metrics.connected(client.key, _peer(connection))
         try:
-            await self._send(connection, wire.pack(self.metadata))
+            await self._send(connection, self._greeting)
             while not self._stopping:
                 await self._answer(client, connection, await self._receive(connection))
             await self._close([connection])

@@ -49,6 +49,7 @@ _SERVE = """
 import asyncio, logging, signal, sys, time
 from lfm_policy.bundles.open import open_policy
 from lfm_policy.server.limits import ServerOptions
+from lfm_policy.server.run import keep_what_is_loaded
 from lfm_policy.server.served import Served, warm_up
 from lfm_policy.server.server import PolicyServer
 
@@ -79,5 +80,6 @@ if sys.argv[1] == "straight":
 else:
     policy = open_policy(sys.argv[1], runtime="onnx")
 warm_up(policy)
+keep_what_is_loaded()
 asyncio.run(live())
 """
