@@ -63,8 +63,10 @@ def settings_in(model: Any, prefix: str = "", default: Any = MISSING, of: str = 
 def fields_of(model: Any) -> dict[str, FieldInfo]:
     """The fields of a pydantic model or of a dataclass, by name."""
     if is_dataclass(model):
-        values = {f.name: FieldInfo.from_annotated_attribute(f.type, f.default) for f in fields(model)}
-        return values
+        types: dict[str, Any] = {field.name: field.type for field in fields(model)}
+        return {
+            field.name: FieldInfo.from_annotated_attribute(types[field.name], field.default) for field in fields(model)
+        }
     return dict(model.model_fields)
 
 

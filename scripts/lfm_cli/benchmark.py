@@ -20,6 +20,7 @@ from rich.table import Table
 
 from lfm_cli.benchmarks import Ratio, Settings, Skipped, Suite
 from lfm_cli.paper.tables import commit
+from lfm_cli.tables import grid
 from lfm_policy.files import read_json, write_json, write_text
 from lfm_policy.processes import usable_cores
 
@@ -49,16 +50,14 @@ def main(settings: Settings) -> None:
 
 
 def table(results: list[Ratio | Skipped]) -> Table:
-    """One row a ratio."""
-    rows = Table(title="ratios, measured side by side")
-    for column in ("ratio", "value", "target", "ours", "theirs", "unit", "what"):
-        rows.add_column(column, justify="left" if column in ("ratio", "unit", "what") else "right")
+    """A row per ratio; what each compares stands in README.md."""
+    rows = grid("ratios, measured side by side", ("ratio", "unit"), ("value", "target", "ours", "theirs"))
     for r in results:
         if isinstance(r, Skipped):
-            rows.add_row(r.name, "-", "", "", "", "", f"skipped: {r.reason}")
+            rows.add_row(r.name, f"skipped: {r.reason}")
             continue
         target = "" if r.target is None else f"{r.target:g} {'met' if r.met else 'missed'}"
-        rows.add_row(r.name, f"{r.value:.2f}", target, f"{r.ours:.4g}", f"{r.theirs:.4g}", r.unit, r.note)
+        rows.add_row(r.name, r.unit, f"{r.value:.2f}", target, f"{r.ours:.4g}", f"{r.theirs:.4g}")
     return rows
 
 

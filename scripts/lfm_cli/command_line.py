@@ -47,6 +47,7 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("matplotlib", "imageio", "PIL"), "media"),
     "diffusers": "diffusion",
     "ray": "scale",
+    "gymnasium": "gym",
 }
 """What to install for a module that is missing."""
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfm_cli.rollouts import rollouts
+from lfm_cli.tables import grid
 from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.files import atomic_file, write_json
@@ -69,13 +70,13 @@ def cell(settings: Settings, case: str, latency: int) -> dict[str, Any]:
 
 def table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """One row per cell."""
-    columns = ("case", "delay [steps]", "success", "95 % interval", "steps", "NFE", "jerk at seams, within [m/s³]")
-    rows = Table(*columns, title="success against delay")
+    columns = ("delay", "success", "95 %", "steps", "NFE", "at seams", "within")
+    rows = grid("success against delay [control steps]; jerk at seams and within chunks [m/s³]", ("case",), columns)
     for row in cells:
         low, high = row["interval"]
         rate = (f"{row['success']:.2f}", f"{low:.2f} … {high:.2f}", f"{row['mean_steps'] or float('nan'):.1f}")
-        jerk = f"{row['seam_jerk']:.0f}, {row['inner_jerk']:.0f}"
-        rows.add_row(row["case"], str(row["latency_steps"]), *rate, f"{row['nfe']:.1f}", jerk)
+        jerk = (f"{row[key]:.0f}" for key in ("seam_jerk", "inner_jerk"))
+        rows.add_row(row["case"], str(row["latency_steps"]), *rate, f"{row['nfe']:.1f}", *jerk)
     return rows
 
 

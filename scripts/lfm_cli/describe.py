@@ -51,7 +51,7 @@ def help_of(verb: str, module: Any) -> str:
     """What `lfm VERB --help` prints."""
     from lfm_cli.arguments import settings_in
 
-    lines = [(module.__doc__ or "").strip(), ""]
+    lines = [_reflowed((module.__doc__ or "").strip()), ""]
     chosen = getattr(module, "PRESETS", None)
     if chosen is not None:
         lines += ["Presets (a preset of your own: preset=FILE.yaml):", ""]
@@ -69,6 +69,16 @@ def help_of(verb: str, module: Any) -> str:
         lines.append(_described(setting, setting.name))
     lines += ["", f"lfm --help explains exit codes and shell completion; lfm {verb} preset=FILE.yaml reads settings."]
     return "\n".join(lines)
+
+
+def _reflowed(doc: str) -> str:
+    """A docstring as wide as the terminal; indented examples stay as they are."""
+    paragraphs = doc.split("\n\n")
+    return "\n\n".join(p if p.startswith("    ") else textwrap.fill(" ".join(p.split()), _width()) for p in paragraphs)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
 
 
 def _described(setting: Any, name: str) -> str:
@@ -94,8 +104,7 @@ def shown(value: Any) -> str:
 
 def _row(name: str, text: str, indent: int) -> str:
     """A name with what it means beside it, or below where the name is long."""
-    width = min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
-    lines = textwrap.wrap(text, max(20, width - indent - 2)) or [""]
+    lines = textwrap.wrap(text, max(20, _width() - indent - 2)) or [""]
     pad = " " * (indent + 2)
     head = f"  {name}"
     if len(head) + 1 > indent + 2:

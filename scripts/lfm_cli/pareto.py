@@ -92,11 +92,13 @@ def main(settings: Settings) -> None:
 def successes(settings: Settings, found: "Sequence[Entry]", reference: str) -> Iterator[dict[str, Any]]:
     """Each policy's success, and its paired difference from the reference."""
     from lfm_cli.rollouts import Rollouts, rollouts
+    from lfm_policy.models.policy import LFMPolicy
 
     names = {"episodes", "seed", "environment", "workers", "threads", "device", "weights", "trust_code"}
     shared = settings.model_dump(include=names)
     done: dict[str, Rollouts] = {}
     for entry in found:
+        assert isinstance(entry.model, LFMPolicy)
         own = {
             "solver.method": entry.solver.method,
             "solver.steps": entry.solver.steps,

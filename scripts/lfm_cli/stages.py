@@ -89,7 +89,7 @@ def run(stage: Stage, records: Path, deadline: float | None = None) -> None:
 
 
 def _require_success(stage: Stage, end: "End") -> None:
-    if end.asked in (signal.SIGTERM, signal.SIGHUP):
+    if end.asked is not None and end.asked in (signal.SIGTERM, signal.SIGHUP):
         print(f"ended by {end.asked.name} in stage '{stage.name}'; the same command continues from it", flush=True)
         sys.exit(128 + end.asked)
     if end.asked is not None or (end.in_time and end.code in (128 + signal.SIGINT, -signal.SIGINT)):

@@ -85,8 +85,8 @@ def _quality(row: Mapping[str, Any]) -> list[str]:
     if "success" in row:
         low, high = row["interval"]
         pair = row["difference"]
-        ends = None if pair is None else pair["interval"]
-        more = "reference" if pair is None else f"{pair['difference']:+.2f} \\[{ends[0]:+.2f}, {ends[1]:+.2f}]"
+        least, most = (0.0, 0.0) if pair is None else pair["interval"]
+        more = "reference" if pair is None else f"{pair['difference']:+.2f} \\[{least:+.2f}, {most:+.2f}]"
         return [f"{row['success']:.3f}", f"{low:.2f} … {high:.2f}", more]
     nll = "" if row["nll"] is None else f"{row['nll']:.3f}"
     return [f"{row['energy_distance']:.4f}", f"{row['energy_distance_floor']:.4f}", nll]

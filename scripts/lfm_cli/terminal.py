@@ -3,6 +3,7 @@
 import codecs
 import sys
 import unicodedata
+from io import TextIOWrapper
 
 _SIGNS = {"±": "+-", "°": " deg", "γ": "gamma", "·": "*", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "–": "-", "—": "-"}
 
@@ -21,5 +22,5 @@ def speak_plainly() -> None:
     """Let standard output and error replace what their encoding lacks."""
     codecs.register_error("lfm-nearest", _nearest)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="lfm-nearest")

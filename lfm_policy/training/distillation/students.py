@@ -99,7 +99,7 @@ class Observations:
         self.temperature = policy.spec.temperature
         spec = policy.spec
         self._windows = WindowData(
-            path=str(data),
+            path=data,
             horizon=spec.horizon,
             observation_steps=spec.observation_steps,
             action_steps=spec.action_steps,

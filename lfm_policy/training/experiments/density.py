@@ -32,7 +32,10 @@ def density_experiment(settings: TrainSettings, data: DensityData, device: torch
 
 def load_density(data: DensityData) -> Density:
     """The density that the settings name."""
-    return ANALYTIC[data.density] if data.mask is None else MaskDensity.from_image(data.mask)
+    if data.density == "mask":
+        assert data.mask is not None
+        return MaskDensity.from_image(data.mask)
+    return ANALYTIC[data.density]
 
 
 def density_report(model: FlowModel, data: DensityData, density: Density) -> Mapping[str, Any]:
