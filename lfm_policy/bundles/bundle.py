@@ -23,7 +23,8 @@ from pydantic import Field, model_validator
 import lfm_pretrained
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError
-from lfm_policy.files import read_json, sha256
+from lfm_policy.files import read_json, require_regular, sha256
+from lfm_policy.models.spec import PolicySpec
 from lfm_policy.settings import Frozen, parse
 
 CONFIG, CONTRACT, NORMALIZER, WEIGHTS = "config.json", "contract.json", "normalizer.json", "model.safetensors"
@@ -38,25 +39,39 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 Precision = Literal["float32"]
 """What a graph computes in; its weights are those of model.safetensors, in their number format."""
 
+LARGEST = 16 << 20
+"""Of a JSON file [bytes]."""
+
 Model = TypeVar("Model", bound=Frozen)
 
 
 class BundleConfig(Frozen):
     """The content of config.json."""
 
-    format: Literal["lfm-bundle/1"] = "lfm-bundle/1"
+    format: Literal["lfm-bundle/2"] = "lfm-bundle/2"
     dtype: Dtype
     """Number format of the weights in model.safetensors."""
-    horizon: int = Field(ge=1)
-    """T: actions in a chunk."""
-    observation_steps: int = Field(ge=1)
-    """To: observations that a chunk is conditioned on."""
-    action_steps: int = Field(ge=1)
-    """Ta: actions executed of a chunk."""
-    nfe: int = Field(ge=1)
+    nfe: int = Field(ge=1, le=10**7)
     """Network evaluations spent on a chunk by the graphs, and by the torch policy unless its solver is adaptive."""
-    chain: dict[str, Any]
-    """Schedule, solver and network: what `PolicySpec` holds beside the horizons."""
+    policy: PolicySpec
+    """Horizons, chain and what else shapes it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: Any) -> Any:
+        """Take the first format, where horizons and chain lay side by side."""
+        if not isinstance(values, dict) or values.get("format") != "lfm-bundle/1":
+            return values
+        own = {key: value for key, value in values.items() if key in ("dtype", "nfe")}
+        rest = {key: value for key, value in values.items() if key not in ("format", "chain", *own)}
+        chain = values.get("chain")
+        if not isinstance(chain, dict):
+            raise ValueError(f"'chain' should be a JSON object, found {type(chain).__name__}")
+        return own | {"format": "lfm-bundle/2", "policy": {"format": "lfm-policy/1"} | rest | chain}
+
+
+SMALLEST = 1e-30
+"""Scale of a normaliser; float32 knows no smaller ones."""
 
 
 class Affine(Frozen):
@@ -69,8 +84,9 @@ class Affine(Frozen):
     def _check(self) -> "Affine":
         if len(self.scale) != len(self.offset):
             raise ValueError(f"{len(self.scale)} scales and {len(self.offset)} offsets")
-        if not all(map(math.isfinite, (*self.scale, *self.offset))) or 0 in self.scale:
-            raise ValueError("scales must be finite and not 0, offsets finite")
+        sizes = [abs(value) for value in self.scale]
+        if not all(SMALLEST <= size <= 1 / SMALLEST for size in sizes) or not all(map(math.isfinite, self.offset)):
+            raise ValueError(f"scales must be finite and not 0 (in size at least {SMALLEST}), offsets finite")
         return self
 
 
@@ -122,7 +138,15 @@ def graph_name(precision: str) -> str:
 
 def is_bundle(directory: str | Path) -> bool:
     """Whether a directory, or the pretrained bundle of that name, claims to be a bundle."""
-    return any((candidate / CHECKSUMS).exists() for candidate in _candidates(directory))
+    return any((candidate / CHECKSUMS).exists() and _has_normalizer(candidate) for candidate in _candidates(directory))
+
+
+def _has_normalizer(directory: Path) -> bool:
+    """Whether the folder has a file that bundles have and checkpoints have not, or its checksums say so."""
+    if (directory / NORMALIZER).exists():
+        return True
+    sums = _json(directory / CHECKSUMS)
+    return isinstance(sums, dict) and NORMALIZER in sums
 
 
 def read(bundle: str | Path, expected: Contract | None = None) -> Bundle:
@@ -171,7 +195,7 @@ def _verify(directory: Path) -> dict[str, str]:
     checksums = _json(directory / CHECKSUMS)
     if not isinstance(checksums, dict) or not all(isinstance(value, str) for value in checksums.values()):
         raise CheckpointError(f"{directory / CHECKSUMS} is damaged: expected file names and their SHA-256")
-    strangers = sorted(name for name in checksums if Path(name).name != name)
+    strangers = sorted(name[:80] for name in checksums if Path(name).name != name or len(name) > 200)
     if strangers:
         raise CheckpointError(f"{directory / CHECKSUMS} lists {strangers}: expected names of files beside it")
     for name in dict.fromkeys((*PARTS, *checksums)):
@@ -179,7 +203,11 @@ def _verify(directory: Path) -> dict[str, str]:
         if name not in checksums or not path.is_file():
             where = "in the directory" if name in checksums else f"in {CHECKSUMS}"
             raise CheckpointError(f"{directory} is incomplete: {name} is missing {where}; copy or export it again")
-        if (found := sha256(path)) != checksums[name]:
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+        if found != checksums[name]:
             raise CheckpointError(
                 f"{path} is damaged or was changed: expected SHA-256 {checksums[name][:12]}…, "
                 f"found {found[:12]}…; copy or export the bundle again"
@@ -189,9 +217,14 @@ def _verify(directory: Path) -> dict[str, str]:
 
 def _json(path: Path) -> Any:
     try:
+        require_regular(path)
+        if path.stat().st_size > LARGEST:
+            raise CheckpointError(f"{path} has more than {LARGEST} bytes: expected a description")
         return read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is no JSON: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _parse(model: type[Model], path: Path) -> Model:
@@ -206,7 +239,7 @@ def _parse(model: type[Model], path: Path) -> Model:
 
 def _require_consistent(found: Bundle) -> None:
     config, contract = found.config, found.contract
-    steps = config.horizon if config.chain.get("anchored") else 1
+    steps = config.policy.horizon if config.policy.anchored else 1
     for name, affine, width in (
         ("observation", found.normalizer.observation, contract.observation_dim),
         ("action", found.normalizer.action, steps * contract.action_dim),
@@ -215,8 +248,3 @@ def _require_consistent(found: Bundle) -> None:
             raise CheckpointError(
                 f"{found.directory}: the {name} normaliser has width {len(affine.scale)}, the contract's {name} {width}"
             )
-    if config.observation_steps - 1 + config.action_steps > config.horizon:
-        raise CheckpointError(
-            f"{found.directory / CONFIG}: {config.action_steps} actions from index {config.observation_steps - 1} on "
-            f"do not fit a chunk of {config.horizon}"
-        )

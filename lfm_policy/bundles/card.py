@@ -54,17 +54,17 @@ def measured(results: Mapping[str, Any]) -> Rows:
 
 
 def _facts(config: BundleConfig, contract: Contract) -> Rows:
-    solver = config.chain["solver"]
+    policy, chain = config.policy, config.policy.chain
     observations = ", ".join(f"{key.name} {key.dim}" for key in contract.observations)
     return [
-        ("blocks", str(len(config.chain["gammas"]) + 1)),
-        ("network", ", ".join(f"{k} {v}" for k, v in config.chain["network"].items())),
-        ("solver", f"{solver['method']}, {solver['steps']} step(s) a block"),
-        ("noise", f"standard normal at temperature {config.chain.get('temperature', 1.0):g}"),
+        ("blocks", str(chain.blocks)),
+        ("network", ", ".join(f"{k} {v}" for k, v in chain.network.items())),
+        ("solver", f"{chain.solver.method}, {chain.solver.steps} step(s) a block"),
+        ("noise", f"standard normal at temperature {policy.temperature:g}"),
         ("network evaluations a chunk", str(config.nfe)),
         ("weights", config.dtype),
-        ("chunk", f"{config.horizon} actions, {config.action_steps} executed, at {contract.control_hz:g} Hz"),
-        ("observations", f"{config.observation_steps} × ({observations})"),
+        ("chunk", f"{policy.horizon} actions, {policy.action_steps} executed, at {contract.control_hz:g} Hz"),
+        ("observations", f"{policy.observation_steps} × ({observations})"),
         ("actions", f"{contract.action_dim}, {contract.action_form}, {contract.rotation}"),
         ("robots", f"{', '.join(contract.robots)} ({contract.suite} {contract.suite_version})"),
     ]

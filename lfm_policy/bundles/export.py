@@ -81,10 +81,13 @@ def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: in
     """Largest difference between the chunks of two forms of a policy over random observations [normalised units]."""
     generator = np.random.default_rng(seed)
     normalised = generator.standard_normal((samples, policy.observation_steps, policy.contract.observation_dim))
-    histories = policy.observation_normalizer.denormalize(torch.from_numpy(normalised.astype(np.float32))).numpy()
+    histories = policy.encoding.observation_normalizer.denormalize(
+        torch.from_numpy(normalised.astype(np.float32))
+    ).numpy()
     noise = generator.standard_normal((samples, *policy.noise_shape)).astype(np.float32)
     ours, theirs = (torch.from_numpy(form.predict(histories, noise).actions) for form in (policy, other))
-    gap = policy.action_normalizer.normalize(ours) - policy.action_normalizer.normalize(theirs)
+    normalize = policy.encoding.action_normalizer.normalize
+    gap = normalize(ours) - normalize(theirs)
     return float(gap.abs().max())
 
 

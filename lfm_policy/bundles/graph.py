@@ -70,7 +70,7 @@ def require_fixed(policy: LFMPolicy) -> None:
             "dopri5 chooses its steps while it runs, which a graph cannot: "
             "export with solver.method=euler (or midpoint, heun, rk4) and solver.steps=K, or without graphs: onnx=[]"
         )
-    if policy.spec.diffusion is not None:
+    if policy.spec.chain.diffusion is not None:
         raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")
 
 
@@ -97,18 +97,18 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
     require_fixed(policy)
     graph = _Graph(path.with_name(WEIGHTS))
     history = [policy.observation_steps, policy.contract.observation_dim]
-    seen = graph.affine(OBSERVATIONS, policy.observation_normalizer)
-    if policy.rotations is not None:
-        seen = graph.rotations(seen, policy.rotations)
+    seen = graph.affine(OBSERVATIONS, policy.encoding.observation_normalizer)
+    if policy.encoding.rotations is not None:
+        seen = graph.rotations(seen, policy.encoding.rotations)
     width = policy.condition(example(policy)[0]).shape[1]
     cond = graph.add("Reshape", seen, graph.constant(np.array([-1, width])))
     x = graph.sample(policy, cond)
-    if policy.hands is None:
-        graph.inverse(x, policy.action_normalizer, ACTIONS)
+    if policy.encoding.hands is None:
+        graph.inverse(x, policy.encoding.action_normalizer, ACTIONS)
     else:
         newest = graph.add("Gather", OBSERVATIONS, graph.constant(np.array([history[0] - 1])), axis=1)
-        anchor = graph.add("MatMul", newest, graph.constant(policy.hands.numpy()))
-        graph.add("Add", graph.inverse(x, policy.action_normalizer), anchor, output=ACTIONS)
+        anchor = graph.add("MatMul", newest, graph.constant(policy.encoding.hands.numpy()))
+        graph.add("Add", graph.inverse(x, policy.encoding.action_normalizer), anchor, output=ACTIONS)
     model = graph.model(
         [_value(OBSERVATIONS, history), _value(NOISE, list(policy.noise_shape))],
         [_value(ACTIONS, list(policy.noise_shape))],

@@ -75,17 +75,17 @@ class OnnxPolicy:
     @property
     def observation_steps(self) -> int:
         """To."""
-        return self.bundle.config.observation_steps
+        return self.bundle.config.policy.observation_steps
 
     @property
     def action_steps(self) -> int:
         """Ta."""
-        return self.bundle.config.action_steps
+        return self.bundle.config.policy.action_steps
 
     @property
     def noise_shape(self) -> tuple[int, int]:
         """(T, action_dim)."""
-        return (self.bundle.config.horizon, self.contract.action_dim)
+        return (self.bundle.config.policy.horizon, self.contract.action_dim)
 
     def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
         """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py.
@@ -128,9 +128,9 @@ def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) ->
     config, contract = bundle.config, bundle.contract
     if session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY) != bundle.checksums[WEIGHTS]:
         raise CheckpointError(f"{bundle.directory}: its graph was made for other weights; export the bundle again")
-    chunk = [config.horizon, contract.action_dim]
+    chunk = [config.policy.horizon, contract.action_dim]
     expected = {
-        OBSERVATIONS: [config.observation_steps, contract.observation_dim],
+        OBSERVATIONS: [config.policy.observation_steps, contract.observation_dim],
         NOISE: chunk,
         ACTIONS: chunk,
     }

@@ -43,8 +43,10 @@ class Monitor:
     def __init__(self, policy: LFMPolicy, score: Score = "residual", draws: int = 8, seed: int = 0) -> None:
         if draws < (2 if score == "variance" else 1):
             raise ConfigError(f"score '{score}': {draws} draw(s) are too few")
-        if policy.spec.diffusion is not None and score != "variance":
-            raise ConfigError(f"score '{score}' needs a flow, found {policy.spec.diffusion}: use score 'variance'")
+        if policy.spec.chain.diffusion is not None and score != "variance":
+            raise ConfigError(
+                f"score '{score}' needs a flow, found {policy.spec.chain.diffusion}: use score 'variance'"
+            )
         self.policy, self.draws = policy, draws
         self.score: Score = score
         generator = torch.Generator().manual_seed(seed)
@@ -62,7 +64,7 @@ class Monitor:
             device = self.policy.device
             state, action = torch.from_numpy(histories).to(device), torch.from_numpy(chunks).to(device)
             features = self.policy.see(None if frames is None else torch.from_numpy(frames))
-            x, cond = self.policy.encode(action, state), self.policy.condition(state, features)
+            x, cond = self.policy.encoding.encode(action, state), self.policy.condition(state, features)
             match self.score:
                 case "density":
                     values = self._density(x, cond)

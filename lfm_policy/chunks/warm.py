@@ -55,11 +55,11 @@ class WarmStart:
             history = torch.from_numpy(histories).to(device)
             features = policy.see(None if frames is None else torch.from_numpy(frames))
             condition = policy.condition(history, features)
-            chunks = policy.encode(torch.from_numpy(running).to(device), history)
+            chunks = policy.encoding.encode(torch.from_numpy(running).to(device), history)
             fresh = policy.latent(torch.from_numpy(noise).to(device))
             noised = policy.chain.schedule.marginal(self.blocks, chunks, fresh)
             passage = policy.chain.to_data(noised, condition, start=self.blocks)
-            actions = policy.decode(passage.x, history).cpu().numpy()
+            actions = policy.encoding.decode(passage.x, history).cpu().numpy()
         return ChunkBatch(actions, passage.nfe)
 
     def digest(self) -> str:

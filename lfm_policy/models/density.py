@@ -1,63 +1,27 @@
 """A density model of vectors: a normaliser and a chain; the unconditional sibling of `LFMPolicy`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from lfm_policy import networks
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.data.normalizers.radial import RadialNormalizer
 from lfm_policy.data.normalizers.whitening import WhiteningNormalizer
-from lfm_policy.flow import FlowChain, Hutchinson, Interpolant, Schedule, Solver, log_prob
+from lfm_policy.flow import Hutchinson, Solver, log_prob
 from lfm_policy.flow.chain import Transport
 from lfm_policy.flow.likelihood import Likelihood
 from lfm_policy.models.pretrained import Pretrained, digest
-from lfm_policy.settings import Frozen
+from lfm_policy.models.spec import FlowSpec, NormalizerKind
 
-FORMAT = "lfm-flow/1"
-
-NormalizerKind = Literal["affine", "whitening", "radial"]
 NORMALIZERS: Mapping[NormalizerKind, type[AffineNormalizer]] = {
     "affine": AffineNormalizer,
     "whitening": WhiteningNormalizer,
     "radial": RadialNormalizer,
 }
-
-
-class FlowSpec(Frozen):
-    """Everything that shapes a flow model except its weights; the content of config.json."""
-
-    format: Literal["lfm-flow/1"] = FORMAT
-    dim: int = Field(ge=1)
-    """Width of the vectors."""
-    gammas: tuple[float, ...]
-    """OU steps of all blocks but the last."""
-    interpolant: Interpolant = "linear"
-    solver: Solver = Solver()
-    network: dict[str, Any]
-    """`_target_` and arguments of one block's network."""
-    share: bool = False
-    """One network for all blocks."""
-    precondition: bool = False
-    """Networks give velocities up to the factors of `FlowChain.preconditioning`."""
-    initial_diffusion: float = Field(default=0.0, ge=0)
-    """OU time δ for which the data were diffused; the density is that of x + sqrt(e^{2δ} - 1) z in normalised units."""
-    normalizer: NormalizerKind = "affine"
-    """Which map the data are normalised by."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier(cls, values: Any) -> Any:
-        """Specifications written before there were three kinds say whether it is whitening."""
-        if isinstance(values, dict) and "whitened" in values:
-            kept = {key: value for key, value in values.items() if key != "whitened"}
-            return {"normalizer": "whitening" if values["whitened"] else "affine"} | kept
-        return values
 
 
 class FlowModel(Pretrained):
@@ -75,12 +39,19 @@ class FlowModel(Pretrained):
     def __init__(self, spec: FlowSpec, *, trust_code: bool = True) -> None:
         super().__init__()
         self.spec = spec
-        schedule = Schedule(spec.gammas)
-        blocks = networks.build_blocks(
-            spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, dim=spec.dim
-        )
-        self.chain = FlowChain(blocks, schedule, spec.interpolant, spec.solver, spec.precondition)
+        self.chain = spec.chain.build(self.networks(spec, trust_code=trust_code)["chain.blocks"])
         self.normalizer = NORMALIZERS[spec.normalizer](spec.dim)
+
+    @classmethod
+    def networks(cls, spec: FlowSpec, *, trust_code: bool) -> dict[str, Any]:
+        """`Pretrained.networks`: those of the blocks."""
+        return {"chain.blocks": spec.chain.networks(trust_code=trust_code, dim=spec.dim)}
+
+    @classmethod
+    def made(cls, parts: Sequence[Any], tensors: Mapping[str, Tensor], where: str, *, trust_code: bool) -> "FlowModel":
+        """`Pretrained.made`."""
+        (spec,) = parts
+        return cls(spec, trust_code=trust_code)
 
     @property
     def device(self) -> torch.device:
@@ -107,4 +78,4 @@ class FlowModel(Pretrained):
 
     def digest(self) -> str:
         """Hash of all that decides what the model does: specification and weights."""
-        return digest(self.spec.model_dump_json(exclude_defaults=True), self)
+        return digest(self.spec.described(), self)

@@ -1,74 +1,29 @@
 """The policy: normalise the observations, run the chain from noise to data under them, denormalise the actions."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from lfm_policy import networks
-from lfm_policy.actions.poses import hand_columns
 from lfm_policy.contract import Contract
-from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ContractError
-from lfm_policy.flow import FlowChain, Interpolant, Sample, Schedule, Solver, TimeLaw
+from lfm_policy.flow import Sample, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.models.device import cpu_threads
+from lfm_policy.models.encoding import NORMALIZERS, Encoding, condition_width
 from lfm_policy.models.pretrained import Pretrained, digest
-from lfm_policy.models.rotations import RotationRows
 from lfm_policy.models.sight import Frames, Sight
+from lfm_policy.models.spec import PolicySpec
 from lfm_policy.protocols import ChunkBatch
-from lfm_policy.settings import Frozen
 
-FORMAT = "lfm-policy/1"
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images"
 """Keys of a batch, as LeRobot names them; those of pictures go on with a dot and the camera's name."""
-
-
-class PolicySpec(Frozen):
-    """Everything that shapes a policy except its weights and its contract; the content of config.json."""
-
-    format: Literal["lfm-policy/1"] = FORMAT
-    horizon: int = 16
-    """T: actions in a chunk."""
-    observation_steps: int = 2
-    """To: observations that a chunk is conditioned on."""
-    action_steps: int = 8
-    """Ta: actions executed of a chunk."""
-    gammas: tuple[float, ...]
-    """OU steps of all blocks but the last."""
-    interpolant: Interpolant = "linear"
-    solver: Solver = Solver()
-    network: dict[str, Any]
-    """`_target_` and arguments of one block's network."""
-    share: bool = False
-    """One network for all blocks."""
-    precondition: bool = False
-    """Networks give velocities up to the factors of `FlowChain.preconditioning`."""
-    initial_diffusion: float = Field(default=0.0, ge=0)
-    """OU time δ for which normalised chunks x were diffused; what is modelled are x + sqrt(e^{2δ} - 1) z."""
-    anchored: bool = False
-    """Positions in a chunk count from where the hand was in the newest observation, and each of its steps has
-    statistics of its own: the next command lies within millimetres of the hand, the last one decimetres away."""
-    quaternions: tuple[int, ...] = ()
-    """First columns of the quaternions in an observation that the networks see as rows of rotation matrices; they are
-    not normalised."""
-    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise that chunks are made from, where the chain was trained with 1: with less a chunk
-    is nearer to the most typical one for its observations, and with 0 a function of them."""
-    diffusion: Literal["ddpm", "ddim"] | None = None
-    """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
-    vision: dict[str, Any] | None = None
-    """`_target_` and arguments of the encoder of a camera's pictures, where the contract has cameras; see `Sight`."""
-    crop: int | None = Field(default=None, ge=1)
-    """Height and width of the part of a picture that is seen [pixels]; all of it when None."""
 
 
 class LFMPolicy(Pretrained):
@@ -76,39 +31,51 @@ class LFMPolicy(Pretrained):
 
     Args:
         spec: horizons, schedule, solver and network.
-        contract: what observations and actions mean.
+        encoding: what lies between raw numbers and the chain, fitted; it knows what they mean.
         trust_code: allow a network class from outside this package.
 
     Raises:
-        ContractError: the specification's quaternions are no columns of the contract's observation, or it has an
-            encoder of pictures and the contract no cameras, or the other way round.
+        ConfigError: there is no such network, it refuses the arguments, or it may not be loaded.
+        ContractError: the specification says something else than the encoding, or it has an encoder of pictures and the
+            contract no cameras, or the other way round.
     """
 
     kind = "policy"
     descriptions: ClassVar = {"config.json": PolicySpec, "contract.json": Contract}
     spec: PolicySpec
-    hands: Tensor | None
 
-    def __init__(self, spec: PolicySpec, contract: Contract, *, trust_code: bool = True) -> None:
+    def __init__(self, spec: PolicySpec, encoding: Encoding, *, trust_code: bool = True) -> None:
         super().__init__()
-        self.spec = spec
-        self.contract = contract
-        schedule = Schedule(spec.gammas)
-        self.rotations = _rotations(spec, contract)
-        width = self.rotations.width if self.rotations else contract.observation_dim
-        self.sight = _sight(spec, contract, trust_code)
-        seen = self.sight.features if self.sight else 0
-        sizes = {"action_dim": contract.action_dim, "cond_dim": spec.observation_steps * width + seen}
-        blocks = networks.build_blocks(
-            spec.network, schedule.blocks, share=spec.share, own_only=not trust_code, **sizes
-        )
-        self.chain = _chain(spec, blocks, schedule)
-        self.observation_normalizer = AffineNormalizer(contract.observation_dim)
-        self.action_normalizer = AffineNormalizer(*(self.noise_shape if spec.anchored else self.noise_shape[1:]))
-        self.register_buffer("hands", hands(contract) if spec.anchored else None, persistent=False)
+        self.spec, self.contract = spec, encoding.contract
+        _require_agreement(spec, encoding)
+        networks = self.networks(spec, self.contract, trust_code=trust_code)
+        self.sight = networks.get("sight")
+        self.chain = spec.chain.build(networks["chain.blocks"], clip=not spec.anchored)
+        self.encoding = encoding
+        self._register_state_dict_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
         self.threads: int | None = 1
         """CPU threads of one call; None: as many as torch takes by itself."""
         self.reset()
+
+    @classmethod
+    def networks(cls, spec: PolicySpec, contract: Contract, *, trust_code: bool) -> dict[str, Any]:
+        """`Pretrained.networks`: those of the blocks, and the encoders of pictures where there are cameras."""
+        if (spec.vision is None) != (not contract.cameras):
+            raise ContractError(
+                f"a policy has an encoder where its contract has cameras, found encoder {spec.vision} and "
+                f"cameras {[camera.name for camera in contract.cameras]}"
+            )
+        sight = None if spec.vision is None else Sight(spec.vision, contract, spec.crop, trust_code=trust_code)
+        seen = condition_width(spec, contract) + (sight.features if sight else 0)
+        blocks = spec.chain.networks(trust_code=trust_code, action_dim=contract.action_dim, cond_dim=seen)
+        return ({} if sight is None else {"sight": sight}) | {"chain.blocks": blocks}
+
+    @classmethod
+    def made(cls, parts: Sequence[Any], tensors: Mapping[str, Tensor], where: str, *, trust_code: bool) -> "LFMPolicy":
+        """`Pretrained.made`: with the normalisers that are stored."""
+        spec, contract = parts
+        return cls(spec, Encoding.restored(spec, contract, tensors, where), trust_code=trust_code)
 
     @property
     def observation_steps(self) -> int:
@@ -133,7 +100,7 @@ class LFMPolicy(Pretrained):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.observation_normalizer.scale.device
+        return self.encoding.device
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The simulation-free training loss of a batch, the mean over blocks, and its parts.
@@ -149,14 +116,6 @@ class LFMPolicy(Pretrained):
         parts = {f"loss_block{n}": float(loss.detach()) for n, loss in enumerate(losses)}
         return torch.stack(losses).mean(), parts
 
-    def encode(self, action: Float[Tensor, "b t a"], history: Float[Tensor, "b to d"]) -> Float[Tensor, "b t a"]:
-        """Raw chunks as the chain knows them: from the hand on where the policy is anchored, normalised."""
-        return self.action_normalizer.normalize(action - self.anchor(history))
-
-    def decode(self, x: Float[Tensor, "b t a"], history: Float[Tensor, "b to d"]) -> Float[Tensor, "b t a"]:
-        """Samples of the chain as chunks in the contract's units, given the raw history; undoes `encode`."""
-        return self.action_normalizer.denormalize(x) + self.anchor(history)
-
     def set_temperature(self, temperature: float) -> None:
         """Act from noise of another standard deviation; the specification says so from now on.
 
@@ -168,10 +127,6 @@ class LFMPolicy(Pretrained):
     def latent(self, noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
         """Where the chain begins: standard normal noise at the policy's temperature."""
         return noise if self.spec.temperature == 1 else self.spec.temperature * noise
-
-    def anchor(self, history: Float[Tensor, "b to d"]) -> Float[Tensor, "b 1 a"] | float:
-        """Where chunks count from: the hands' newest positions in the columns of the commanded ones, or 0."""
-        return 0.0 if self.hands is None else history[:, -1:] @ self.hands
 
     def see(self, frames: Frames | None) -> Float[Tensor, "b f"] | None:
         """The features of the cameras' newest pictures; None for a policy without cameras.
@@ -190,15 +145,8 @@ class LFMPolicy(Pretrained):
     def condition(
         self, history: Float[Tensor, "b to d"], features: Float[Tensor, "b f"] | None = None
     ) -> Float[Tensor, "b c"]:
-        """Normalise and flatten an observation history, its quaternions written as rotation matrices' rows.
-
-        Args:
-            history: raw.
-            features: from `see`, of a policy with cameras.
-        """
-        normalised = self.observation_normalizer.normalize(history)
-        seen = (self.rotations(normalised) if self.rotations else normalised).flatten(1)
-        return seen if features is None else torch.cat([seen, features], dim=1)
+        """Encode a raw history, with features from `see` beside it where there are cameras."""
+        return self.encoding.condition(history, features)
 
     def predict_action_chunk(
         self,
@@ -300,7 +248,7 @@ class LFMPolicy(Pretrained):
         if noise is None:
             noise = torch.randn(len(history), *self.noise_shape, device=self.device)
         passage = self.chain.to_data(self.latent(noise), self.condition(history, self.see(frames)), solver=solver)
-        return self.decode(passage.x, history), passage.nfe
+        return self.encoding.decode(passage.x, history), passage.nfe
 
     def sample_of(
         self,
@@ -308,12 +256,12 @@ class LFMPolicy(Pretrained):
         action: Float[Tensor, "b t a"],
         features: Float[Tensor, "b f"] | None = None,
     ) -> Sample:
-        """Raw histories and chunks, and what was seen, as what the chain is trained on: x, and the condition."""
-        return Sample(self.encode(action, history), self.condition(history, features))
+        """`Encoding.sample`."""
+        return self.encoding.sample(history, action, features)
 
     def digest(self) -> str:
         """Hash of all that decides what the policy does: specification, contract and weights."""
-        return digest(self.spec.model_dump_json(exclude_defaults=True) + self.contract.model_dump_json(), self)
+        return digest(self.spec.described() + self.contract.model_dump_json(), self)
 
     def write(self, directory: Path) -> None:
         """Write the files of `save_pretrained`, contract.json among them, into an existing directory."""
@@ -328,41 +276,23 @@ def _state(batch: Mapping[str, Tensor | np.ndarray]) -> Tensor:
     return torch.as_tensor(batch[STATE], dtype=torch.float32)
 
 
-def hands(contract: Contract) -> Float[Tensor, "d a"]:
-    """The matrix that takes an observation to the hands' positions, in the columns of the commanded ones.
-
-    Raises:
-        ContractError: see `hand_columns`.
-    """
-    matrix = torch.zeros(contract.observation_dim, contract.action_dim)
-    for observed, commanded in hand_columns(contract):
-        matrix[observed, commanded] = 1.0
-    return matrix
+def _require_agreement(spec: PolicySpec, encoding: Encoding) -> None:
+    shape = (spec.horizon, encoding.contract.action_dim) if spec.anchored else (encoding.contract.action_dim,)
+    expected = spec.anchored, spec.quaternions, shape
+    found = encoding.anchored, encoding.quaternions, tuple(encoding.action_normalizer.scale.shape)
+    if found != expected:
+        raise ContractError(f"expected an encoding (anchored, quaternions, shape of actions) {expected}, found {found}")
 
 
-def _rotations(spec: PolicySpec, contract: Contract) -> RotationRows | None:
-    places = sorted(spec.quaternions)
-    gaps = [after - before for before, after in pairwise([*places, contract.observation_dim])]
-    if places and (places[0] < 0 or min(gaps) < 4):
-        raise ContractError(
-            f"quaternions take four columns each of the {contract.observation_dim} of an observation, found {places}"
-        )
-    return RotationRows(contract.observation_dim, places) if places else None
+_PREFIX = "encoding."
+"""Of the normalisers here; in files they have none, as in the first format."""
 
 
-def _sight(spec: PolicySpec, contract: Contract, trust_code: bool) -> Sight | None:
-    if (spec.vision is None) != (not contract.cameras):
-        raise ContractError(
-            f"a policy has an encoder where its contract has cameras, found encoder {spec.vision} and "
-            f"cameras {[camera.name for camera in contract.cameras]}"
-        )
-    return None if spec.vision is None else Sight(spec.vision, contract, spec.crop, trust_code=trust_code)
+def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix + _PREFIX)]:
+        state[prefix + key.removeprefix(prefix + _PREFIX)] = state.pop(key)
 
 
-def _chain(spec: PolicySpec, blocks: nn.ModuleList, schedule: Schedule) -> FlowChain:
-    if spec.diffusion is None:
-        return FlowChain(blocks, schedule, spec.interpolant, spec.solver, spec.precondition)
-    from lfm_policy.models.diffusion import DiffusionChain  # diffusers is optional
-
-    (network,) = blocks
-    return DiffusionChain(network, spec.diffusion, spec.solver, clip=not spec.anchored)
+def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for key in [key for key in state if key.startswith(tuple(prefix + name for name in NORMALIZERS))]:
+        state[prefix + _PREFIX + key.removeprefix(prefix)] = state.pop(key)

@@ -1,9 +1,11 @@
 """What all models on disk share: a directory of JSON and safetensors, the moving average beside the weights."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -14,10 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lfm_policy.errors import CheckpointError
-from lfm_policy.files import atomic_directory, read_json
+from lfm_policy.files import atomic_directory, read_json, require_regular, sha256
 from lfm_policy.models.device import usable_device
 
 Weights = Literal["ema", "raw"]
+WEIGHTS, EMA, CHECKSUMS = "model.safetensors", "ema.safetensors", "checksums.json"
+LARGEST_DESCRIPTION = 4 << 20
+"""Of a JSON file that describes a model [bytes]."""
+
 Model = TypeVar("Model", bound="Pretrained")
 
 
@@ -35,12 +41,25 @@ class Pretrained(nn.Module):
         """Write the files that describe the model and model.safetensors, atomically."""
         with atomic_directory(directory) as temporary:
             self.write(temporary)
+            seal(temporary)
 
     def write(self, directory: Path) -> None:
         """Write the files of `save_pretrained` into an existing directory."""
-        spec = self.spec.model_dump(mode="json") | {"solver": asdict(self.spec.solver)}
-        (directory / "config.json").write_text(json.dumps(spec, indent=2) + "\n")
-        save_tensors(self.state_dict(), directory / "model.safetensors")
+        text = json.dumps(self.spec.model_dump(mode="json"), indent=2) + "\n"
+        (directory / "config.json").write_text(text, encoding="utf-8")
+        save_tensors(self.state_dict(), directory / WEIGHTS)
+
+    @classmethod
+    def networks(cls, *parts: Any, trust_code: bool) -> Mapping[str, nn.Module]:
+        """Build the networks alone, with fresh weights, by their names in a model's state."""
+        raise NotImplementedError
+
+    @classmethod
+    def made(
+        cls: type[Model], parts: Sequence[Any], tensors: Mapping[str, Tensor], where: str, *, trust_code: bool
+    ) -> Model:
+        """Make the model from its descriptions, its weights still fresh; `tensors` hold whatever else it is made of."""
+        raise NotImplementedError
 
     @classmethod
     def from_pretrained(
@@ -64,13 +83,74 @@ class Pretrained(nn.Module):
             ConfigError: torch cannot compute on that device.
         """
         place, directory = usable_device(device), checkpoint_in(directory)
+        verify(directory, [*cls.descriptions, WEIGHTS, EMA])
         try:
-            parts = [part.model_validate(read_json(directory / name)) for name, part in cls.descriptions.items()]
-        except (ValidationError, json.JSONDecodeError, FileNotFoundError) as error:
+            parts = [part.model_validate(read_small(directory / name)) for name, part in cls.descriptions.items()]
+        except ValidationError as error:
             raise CheckpointError(f"{directory} holds no {cls.kind} that can be read: {error}") from None
-        model = cls(*parts, trust_code=trust_code)
-        load_weights(model, directory, weights)
-        return model.to(place).eval()
+        return cls.restored(parts, stored_tensors(directory, weights), str(directory), trust_code=trust_code).to(place)
+
+    @classmethod
+    def restored(
+        cls: type[Model], parts: Sequence[Any], tensors: Mapping[str, Tensor], where: str, *, trust_code: bool
+    ) -> Model:
+        """Restore a model from its descriptions and tensors, which may come from anybody, in evaluation mode.
+
+        Names, shapes and numbers are judged before any memory is taken for networks.
+
+        Raises:
+            CheckpointError: they do not fit each other, or hold numbers that are none.
+            ConfigError: the networks are code from outside this package, or refuse their arguments.
+        """
+        with torch.device("meta"), few_modules(len(tensors), where):
+            networks = cls.networks(*parts, trust_code=trust_code)
+        expected = {
+            f"{prefix}.{name}": tuple(value.shape)
+            for prefix, network in networks.items()
+            for name, value in network.state_dict().items()
+        }
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name.startswith(tuple(networks))}
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"the weights in {where} do not fit its config.json: {name[:200]} is of shape {found.get(name)}, "
+                    f"expected {expected.get(name)}"
+                )
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise CheckpointError(f"{where} holds numbers that are not finite, the first in {name[:200]}")
+            if name.endswith("normalizer.scale") and not tensor.all():
+                raise CheckpointError(f"{where}: {name} has a scale of 0, which nothing undoes")
+        model = cls.made(parts, tensors, where, trust_code=trust_code)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights in {where} do not fit its config.json: {error}") from None
+        return model.eval()
+
+
+@contextmanager
+def few_modules(tensors: int, where: str) -> Iterator[None]:
+    """Stop the building of a network that has far more layers than there are stored tensors.
+
+    Raises:
+        CheckpointError: it has; building it all might take for ever.
+    """
+    limit, count, thread = 1000 + 20 * tensors, itertools.count(1), threading.get_ident()
+
+    def registered(*_: Any) -> None:
+        if threading.get_ident() == thread and next(count) > limit:
+            raise CheckpointError(
+                f"config.json of {where} asks for more than {limit} layers, and holds {tensors} tensors"
+            )
+
+    hook = torch.nn.modules.module.register_module_module_registration_hook(registered)
+    try:
+        yield
+    except (RuntimeError, OverflowError, AssertionError) as error:
+        raise CheckpointError(f"config.json of {where} describes no network that can be built: {error}") from None
+    finally:
+        hook.remove()
 
 
 def checkpoint_in(directory: str | Path) -> Path:
@@ -89,19 +169,71 @@ def checkpoint_in(directory: str | Path) -> Path:
     )
 
 
+def stored_tensors(directory: Path, weights: Weights) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors: as trained, or with the moving average where there is one.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    state = read_tensors(directory / WEIGHTS)
+    if weights == "ema" and (directory / EMA).exists():
+        state |= read_tensors(directory / EMA)
+    return state
+
+
 def load_weights(module: nn.Module, directory: Path, weights: Weights) -> None:
-    """Fill `module` from a checkpoint: as trained, or with the moving average where there is one.
+    """Fill `module` from a checkpoint.
 
     Raises:
         CheckpointError: a file is missing, damaged, or made for another module.
     """
-    state = read_tensors(directory / "model.safetensors")
-    if weights == "ema" and (directory / "ema.safetensors").exists():
-        state |= read_tensors(directory / "ema.safetensors")
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(stored_tensors(directory, weights))
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {directory} do not fit its config.json: {error}") from None
+
+
+def seal(directory: Path) -> None:
+    """Write the SHA-256 of every file in a checkpoint beside them."""
+    sums = {path.name: sha256(path) for path in sorted(directory.iterdir()) if path.name != CHECKSUMS}
+    (directory / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+
+
+def verify(directory: Path, names: Iterable[str]) -> None:
+    """Check files of a checkpoint against the checksums beside them; those of before there were any have none.
+
+    Raises:
+        CheckpointError: one is damaged, missing, or unknown to them.
+    """
+    if not (directory / CHECKSUMS).exists():
+        return
+    sums = read_small(directory / CHECKSUMS)
+    for name in names:
+        try:
+            found = sha256(directory / name) if (directory / name).exists() else None
+        except OSError as error:
+            raise CheckpointError(f"{directory / name} cannot be read: {error.strerror}") from None
+        expected = sums.get(name) if isinstance(sums, dict) else ""
+        if found != expected:
+            raise CheckpointError(
+                f"{directory / name} is damaged or was changed: expected SHA-256 {str(expected)[:12]}…, found "
+                f"{str(found)[:12]}…; use another copy of the checkpoint, or train again"
+            )
+
+
+def read_small(path: Path) -> Any:
+    """Read a JSON file that is no larger than descriptions are.
+
+    Raises:
+        CheckpointError: it is missing, larger, or no JSON.
+    """
+    try:
+        require_regular(path)
+        if path.stat().st_size > LARGEST_DESCRIPTION:
+            raise CheckpointError(f"{path} has more than {LARGEST_DESCRIPTION} bytes: expected a description")
+        return read_json(path)
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -121,6 +253,7 @@ def digest(description: str, module: nn.Module) -> str:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read safetensors. Raises CheckpointError where they are missing or damaged."""
     try:
+        require_regular(path)
         return load_file(path)
-    except (SafetensorError, FileNotFoundError) as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json, require_same, sweep
-from lfm_policy.models.pretrained import save_tensors
+from lfm_policy.models.pretrained import save_tensors, seal, verify
 from lfm_policy.training.experiments.experiment import Model
 from lfm_policy.training.loop import Saver, Trainer, TrainerState
 
@@ -55,6 +55,7 @@ class Checkpointer:
                 "fingerprint": self.fingerprint,
             }
             (temporary / "trainer.json").write_text(json.dumps(record, indent=2) + "\n")
+            seal(temporary)
         self._last = time.monotonic()
 
     def resume(self, trainer: Trainer) -> bool:
@@ -69,6 +70,7 @@ class Checkpointer:
         sweep(self.directory.parent)
         if not self.directory.exists():
             return False
+        verify(self.directory, ["trainer.json", *(f"{name}.safetensors" for name in ("model", "ema", "trainer"))])
         try:
             record = read_json(self.directory / "trainer.json")
             model, ema, optimiser = (
@@ -118,6 +120,7 @@ class Snapshots:
         with atomic_directory(self.directory / f"step_{trainer.done:07d}") as temporary:
             self.model.write(temporary)
             save_tensors(dict(self.model.state_dict()) | _named(trainer.state().ema), temporary / "model.safetensors")
+            seal(temporary)
 
 
 def _length(fingerprint: Mapping[str, Any]) -> list[Any]:

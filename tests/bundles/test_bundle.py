@@ -19,8 +19,8 @@ from lfm_policy.bundles.open import open_torch
 from lfm_policy.bundles.weights import restore
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError, LFMError
 from lfm_policy.files import sha256
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
-from tests.bundles.policies import NETWORK, policy
+from lfm_policy.models.policy import LFMPolicy
+from tests.bundles.policies import policy
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +94,6 @@ def test_weights_that_a_format_cannot_hold_are_refused_and_the_old_bundle_stays(
     assert (copy / "checksums.json").read_bytes() == before
 
 
-def test_a_policy_without_its_normaliser_is_not_exported(tmp_path: Path) -> None:
-    unfitted = LFMPolicy(PolicySpec(gammas=(), network=NETWORK), TASKS["lift"].contract)
-    with pytest.raises(ContractError, match="observation normaliser was never fitted"):
-        export(unfitted, tmp_path / "lift")
-    assert not (tmp_path / "lift").exists()
-
-
 def test_bundles_of_the_repository_are_found_by_name(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +120,14 @@ def _edit(name: str, change: Callable[[dict], object], *, seal: bool = True) -> 
             _seal(directory)
 
     return damage
+
+
+def _policy(**changes: object) -> Callable[[Path], None]:
+    return _edit("config.json", lambda v: v["policy"].update(changes))
+
+
+def _chain(**changes: object) -> Callable[[Path], None]:
+    return _edit("config.json", lambda v: v["policy"]["chain"].update(changes))
 
 
 def _write(name: str, content: bytes, *, seal: bool = True) -> Callable[[Path], None]:
@@ -186,7 +187,11 @@ DAMAGES = [
     ),
     ("a bit of the weights", _flip_one_bit, "model.safetensors is damaged or was changed: expected SHA-256"),
     ("half the weights", _truncate("model.safetensors", seal=False), "model.safetensors is damaged or was changed"),
-    ("half the weights, sealed", _truncate("model.safetensors", seal=True), "model.safetensors is damaged: "),
+    (
+        "half the weights, sealed",
+        _truncate("model.safetensors", seal=True),
+        "missing or damaged: ",
+    ),
     ("half the graph", _truncate("sampler.float32.onnx", seal=False), "sampler.float32.onnx is damaged or was changed"),
     ("half the graph, sealed", _truncate("sampler.float32.onnx", seal=True), "onnxruntime cannot run"),
     ("an empty config", _write("config.json", b""), "config.json is no JSON"),
@@ -195,35 +200,50 @@ DAMAGES = [
     ("an edited config", _edit("config.json", lambda v: v.update(nfe=8), seal=False), "config.json is damaged or was"),
     (
         "an unknown key",
-        _edit("config.json", lambda v: v.update(horizn=16)),
-        "unknown key 'horizn': did you mean 'horizon'?",
+        _policy(horizn=16),
+        "unknown key 'policy.horizn': did you mean 'horizon'?",
     ),
-    ("an unknown key of the chain", _edit("config.json", lambda v: v["chain"].update(gamas=[0.1])), "gamas"),
-    ("a missing key", _edit("config.json", lambda v: v.pop("horizon")), "'horizon' is missing"),
+    ("an unknown key of the chain", _chain(gamas=[0.1]), "gamas"),
+    ("a missing key", _edit("config.json", lambda v: v.pop("policy")), "'policy' is missing"),
     ("an unknown format", _edit("config.json", lambda v: v.update(format="lfm-bundle/9")), "'format': Input should be"),
     ("an unknown dtype", _edit("config.json", lambda v: v.update(dtype="int4")), "'dtype': Input should be 'float32'"),
     ("another dtype", _edit("config.json", lambda v: v.update(dtype="bfloat16")), "where config.json says bfloat16"),
     ("double weights", _cast, "holds ['torch.float64'] where config.json says float16"),
     ("a tensor too few", _drop_a_tensor, "do not fit its config.json"),
-    ("more blocks", _edit("config.json", lambda v: v["chain"].update(gammas=[0.1, 0.1])), "do not fit its config.json"),
-    ("a bad schedule", _edit("config.json", lambda v: v["chain"].update(gammas=[-1.0])), "OU steps must be positive"),
+    (
+        "more blocks",
+        _chain(gammas=[0.1, 0.1]),
+        "do not fit its config.json",
+    ),
+    (
+        "a bad schedule",
+        _chain(gammas=[-1.0]),
+        "'policy.chain.gammas.0': Input should be greater than 0",
+    ),
     (
         "a network that is code",
-        _edit("config.json", lambda v: v["chain"].update(network={"_target_": "subprocess.Popen", "args": ["true"]})),
+        _edit(
+            "config.json",
+            lambda v: v["policy"]["chain"].update(network={"_target_": "subprocess.Popen", "args": ["true"]}),
+        ),
         "code from outside this package",
     ),
     (
         "more actions than the chunk has",
-        _edit("config.json", lambda v: v.update(action_steps=16)),
+        _policy(action_steps=16),
         "do not fit a chunk",
     ),
-    ("no steps", _edit("config.json", lambda v: v.update(action_steps=0)), "'action_steps': Input should be greater"),
-    ("another horizon", _edit("config.json", lambda v: v.update(horizon=32)), "its graph maps"),
+    (
+        "no steps",
+        _policy(action_steps=0),
+        "'policy.action_steps': Input should be greater",
+    ),
+    ("another horizon", _policy(horizon=32), "its graph maps"),
     ("another action", _edit("contract.json", lambda v: v.update(action_dim=9)), "need action_dim 10, found 9"),
     ("an unknown contract key", _edit("contract.json", lambda v: v.update(kp=1)), "unknown key 'kp'"),
     (
         "quaternions that are not there",
-        _edit("config.json", lambda v: v["chain"].update(quaternions=[17])),
+        _policy(quaternions=[17]),
         "config.json describes no policy that can be built: quaternions take four columns each of the 19",
     ),
     ("a shorter contract", _edit("contract.json", lambda v: v["observations"].pop()), "normaliser has width 19"),
@@ -246,7 +266,7 @@ DAMAGES = [
     (
         "a header longer than the file",
         _write("model.safetensors", struct.pack("<Q", 2**60) + b"{}"),
-        "model.safetensors is damaged: ",
+        "missing or damaged: ",
     ),
 ]
 

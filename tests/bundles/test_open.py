@@ -42,7 +42,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     export(made, root / "graph", samples=1)
     export(made, root / "weights", graphs=(), samples=1)
     network = {"_target_": "lfm_policy.networks.VelocityMlp", "width": 8, "layers": 2}
-    FlowModel(FlowSpec(dim=2, gammas=(), network=network)).save_pretrained(root / "density")
+    FlowModel(FlowSpec(dim=2, chain=ChainSpec(gammas=(), network=network))).save_pretrained(root / "density")
     names = {name: root / name for name in ("run", "graph", "weights", "density")}
     return names | {"checkpoint": root / "run" / "checkpoint"}
 

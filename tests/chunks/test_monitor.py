@@ -33,9 +33,9 @@ def known():
 
     policy = _policy()
     policy.chain = FlowChain([_Towards(0.3)], Schedule(()), solver=Solver("rk4", 20))
-    policy.action_normalizer = AffineNormalizer.standard(torch.randn(20000, 10))
-    policy.action_normalizer.scale.fill_(1.0)
-    policy.action_normalizer.offset.zero_()
+    policy.encoding.action_normalizer = AffineNormalizer.standard(torch.randn(20000, 10))
+    policy.encoding.action_normalizer.scale.fill_(1.0)
+    policy.encoding.action_normalizer.offset.zero_()
     return policy
 
 
@@ -57,7 +57,7 @@ class TestScores:
         centres = _centres(known, histories)
         chunks = (centres[:, None, None] + 0.3 * _noise(20)).astype(np.float32)
         wrong = histories.copy()
-        wrong[:, 0, 0] += 2 / known.observation_normalizer.scale[0].item()
+        wrong[:, 0, 0] += 2 / known.encoding.observation_normalizer.scale[0].item()
         monitor = Monitor(known, score)
         usual, unusual = monitor.scores(histories, chunks), monitor.scores(wrong, chunks)
         assert auroc(usual, unusual) == 1

@@ -30,8 +30,8 @@ def gaussian():
     schedule = Schedule((0.15, 0.2))
     exact = exact_chain(law, schedule, Solver("rk4", 10))
     policy.chain = FlowChain([_Unconditional(block) for block in exact.blocks], schedule, solver=Solver("rk4", 10))
-    policy.action_normalizer.scale.fill_(1.0)
-    policy.action_normalizer.offset.zero_()
+    policy.encoding.action_normalizer.scale.fill_(1.0)
+    policy.encoding.action_normalizer.offset.zero_()
     return policy, law
 
 
@@ -74,8 +74,8 @@ def test_the_seam_is_smoother_than_a_plain_switch(link):
     laws = (Gaussian(0.0, 0.3 * 160**0.5), Gaussian(0.0, 0.001))
     blocks = zip(*(exact_chain(law, schedule, solver).blocks for law in laws), strict=True)
     policy.chain = FlowChain([_Level(*pair) for pair in blocks], schedule, solver=solver)
-    policy.action_normalizer.scale.fill_(1.0)
-    policy.action_normalizer.offset.zero_()
+    policy.encoding.action_normalizer.scale.fill_(1.0)
+    policy.encoding.action_normalizer.offset.zero_()
     switch = _seam_jerk(policy, link.model_copy(update={"seam": "switch"}))
     assert _seam_jerk(WarmStart(policy, 1), link) < 0.5 * switch
 

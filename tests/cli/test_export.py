@@ -5,24 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from lfm_cli import command_line as cli
 from lfm_cli import evaluate, export
 from lfm_envs.point_mass import CONTRACT
-from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import read_json
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.policy import LFMPolicy
+from tests.bundles.policies import plain
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
     network = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8], "time_dim": 8}
-    policy = LFMPolicy(PolicySpec(gammas=(0.2,), network=network), CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.identity(CONTRACT.observation_dim)
-    policy.action_normalizer = AffineNormalizer.identity(CONTRACT.action_dim)
+    policy = plain(CONTRACT, network, (0.2,))
     out = tmp_path_factory.mktemp("run") / "checkpoint"
     policy.save_pretrained(out)
     return out

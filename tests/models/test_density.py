@@ -10,10 +10,11 @@ import torch
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.flow import Hutchinson, Solver
-from lfm_policy.models.density import FlowModel, FlowSpec
+from lfm_policy.models.density import FlowModel
+from lfm_policy.models.spec import ChainSpec, FlowSpec
 
 NETWORK = {"_target_": "lfm_policy.networks.VelocityMlp", "width": 16, "layers": 2}
-SPEC = FlowSpec(dim=2, gammas=(0.3,), solver=Solver("rk4", 8), network=NETWORK)
+SPEC = FlowSpec(dim=2, chain=ChainSpec(gammas=(0.3,), solver=Solver("rk4", 8), network=NETWORK))
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_code_from_elsewhere_is_not_run(model: FlowModel, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("whitened", "kind"), [(False, "affine"), (True, "whitening")])
 def test_specifications_of_before_are_read(whitened: bool, kind: str) -> None:
-    now = FlowSpec(dim=2, gammas=(), network={"_target_": "a.B"}, normalizer=kind)
-    values = {key: value for key, value in now.model_dump().items() if key != "normalizer"}
-    assert FlowSpec.model_validate(values | {"whitened": whitened}) == now
+    network = {"_target_": "a.B"}
+    now = FlowSpec(dim=2, chain=ChainSpec(gammas=(), network=network), normalizer=kind)
+    before = {"format": "lfm-flow/1", "dim": 2, "gammas": [], "network": network, "share": False}
+    assert FlowSpec.model_validate(before | {"whitened": whitened}) == now

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lfm_envs.point_mass import CONTRACT as POINT_MASS
 from lfm_envs.tasks import TASKS
@@ -13,7 +14,9 @@ from lfm_policy.chunks.warm import WarmStart
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Solver
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.models.pretrained import seal
+from tests.bundles.policies import plain
 
 CONTRACT = TASKS["lift"].contract
 DIM = CONTRACT.observation_dim
@@ -21,11 +24,10 @@ NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8, 16],
 
 
 def _policy(network: dict = NETWORK) -> LFMPolicy:
-    torch.manual_seed(0)
-    policy = LFMPolicy(PolicySpec(gammas=(0.15, 0.2), network=network), CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.standard(torch.randn(50, DIM) * 3 + 1)
-    policy.action_normalizer = AffineNormalizer.min_max(torch.randn(50, 10), [0, 1, 2])
-    return policy.eval()
+    torch.manual_seed(1)
+    observation = AffineNormalizer.standard(torch.randn(50, DIM) * 3 + 1)
+    action = AffineNormalizer.min_max(torch.randn(50, 10), [0, 1, 2])
+    return plain(CONTRACT, network, (0.15, 0.2), (observation, action))
 
 
 def _histories(count: int) -> np.ndarray:
@@ -40,10 +42,10 @@ def test_a_chunk_is_the_chains_sample_in_raw_units() -> None:
     policy = _policy()
     histories, noise = _histories(3), _noise(3)
     batch = policy.predict(histories, noise)
-    cond = policy.observation_normalizer.normalize(torch.from_numpy(histories)).flatten(1)
+    cond = policy.encoding.observation_normalizer.normalize(torch.from_numpy(histories)).flatten(1)
     with torch.no_grad():
         sample = policy.chain.to_data(torch.from_numpy(noise), cond)
-    expected = policy.action_normalizer.denormalize(sample.x)
+    expected = policy.encoding.action_normalizer.denormalize(sample.x)
     np.testing.assert_array_equal(batch.actions, expected.numpy())
     assert batch.nfe == sample.nfe == 3
 
@@ -71,15 +73,14 @@ def test_training_sees_data_as_acting_returns_it() -> None:
     """Normalising a chunk for training and denormalising a sample are inverse maps."""
     policy, action = _policy(), torch.from_numpy(_noise(4))
     sample = policy.sample_of(torch.from_numpy(_histories(4)), action)
-    torch.testing.assert_close(policy.action_normalizer.denormalize(sample.x), action, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(policy.encoding.action_normalizer.denormalize(sample.x), action, atol=1e-5, rtol=1e-5)
 
 
 def _anchored() -> LFMPolicy:
-    torch.manual_seed(0)
-    policy = LFMPolicy(PolicySpec(gammas=(0.15, 0.2), network=NETWORK, anchored=True), CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.standard(torch.randn(50, DIM) * 3 + 1)
-    policy.action_normalizer = AffineNormalizer.standard(torch.randn(50, 160)).unflatten(16, 10)
-    return policy.eval()
+    torch.manual_seed(1)
+    observation = AffineNormalizer.standard(torch.randn(50, DIM) * 3 + 1)
+    action = AffineNormalizer.standard(torch.randn(50, 160)).unflatten(16, 10)
+    return plain(CONTRACT, NETWORK, (0.15, 0.2), (observation, action), anchored=True)
 
 
 def test_anchored_chunks_move_with_the_hand(tmp_path: Path) -> None:
@@ -90,15 +91,17 @@ def test_anchored_chunks_move_with_the_hand(tmp_path: Path) -> None:
     history, x = torch.from_numpy(_histories(3)), torch.from_numpy(_noise(3))
     moved = history.clone()
     moved[:, -1, 10:13] += torch.tensor([0.1, -0.2, 0.3])  # robot0_eef_pos follows the 10 numbers of the cube
-    shift = loaded.decode(x, moved) - loaded.decode(x, history)
+    shift = loaded.encoding.decode(x, moved) - loaded.encoding.decode(x, history)
     torch.testing.assert_close(shift[..., :3], torch.tensor([0.1, -0.2, 0.3]).expand(3, 16, 3), atol=1e-5, rtol=0)
     assert torch.equal(shift[..., 3:], torch.zeros(3, 16, 7))
-    torch.testing.assert_close(loaded.encode(loaded.decode(x, history), history), x, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        loaded.encoding.encode(loaded.encoding.decode(x, history), history), x, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_chunks_cannot_be_anchored_where_no_hand_is_observed() -> None:
     with pytest.raises(ContractError, match="robot0_eef_pos"):
-        LFMPolicy(PolicySpec(gammas=(), network=NETWORK, anchored=True), POINT_MASS)
+        plain(POINT_MASS, anchored=True)
 
 
 def test_saving_and_loading_gives_the_same_policy(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_saving_and_loading_gives_the_same_policy(tmp_path: Path) -> None:
     ours, theirs = (p.predict(_histories(2), _noise(2)).actions for p in (policy, loaded))
     np.testing.assert_array_equal(ours, theirs)
     files = {path.name for path in (tmp_path / "policy").iterdir()}
-    assert files == {"config.json", "contract.json", "model.safetensors"}
+    assert files == {"config.json", "contract.json", "model.safetensors", "checksums.json"}
 
 
 def test_one_observation_stands_for_a_history_of_itself() -> None:
@@ -162,10 +165,19 @@ def test_forward_is_a_loss_that_training_can_lower() -> None:
 
 
 def test_a_lost_normaliser_is_an_error_not_a_policy_that_hardly_moves(tmp_path: Path) -> None:
-    unfitted = LFMPolicy(PolicySpec(gammas=(), network=NETWORK), CONTRACT)
-    unfitted.save_pretrained(tmp_path / "policy")
     with pytest.raises(ContractError, match="normaliser was never fitted"):
-        LFMPolicy.from_pretrained(tmp_path / "policy").predict(_histories(1), _noise(1))
+        plain(CONTRACT, normalizers=(AffineNormalizer(DIM), AffineNormalizer(10)))
+    _policy().save_pretrained(tmp_path / "policy")
+    path = tmp_path / "policy" / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"observation_normalizer.fitted": torch.tensor(False)}, path)
+    seal(path.parent)
+    with pytest.raises(ContractError, match="normaliser was never fitted"):
+        LFMPolicy.from_pretrained(path.parent)
+    save_file({name: value for name, value in tensors.items() if "action_normalizer" not in name}, path)
+    seal(path.parent)
+    with pytest.raises(CheckpointError, match="its normaliser was lost"):
+        LFMPolicy.from_pretrained(path.parent)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, DIM), (1, DIM + 1), (1, 2, DIM - 1)])
@@ -176,6 +188,7 @@ def test_observations_of_another_shape_are_refused(shape: tuple[int, ...]) -> No
 
 def _edit(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    seal(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -184,15 +197,16 @@ def _edit(path: Path, **values: object) -> None:
         (lambda d: (d / "model.safetensors").unlink(), "missing or damaged"),
         (lambda d: (d / "model.safetensors").write_bytes(b"not tensors"), "missing or damaged"),
         (lambda d: (d / "config.json").unlink(), "no checkpoint"),
-        (lambda d: (d / "contract.json").unlink(), "no policy that can be read"),
-        (lambda d: (d / "config.json").write_text("{"), "no policy that can be read"),
+        (lambda d: (d / "contract.json").unlink(), "cannot be read"),
+        (lambda d: (d / "config.json").write_text("{"), "cannot be read"),
         (lambda d: _edit(d / "config.json", horizn=16), "horizn"),
-        (lambda d: _edit(d / "config.json", gammas=[0.1]), "do not fit"),
+        (lambda d: _edit(d / "config.json", chain={"gammas": [0.1], "network": NETWORK}), "do not fit"),
         (lambda d: _edit(d / "contract.json", action_dim=9), "no policy that can be read"),
     ],
 )
 def test_a_damaged_checkpoint_says_what_is_wrong(tmp_path: Path, damage, message: str) -> None:
     _policy().save_pretrained(tmp_path / "policy")
+    (tmp_path / "policy" / "checksums.json").unlink()  # those of before have none
     damage(tmp_path / "policy")
     with pytest.raises(CheckpointError, match=message):
         LFMPolicy.from_pretrained(tmp_path / "policy")
@@ -200,6 +214,7 @@ def test_a_damaged_checkpoint_says_what_is_wrong(tmp_path: Path, damage, message
 
 def test_a_checkpoint_cannot_bring_its_own_code(tmp_path: Path) -> None:
     _policy().save_pretrained(tmp_path / "policy")
-    _edit(tmp_path / "policy" / "config.json", network={"_target_": "subprocess.Popen", "args": ["true"]})
+    network = {"_target_": "subprocess.Popen", "args": ["true"]}
+    _edit(tmp_path / "policy" / "config.json", chain={"gammas": [], "network": network})
     with pytest.raises(ConfigError, match="from outside this package"):
         LFMPolicy.from_pretrained(tmp_path / "policy")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lfm_envs.tasks import TASKS
 from lfm_policy.errors import ContractError
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.rotations import RotationRows, quaternion_columns
-from tests.bundles.policies import NETWORK, policy
+from tests.bundles.policies import plain, policy
 
 LIFT = TASKS["lift"].contract
 QUATERNIONS = (3, 13)
@@ -71,4 +71,4 @@ def test_a_policy_does_not_see_the_sign_of_a_quaternion(tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", [(16,), (-1,), (3, 5)])
 def test_columns_that_cannot_be_are_refused(columns: tuple[int, ...]) -> None:
     with pytest.raises(ContractError, match="four columns each of the 19"):
-        LFMPolicy(PolicySpec(gammas=(), network=NETWORK, quaternions=columns), LIFT)
+        plain(LIFT, quaternions=columns)

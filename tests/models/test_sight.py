@@ -3,11 +3,10 @@ import pytest
 import torch
 
 from lfm_envs.point_mass import CONTRACT as BLIND
-from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError, ContractError
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.sight import Sight
-from tests.bundles.policies import NETWORK
+from tests.bundles.policies import NETWORK, plain
 from tests.seeing import CONTRACT, SIDE
 
 ENCODER = {"_target_": "lfm_policy.networks.vision.SmallEncoder", "features": 8, "channels": [8, 8, 8], "keypoints": 4}
@@ -23,11 +22,7 @@ def sight(crop=24):
 
 
 def policy():
-    torch.manual_seed(0)
-    made = LFMPolicy(PolicySpec(gammas=(0.5,), network=NETWORK, vision=ENCODER, crop=24), CONTRACT)
-    made.observation_normalizer = AffineNormalizer.identity(2)
-    made.action_normalizer = AffineNormalizer.identity(2)
-    return made.eval()
+    return plain(CONTRACT, NETWORK, (0.5,), vision=ENCODER, crop=24)
 
 
 def test_crops_are_parts_of_the_pictures_and_the_generators_alone():
@@ -93,9 +88,9 @@ def test_what_cannot_be_seen_is_named():
     with pytest.raises(ContractError, match=r"bytes.*float32"):
         made.predict_action_chunk({"observation.state": torch.zeros(1, 2), "observation.images.above": frames(1) / 255})
     with pytest.raises(ContractError, match="encoder where its contract has cameras"):
-        LFMPolicy(PolicySpec(gammas=(), network=NETWORK), CONTRACT)
+        plain(CONTRACT)
     with pytest.raises(ContractError, match="encoder where its contract has cameras"):
-        LFMPolicy(PolicySpec(gammas=(), network=NETWORK, vision=ENCODER), BLIND)
+        plain(BLIND, vision=ENCODER)
     with pytest.raises(ConfigError, match="crop=40 does not fit"):
         sight(40)
     with pytest.raises(ConfigError, match="from outside this package"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lfm_policy.flow import FlowChain, Schedule, Solver
-from lfm_policy.models.density import FlowModel, FlowSpec
+from lfm_policy.models.density import FlowModel
+from lfm_policy.models.spec import ChainSpec, FlowSpec
 from lfm_policy.networks import SharedBlocks, VelocityMlp, build_blocks
 from lfm_policy.training.ema import Ema
 from tests.training.runs import run_until, settings
@@ -55,7 +56,7 @@ def test_a_shared_model_trains_and_is_read_back(tmp_path: Path) -> None:
     run_until(None, "experiment=2d/two_moons", *small, *chain, solver, "updates=3", f"out={tmp_path}")
     model = FlowModel.from_pretrained(tmp_path)
     assert len(model.chain.blocks) == 3
-    assert model.spec.network["width"] == 8
+    assert model.spec.chain.network["width"] == 8
     assert sum(p.numel() for p in model.parameters()) == (1 + 2 + 3) * 8 + 8 + 2 * (8 * 8 + 8) + 8 * 2 + 2
     assert model.sample(torch.zeros(4, 2)).nfe == 3 * 2
 
@@ -66,5 +67,5 @@ def test_sharing_is_refused_where_blocks_are_fitted_in_turn() -> None:
 
 
 def test_a_model_is_what_its_specification_says() -> None:
-    spec = FlowSpec(dim=2, gammas=(0.1, 0.2), network=SPEC, share=True, solver=Solver("euler", 1))
+    spec = FlowSpec(dim=2, chain=ChainSpec(gammas=(0.1, 0.2), network=SPEC, share=True, solver=Solver("euler", 1)))
     assert {name.split(".")[2] for name in FlowModel(spec).state_dict() if name.startswith("chain")} == {"0"}

@@ -176,18 +176,10 @@ class TestVideos:
 
 def checkpoint(folder) -> Path:
     """A small policy with random weights for the point mass."""
-    import torch
+    from tests.bundles.policies import plain
 
-    from lfm_policy.data.normalizers.affine import AffineNormalizer
-    from lfm_policy.models.policy import LFMPolicy, PolicySpec
-
-    torch.manual_seed(0)
     network = {"_target_": "lfm_policy.networks.unet1d.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
-    spec = PolicySpec(horizon=8, action_steps=4, gammas=(0.1,), network=network)
-    policy = LFMPolicy(spec, CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.identity(CONTRACT.observation_dim)
-    policy.action_normalizer = AffineNormalizer.identity(CONTRACT.action_dim)
-    policy.save_pretrained(folder)
+    plain(CONTRACT, network, (0.1,), horizon=8, action_steps=4).save_pretrained(folder)
     return folder
 
 

@@ -6,14 +6,12 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.chunks.warm import WarmStart
-from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError, ContractError, RolloutError
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.protocols import PortablePolicy
 from lfm_policy.rollout import seats
 from lfm_policy.rollout.planner import Planner
@@ -21,6 +19,7 @@ from lfm_policy.rollout.play import Player, play
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.rollout.seats import AutoSeat, ParentSeat, WorkerSeat, choose_seat, copies_pay
+from tests.bundles.policies import plain
 from tests.rollout.scripted import OBSERVATION_STEPS, Breaking, Straight
 from tests.rollout.test_runner import Listener, outcomes
 
@@ -59,12 +58,8 @@ class SlowBound(Slow, Bound):
 
 
 def tiny() -> LFMPolicy:
-    torch.manual_seed(0)
     network = {"_target_": "lfm_policy.networks.unet1d.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
-    policy = LFMPolicy(PolicySpec(horizon=8, action_steps=4, gammas=(0.1,), network=network), CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.identity(CONTRACT.observation_dim)
-    policy.action_normalizer = AffineNormalizer.identity(CONTRACT.action_dim)
-    return policy.eval()
+    return plain(CONTRACT, network, (0.1,), horizon=8, action_steps=4)
 
 
 def here(policy, link=PLAIN, seeds=SEEDS) -> list[EpisodeResult]:

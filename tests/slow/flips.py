@@ -167,14 +167,9 @@ def _read_episodes(path: Path) -> Any:
 
 
 def _make_checkpoint(folder: Path) -> Path:
-    import torch
+    from tests.bundles.policies import policy
 
-    from lfm_envs.tasks import TASKS
-    from lfm_policy.models.policy import LFMPolicy, PolicySpec
-
-    torch.manual_seed(0)
-    policy = LFMPolicy(PolicySpec(network={"kind": "unet1d", "dims": [8, 16], "time_dim": 8}), TASKS["lift"].contract)
-    policy.save_pretrained(folder / "policy")
+    policy(blocks=1).save_pretrained(folder / "policy")
     return folder / "policy"
 
 

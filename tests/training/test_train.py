@@ -200,9 +200,9 @@ def test_quaternions_are_shown_as_rotation_rows_and_left_out_of_the_normaliser(t
         policy = experiment.model
         assert policy.spec.quaternions == (13,)
         assert experiment.pool.take(torch.arange(3)).cond.shape == (3, 2 * 21)
-        assert (policy.observation_normalizer.scale[13:17] == 1).all()
-        assert (policy.observation_normalizer.scale[:13] != 1).all()
-        assert (policy.observation_normalizer.offset[13:17] == 0).all()
+        assert (policy.encoding.observation_normalizer.scale[13:17] == 1).all()
+        assert (policy.encoding.observation_normalizer.scale[:13] != 1).all()
+        assert (policy.encoding.observation_normalizer.offset[13:17] == 0).all()
 
 
 def test_anchored_windows_count_from_the_hands(tmp_path: Path) -> None:

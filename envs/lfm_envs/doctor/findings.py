@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 
 from lfm_policy.actions.poses import hand_columns, position_columns
 from lfm_policy.contract import Contract, ObservationKey
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import read_json
-from lfm_policy.models.pretrained import checkpoint_in
+from lfm_policy.models.pretrained import checkpoint_in, stored_tensors
 
 Trap = Literal[
     "frame",
@@ -151,17 +150,8 @@ def examine_checkpoint(
 
 
 def _normalizers(directory: Path) -> dict[str, np.ndarray]:
-    """Return the normalisers' tensors as loading would put them together: the moving average's go before."""
-    tensors: dict[str, np.ndarray] = {}
-    for name in ("model.safetensors", "ema.safetensors"):
-        if name.startswith("ema") and not (directory / name).exists():
-            continue
-        try:
-            with safe_open(directory / name, "np") as file:
-                tensors |= {key: file.get_tensor(key) for key in file.keys() if "_normalizer." in key}  # noqa: SIM118
-        except (SafetensorError, FileNotFoundError) as error:
-            raise CheckpointError(f"{directory / name} is missing or damaged: {error}") from None
-    return tensors
+    """The normalisers' tensors as loading would put them together: the moving average's go before."""
+    return {key: value.numpy() for key, value in stored_tensors(directory, "ema").items() if "_normalizer." in key}
 
 
 def _lost(name: str, scale: np.ndarray | None, offset: np.ndarray | None, fitted: np.ndarray | None) -> Finding | None:

@@ -105,7 +105,7 @@ def _call(model: AnyModel) -> Callable[[], int]:
     if isinstance(model, LFMPolicy):
         shape = (1, model.observation_steps, model.contract.observation_dim)
         normalised = torch.randn(shape, generator=generator).to(model.device)
-        history = model.observation_normalizer.denormalize(normalised).cpu().numpy()
+        history = model.encoding.observation_normalizer.denormalize(normalised).cpu().numpy()
         noise = torch.randn(1, *model.noise_shape, generator=generator).numpy()
         return lambda: model.predict(history, noise).nfe
     start = torch.randn(1, model.spec.dim, generator=generator).to(model.device)

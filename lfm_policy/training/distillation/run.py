@@ -52,7 +52,7 @@ def run(settings: DistillSettings, listener: Listener | None = None) -> dict[str
     phases = plan("simulation_free", settings.blocks, settings.updates)
     fingerprint = settings.fingerprint() | identity
     save = Checkpointer(settings.out / "checkpoint", student, fingerprint, settings.checkpoint_seconds)
-    parallel = 1 if student.spec.share else parallel_blocks(settings.parallel, device)
+    parallel = 1 if student.spec.chain.share else parallel_blocks(settings.parallel, device)
     samples, config = settings.batch * settings.optimiser.accumulate, settings.model_dump(mode="json")
     reporter = Reporter(settings.out, settings.name, settings.logging, config, samples=samples, listener=listener)
     trainer = Trainer(student.chain, phases, settings.optimiser, settings.seed, reporter, save, parallel)
@@ -107,7 +107,7 @@ def summary(
         "blocks": len(chain.blocks),
         "nfe": len(chain.blocks),
         "parameters": sum(p.numel() for p in chain.parameters()),
-        "network": dict(student.spec.network),
+        "network": dict(student.spec.chain.network),
         "teacher": {
             "checkpoint": settings.policy,
             "digest": teacher.digest(),

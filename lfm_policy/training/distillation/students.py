@@ -1,6 +1,7 @@
 """What a distillation trains: a student of the teacher's own class, with fewer blocks and one evaluation in each."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +14,7 @@ from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Pool, Schedule, TensorPool
 from lfm_policy.flow.distill import ONE_STEP
 from lfm_policy.models.density import FlowModel
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.networks.grow import grown, inherit
 from lfm_policy.training.experiments.robot import as_seen_by, window_pool
 from lfm_policy.training.experiments.settings import WindowData
@@ -34,21 +35,22 @@ def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel
         ConfigError: N' does not divide N, or the network cannot grow.
     """
     chain = teacher.chain
-    if isinstance(teacher.spec, PolicySpec) and teacher.spec.diffusion is not None:
+    if teacher.spec.chain.diffusion is not None:
         raise ConfigError("the checkpoint is a diffusion baseline: only flows can be distilled")
     try:
         schedule = merged(chain.schedule, blocks)
     except ValueError as error:
         raise ConfigError(f"blocks={blocks}: {error}") from None
-    k, network = len(chain.blocks) // blocks, teacher.spec.network
-    if grow and k > 1 and not teacher.spec.share:
+    k, network = len(chain.blocks) // blocks, teacher.spec.chain.network
+    if grow and k > 1 and not teacher.spec.chain.share:
         network = grown(network, chain.blocks[0], k)
     changes = {"gammas": schedule.gammas, "solver": ONE_STEP, "network": network}
+    described = {"chain": teacher.spec.chain.model_copy(update=changes)}
     match teacher:
-        case LFMPolicy(spec=spec, contract=contract):
-            student = LFMPolicy(spec.model_copy(update=changes), contract)
+        case LFMPolicy(spec=spec, encoding=encoding):
+            student = LFMPolicy(spec.model_copy(update=described), deepcopy(encoding))
         case FlowModel(spec=spec):
-            student = FlowModel(spec.model_copy(update=changes))
+            student = FlowModel(spec.model_copy(update=described))
     student = student.to(teacher.device)
     for n, block in enumerate(student.chain.blocks):
         inherit(chain.blocks[k * (n + 1) - 1], block)
@@ -95,7 +97,7 @@ class Observations:
         self._policy, self._store = policy, as_seen_by(policy, open_store(data))
         policy.contract.require_match(self._store.contract, "the checkpoint", f"the data set {data}")
         self.source: Mapping[str, Any] = self._store.identity
-        self.event, self.scale = policy.noise_shape, policy.action_normalizer.scale
+        self.event, self.scale = policy.noise_shape, policy.encoding.action_normalizer.scale
         self.temperature = policy.spec.temperature
         spec = policy.spec
         self._windows = WindowData(

@@ -52,7 +52,7 @@ def density_report(model: FlowModel, data: DensityData, density: Density) -> Map
         "nll_standard_error": found.standard_error,
         "valid_nll": batched_log_prob(model, valid).nll,
         "floor": density.entropy(),
-        "initial_diffusion": model.spec.initial_diffusion,
+        "initial_diffusion": model.spec.chain.initial_diffusion,
         "nfe_likelihood": found.nfe,
         "nfe_sample": drawn.nfe,
     }

@@ -53,7 +53,12 @@ def shrunk(normalizer: AffineNormalizer, time: float) -> AffineNormalizer:
 
     The factor e^{-time} is inverted wherever samples are denormalised; the noise stays in them.
     """
-    return normalizer.scaled(math.exp(-time)) if time else normalizer
+    return normalizer.scaled(shrinkage(time)) if time else normalizer
+
+
+def shrinkage(time: float) -> float:
+    """Return the factor that OU time `time` leaves of data."""
+    return math.exp(-time)
 
 
 def with_diffusion(pool: Pool, time: float, seed: int) -> Pool:

@@ -1,7 +1,6 @@
 """What a robot run trains: a policy and the pool of its windows."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lfm_policy.actions.poses import can_anchor, moving_columns, position_columns
+from lfm_policy.actions.poses import can_anchor
 from lfm_policy.contract import Contract
-from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread
 from lfm_policy.data.windows.disk import StreamedWindows
 from lfm_policy.data.windows.frames import frame_bytes, read_frames
 from lfm_policy.data.windows.memory import WindowIndex, Windows
@@ -21,10 +19,11 @@ from lfm_policy.data.windows.store import Split, Store, open_store
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import read_json
 from lfm_policy.flow import Pool, Sample
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.encoding import Encoding
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import checkpoint_in, load_weights
-from lfm_policy.models.rotations import other_columns, quaternion_columns
-from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrunk, with_diffusion
+from lfm_policy.models.spec import PolicySpec
+from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrinkage, with_diffusion
 from lfm_policy.training.experiments.settings import TrainSettings, WindowData
 from lfm_policy.training.experiments.vision import feature_table, learn_to_see
 
@@ -39,7 +38,7 @@ class WindowPool:
     """`flow.Pool` over windows, in memory or on disk: x is the encoded chunk, cond the normalised history."""
 
     windows: Windows | StreamedWindows
-    policy: LFMPolicy
+    encoding: Encoding
     """Encodes, on its device."""
     features: Tensor | None = None
     """(1 + crops, rows, F): what the policy sees in the pictures of each row, by their middle and by random parts."""
@@ -49,10 +48,10 @@ class WindowPool:
 
     def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
         """The windows at `index` (B,): x (B, T, A), cond (B, C); pictures by a random part if there is a generator."""
-        device = self.policy.device
+        device = self.encoding.device
         batch = self.windows.gather(index.cpu() if isinstance(self.windows, StreamedWindows) else index)
         features = None if self.features is None else self._seen(self.features, batch.newest.to(device), generator)
-        return self.policy.sample_of(batch.observation.to(device), batch.action.to(device), features)
+        return self.encoding.sample(batch.observation.to(device), batch.action.to(device), features)
 
     def _seen(self, features: Tensor, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         crops = len(features) - 1
@@ -140,62 +139,35 @@ def see(settings: TrainSettings, data: WindowData, store: Store, policy: LFMPoli
 def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPolicy:
     """A policy with fresh weights for the data in `store`, its normalisers fitted on the training split."""
     torch.manual_seed(settings.seed)
-    flow = settings.flow
     if store.contract.cameras and settings.vision is None:
         raise ConfigError(
             f"{store.path} has pictures of {[camera.name for camera in store.contract.cameras]}: choose an experiment "
             "that says how to see them, experiment=robot_image/…, or data.blind=true"
         )
     vision = settings.vision if store.contract.cameras else None
-    rows = data.rotation_rows and store.contract.poses
-    quaternions = quaternion_columns(block[0] for block in store.blocks("train")) if rows else ()
-    spec = PolicySpec(
-        horizon=data.horizon,
-        observation_steps=data.observation_steps,
-        action_steps=data.action_steps,
-        gammas=flow.schedule().gammas,
-        interpolant=flow.interpolant,
-        solver=flow.solver,
-        network=settings.block_network,
-        share=flow.share,
-        precondition=flow.precondition and flow.diffusion is None,
-        initial_diffusion=flow.initial_diffusion,
-        diffusion=flow.diffusion,
+    cut = {"horizon": data.horizon, "observation_steps": data.observation_steps, "action_steps": data.action_steps}
+    encoding = Encoding.fit(
+        store,
+        **cut,
         anchored=anchored(data, store),
-        quaternions=quaternions,
+        rotation_rows=data.rotation_rows,
+        observation_normalizer=data.observation_normalizer,
+        shrink=shrinkage(settings.flow.initial_diffusion),
+    )
+    spec = PolicySpec(
+        **cut,
+        chain=settings.chain,
+        anchored=encoding.anchored,
+        quaternions=encoding.quaternions,
         vision=vision and vision.encoder,
         crop=vision and vision.crop,
     )
-    policy = LFMPolicy(spec, store.contract)
-    observation = Spread.of(block[0] for block in store.blocks("train"))
-    fit = AffineNormalizer.standard if data.observation_normalizer == "standard" else AffineNormalizer.scalar
-    policy.observation_normalizer = fit(observation, other_columns(store.contract.observation_dim, quaternions))
-    policy.action_normalizer = shrunk(_action_normalizer(data, store, policy), flow.initial_diffusion)
-    return policy
+    return LFMPolicy(spec, encoding)
 
 
 def anchored(data: WindowData, store: Store) -> bool:
     """Whether chunks count from where the robot is: as the settings say, or wherever the contract lets them."""
     return can_anchor(store.contract) if data.anchored == "auto" else data.anchored
-
-
-def _action_normalizer(data: WindowData, store: Store, policy: LFMPolicy) -> AffineNormalizer:
-    """Diffusion Policy's: positions to [-1, 1]; of anchored chunks, all but grippers to unit variance per step."""
-    width = store.contract.action_dim
-    if policy.spec.anchored:
-        columns = [step * width + column for step in range(data.horizon) for column in moving_columns(store.contract)]
-        spread = Spread.of(_anchored_chunks(data, store, policy))
-        return AffineNormalizer.standard(spread, columns).unflatten(data.horizon, width)
-    columns = position_columns(store.contract)
-    return AffineNormalizer.min_max(Spread.of(block[1] for block in store.blocks("train")), columns)
-
-
-def _anchored_chunks(data: WindowData, store: Store, policy: LFMPolicy) -> Iterator[Tensor]:
-    """The training windows' chunks (B, T * A), their positions from the newest observation's hand on."""
-    windows = StreamedWindows.from_store(store, "train", data.horizon, data.observation_steps, data.action_steps)
-    for index in torch.arange(len(windows)).split(4096):
-        batch = windows.gather(index)
-        yield (batch.action - policy.anchor(batch.observation)).flatten(1)
 
 
 def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
@@ -205,7 +177,7 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
         ConfigError: data that stay on disk are to be diffused.
     """
     cut = (split, data.horizon, data.observation_steps, data.action_steps)
-    diffusion = policy.spec.initial_diffusion
+    diffusion = policy.spec.chain.initial_diffusion
     if data.resident is False and diffusion:
         raise ConfigError(
             f"flow.initial_diffusion={diffusion} draws its noise once for all windows, which must then be in memory: "
@@ -216,9 +188,9 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
         crops = CROPS if split == "train" else 0
         features = feature_table(store, policy.sight, split, crops, resident(data, store))
     if not (resident(data, store) or diffusion):
-        return WindowPool(StreamedWindows.from_store(store, *cut), policy, features)
+        return WindowPool(StreamedWindows.from_store(store, *cut), policy.encoding, features)
     windows = Windows.from_store(store, *cut).to(policy.device)
-    return with_diffusion(WindowPool(windows, policy, features), diffusion, seed=0)
+    return with_diffusion(WindowPool(windows, policy.encoding, features), diffusion, seed=0)
 
 
 def resident(data: WindowData, store: Store) -> bool:

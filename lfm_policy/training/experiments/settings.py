@@ -14,6 +14,7 @@ from lfm_policy.choices import (
     Solver,
     TableName,
 )
+from lfm_policy.models.spec import ChainSpec
 from lfm_policy.settings import Frozen
 from lfm_policy.training.log import LogSettings
 from lfm_policy.training.settings import OptimiserSettings
@@ -295,6 +296,21 @@ class TrainSettings(Frozen):
     def block_network(self) -> dict[str, Any]:
         """The network of each block."""
         return self.global_network if self.flow.share or self.flow.count == 1 else self.network
+
+    @property
+    def chain(self) -> ChainSpec:
+        """The chain that is trained."""
+        flow = self.flow
+        return ChainSpec(
+            gammas=flow.schedule().gammas,
+            interpolant=flow.interpolant,
+            solver=flow.solver,
+            network=self.block_network,
+            share=flow.share,
+            precondition=flow.precondition and flow.diffusion is None,
+            initial_diffusion=flow.initial_diffusion,
+            diffusion=flow.diffusion,
+        )
 
     def updates_of(self, samples: int) -> int:
         """Updates of each block for a pool of `samples`."""

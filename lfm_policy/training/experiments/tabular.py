@@ -48,7 +48,7 @@ def tabular_report(model: FlowModel, data: TabularData, table: Table, source: Ma
         "divergence": "exact" if estimator is None else f"Hutchinson, {estimator.probes} probes",
         "as_published": as_published(data.table, table),
         "source": dict(source),
-        "initial_diffusion": model.spec.initial_diffusion,
+        "initial_diffusion": model.spec.chain.initial_diffusion,
         "nfe_likelihood": test.nfe,
         "nfe_sample": model.sample(noise.to(model.device)).nfe,
     }

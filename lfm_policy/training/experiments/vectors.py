@@ -15,7 +15,8 @@ from lfm_policy.data.normalizers.radial import RadialNormalizer
 from lfm_policy.data.normalizers.whitening import WhiteningNormalizer
 from lfm_policy.flow import Hutchinson, TensorPool
 from lfm_policy.flow.likelihood import Likelihood
-from lfm_policy.models.density import NORMALIZERS, FlowModel, FlowSpec
+from lfm_policy.models.density import NORMALIZERS, FlowModel
+from lfm_policy.models.spec import FlowSpec
 from lfm_policy.training.experiments.experiment import Experiment, shrunk, with_diffusion
 from lfm_policy.training.experiments.settings import TrainSettings
 
@@ -41,18 +42,8 @@ def vector_experiment(
 def new_model(settings: TrainSettings, dim: int, normalizer: AffineNormalizer) -> FlowModel:
     """A flow model with fresh weights, decided by the run's seed."""
     torch.manual_seed(settings.seed)
-    flow = settings.flow
-    spec = FlowSpec(
-        dim=dim,
-        gammas=flow.schedule().gammas,
-        interpolant=flow.interpolant,
-        solver=flow.solver,
-        network=settings.block_network,
-        share=flow.share,
-        precondition=flow.precondition,
-        initial_diffusion=flow.initial_diffusion,
-        normalizer=next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of),
-    )
+    kind = next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of)
+    spec = FlowSpec(dim=dim, chain=settings.chain, normalizer=kind)
     model = FlowModel(spec)
     model.normalizer = normalizer
     return model

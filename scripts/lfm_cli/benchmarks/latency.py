@@ -20,7 +20,9 @@ from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.flow import Schedule, Solver
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.encoding import Encoding
+from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.models.spec import ChainSpec, PolicySpec
 from lfm_policy.networks.grow import grown
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.training.distillation.students import merged
@@ -72,10 +74,9 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
 def _policy(schedule: Schedule, network: Mapping[str, object], **options: Any) -> LFMPolicy:
     torch.manual_seed(0)
     contract = TASKS["lift"].contract
-    policy = LFMPolicy(PolicySpec(gammas=schedule.gammas, network=dict(network), **options), contract)
-    policy.observation_normalizer = AffineNormalizer.identity(contract.observation_dim)
-    policy.action_normalizer = AffineNormalizer.identity(contract.action_dim)
-    return policy.eval()
+    spec = PolicySpec(chain=ChainSpec(gammas=schedule.gammas, network=dict(network), **options))
+    identities = (AffineNormalizer.identity(dim) for dim in (contract.observation_dim, contract.action_dim))
+    return LFMPolicy(spec, Encoding(contract, *identities)).eval()
 
 
 def _grown(times: int) -> dict[str, object]:

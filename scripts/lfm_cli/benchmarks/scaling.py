@@ -19,7 +19,9 @@ from lfm_cli.benchmarks.training import ACTION, BATCH, COND, DIMS, STEPS
 from lfm_envs.tasks import TASKS
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.flow import FlowChain, Schedule, TensorPool, fit, plan
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.encoding import Encoding
+from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.models.spec import ChainSpec, PolicySpec
 from lfm_policy.networks import ConditionalUnet1d
 from lfm_policy.processes import usable_cores
 from lfm_policy.protocols import Environment
@@ -76,10 +78,9 @@ def _policy() -> LFMPolicy:
     torch.manual_seed(0)
     contract = TASKS["lift"].contract
     network = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": list(DIMS)}
-    policy = LFMPolicy(PolicySpec(gammas=SCHEDULE.gammas, network=network), contract)
-    policy.observation_normalizer = AffineNormalizer.identity(contract.observation_dim)
-    policy.action_normalizer = AffineNormalizer.identity(contract.action_dim)
-    return policy.eval()
+    spec = PolicySpec(chain=ChainSpec(gammas=SCHEDULE.gammas, network=network))
+    identities = (AffineNormalizer.identity(dim) for dim in (contract.observation_dim, contract.action_dim))
+    return LFMPolicy(spec, Encoding(contract, *identities)).eval()
 
 
 def _blocks(settings: Settings) -> Ratio:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lfm_policy.data.normalizers.radial import RadialNormalizer
 from lfm_policy.errors import DataError
-from lfm_policy.models.density import FlowModel, FlowSpec
+from lfm_policy.models.density import FlowModel
+from lfm_policy.models.spec import ChainSpec, FlowSpec
 
 NU, DIM = 6.0, 8
 """Degrees of freedom and dimension of a multivariate Student t: Gaussian in direction, with heavy tails in length."""
@@ -56,7 +57,7 @@ def test_samples_of_one_length_are_refused() -> None:
 
 def test_travels_with_a_model(tmp_path: Path) -> None:
     network = {"_target_": "lfm_policy.networks.VelocityMlp", "width": 4, "layers": 1}
-    model = FlowModel(FlowSpec(dim=DIM, gammas=(), network=network, normalizer="radial"))
+    model = FlowModel(FlowSpec(dim=DIM, chain=ChainSpec(gammas=(), network=network), normalizer="radial"))
     model.normalizer = RadialNormalizer.fit(_student(5000, 0)[0])
     model.save_pretrained(tmp_path / "model")
     x = _student(10, 3)[0]

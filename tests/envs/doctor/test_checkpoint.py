@@ -14,7 +14,7 @@ from lfm_policy.actions.poses import hand_columns
 from lfm_policy.contract import ArmController, Contract
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import CheckpointError
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from tests.bundles.policies import plain
 
 CONTRACT = TASKS["transport"].contract
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
@@ -25,10 +25,9 @@ ACTION = RANDOM.uniform(-0.4, 0.6, (200, CONTRACT.action_dim)).astype(np.float32
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    policy = LFMPolicy(PolicySpec(gammas=(), network=NETWORK), CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.standard(torch.from_numpy(OBSERVATION))
-    policy.action_normalizer = AffineNormalizer.min_max(torch.from_numpy(ACTION), [0, 1, 2, 10, 11, 12])
-    policy.save_pretrained(tmp_path / "policy")
+    observation = AffineNormalizer.standard(torch.from_numpy(OBSERVATION))
+    action = AffineNormalizer.min_max(torch.from_numpy(ACTION), [0, 1, 2, 10, 11, 12])
+    plain(CONTRACT, NETWORK, normalizers=(observation, action)).save_pretrained(tmp_path / "policy")
     return tmp_path / "policy"
 
 
@@ -84,15 +83,16 @@ def test_data_that_the_normaliser_was_not_fitted_on(checkpoint: Path) -> None:
 
 def test_anchored_chunks_are_held_against_ways_from_the_hand(checkpoint: Path) -> None:
     """Each step of an anchored chunk has its own range; the data are compared at the step of the observation."""
-    policy = LFMPolicy(PolicySpec(gammas=(), network=NETWORK, anchored=True), CONTRACT)
     hands, columns = zip(*hand_columns(CONTRACT), strict=True)
     observation, way = OBSERVATION.copy(), RANDOM.uniform(-0.05, 0.05, (200, 16, 20)).astype(np.float32)
     way *= np.linspace(1, 4, 16, dtype=np.float32)[:, None]
     action = way[:, 1].copy()
     action[:, columns] += observation[:, hands]
-    policy.observation_normalizer = AffineNormalizer.standard(torch.from_numpy(observation))
-    policy.action_normalizer = AffineNormalizer.standard(torch.from_numpy(way).flatten(1)).unflatten(16, 20)
-    policy.save_pretrained(checkpoint)
+    normalizers = (
+        AffineNormalizer.standard(torch.from_numpy(observation)),
+        AffineNormalizer.standard(torch.from_numpy(way).flatten(1)).unflatten(16, 20),
+    )
+    plain(CONTRACT, NETWORK, normalizers=normalizers, anchored=True).save_pretrained(checkpoint)
     findings, ranges = examine_checkpoint(checkpoint, CONTRACT, observation, action)
     assert findings == []
     assert np.shape(ranges["action"]["low"]) == (6,)

@@ -7,10 +7,12 @@ from lfm_envs.point_mass import CONTRACT
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Schedule, Solver, TensorPool
-from lfm_policy.models.density import FlowModel, FlowSpec
-from lfm_policy.models.policy import LFMPolicy, PolicySpec
+from lfm_policy.models.density import FlowModel
+from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.models.spec import ChainSpec, FlowSpec
 from lfm_policy.training.distillation.students import merged, student_of
 from lfm_policy.training.distillation.trajectories import Teacher
+from tests.bundles.policies import plain
 
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [8, 16], "time_dim": 8}
 MLP = {"_target_": "lfm_policy.networks.VelocityMlp", "width": 16, "layers": 2}
@@ -18,12 +20,11 @@ GAMMAS = (0.2, 0.3, 0.4)
 
 
 def _policy(**changes: object) -> LFMPolicy:
-    torch.manual_seed(0)
-    spec = PolicySpec.model_validate({"gammas": GAMMAS, "network": NETWORK, "solver": Solver("heun", 3), **changes})
-    policy = LFMPolicy(spec, CONTRACT)
-    policy.observation_normalizer = AffineNormalizer.standard(torch.randn(50, 4) * 3)
-    policy.action_normalizer = AffineNormalizer.min_max(torch.randn(50, 2))
-    return policy.eval()
+    torch.manual_seed(1)
+    normalizers = (AffineNormalizer.standard(torch.randn(50, 4) * 3), AffineNormalizer.min_max(torch.randn(50, 2)))
+    chain = {"solver": Solver("heun", 3)} | {name: changes.pop(name) for name in list(changes) if name != "temperature"}
+    gammas = chain.pop("gammas", GAMMAS)
+    return plain(CONTRACT, NETWORK, gammas, normalizers, chain, **changes)
 
 
 def _chunk(policy: LFMPolicy, solver: Solver | None = None) -> torch.Tensor:
@@ -52,7 +53,7 @@ def test_with_as_many_blocks_a_student_begins_as_its_teacher_with_one_euler_step
 def test_a_student_begins_as_the_noise_side_block_that_it_replaces() -> None:
     teacher = _policy()
     student = student_of(teacher, 2, grow=False)
-    assert student.spec.gammas == pytest.approx((0.5,))
+    assert student.spec.chain.gammas == pytest.approx((0.5,))
     for ours, theirs in ((0, 1), (1, 3)):
         state, origin = (m.chain.blocks[n].state_dict() for m, n in ((student, ours), (teacher, theirs)))
         assert all(torch.equal(state[name], origin[name]) for name in origin)
@@ -64,23 +65,23 @@ def test_the_teacher_is_left_as_it_is() -> None:
     student = student_of(teacher, 4)
     with torch.no_grad():
         next(student.chain.parameters()).add_(1)
-        student.action_normalizer.scale.mul_(2)
+        student.encoding.action_normalizer.scale.mul_(2)
     assert teacher.digest() == before
 
 
 def test_blocks_that_share_a_network_keep_sharing_it() -> None:
     student = student_of(_policy(share=True), 2)
-    assert student.spec.network == NETWORK
+    assert student.spec.chain.network == NETWORK
     assert len(student.chain.blocks) == 2
     assert _chunk(student).shape == (3, 16, 2)
 
 
 def test_a_flow_models_student() -> None:
-    teacher = FlowModel(FlowSpec(dim=2, gammas=GAMMAS, network=MLP))
+    teacher = FlowModel(FlowSpec(dim=2, chain=ChainSpec(gammas=GAMMAS, network=MLP)))
     teacher.normalizer = AffineNormalizer.standard(torch.randn(40, 2) * 5)
     student = student_of(teacher, 1)
     assert isinstance(student, FlowModel)
-    assert (len(student.chain.blocks), student.spec.network["width"]) == (1, 32)
+    assert (len(student.chain.blocks), student.spec.chain.network["width"]) == (1, 32)
     assert torch.equal(student.normalizer.scale, teacher.normalizer.scale)
     assert student.sample(torch.randn(5, 2)).nfe == 1
 

@@ -44,7 +44,7 @@ def test_a_density_run_says_so(tmp_path: Path) -> None:
     run = ["experiment=2d/two_moons", "method=fm", *small, solver, "updates=2", f"out={tmp_path}"]
     run_until(None, *run, f"flow.initial_diffusion={DELTA}")
     model = FlowModel.from_pretrained(tmp_path)
-    assert model.spec.initial_diffusion == DELTA
+    assert model.spec.chain.initial_diffusion == DELTA
     assert model.normalizer.scale.tolist() == pytest.approx([math.exp(-DELTA)] * 2)
     assert json.loads((tmp_path / "summary.json").read_text())["initial_diffusion"] == DELTA
 
@@ -59,7 +59,7 @@ def test_a_policy_is_trained_on_diffused_chunks_under_clean_observations(tmp_pat
     for time in (0.0, DELTA):
         changed = chosen.model_copy(update={"flow": chosen.flow.model_copy(update={"initial_diffusion": time})})
         policy = new_policy(changed, data, store)
-        assert policy.spec.initial_diffusion == time
+        assert policy.spec.chain.initial_diffusion == time
         pools.append(window_pool(data, store, policy).take(torch.arange(50)))
     clean, diffused = pools
     torch.testing.assert_close(clean.cond, diffused.cond, rtol=0, atol=0)
