@@ -19,7 +19,7 @@ _HOMES = {
     "Link": "chunks.delayed",
     "OnnxPolicy": "bundles.onnx_policy",
     "PolicyClient": "server.client",
-    "PolicySpec": "models.policy",
+    "PolicySpec": "models.spec",
     "RecedingHorizon": "chunks.horizon",
     "Runner": "rollout.runner",
     "RunnerOptions": "rollout.runner",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from lfm_policy.flow import Solver as Solver
     from lfm_policy.models.density import FlowModel as FlowModel
     from lfm_policy.models.policy import LFMPolicy as LFMPolicy
-    from lfm_policy.models.policy import PolicySpec as PolicySpec
+    from lfm_policy.models.spec import PolicySpec as PolicySpec
     from lfm_policy.rollout.evaluation import Evaluation as Evaluation
     from lfm_policy.rollout.runner import Runner as Runner
     from lfm_policy.rollout.runner import RunnerOptions as RunnerOptions

@@ -22,8 +22,8 @@ from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lfm_policy.bundles.bundle import WEIGHTS
-from lfm_policy.bundles.onnx_policy import ACTIONS, NOISE, OBSERVATIONS, WEIGHTS_KEY
+from lfm_policy.bundles.bundle import PARTS, WEIGHTS
+from lfm_policy.bundles.onnx_policy import ACTIONS, NOISE, OBSERVATIONS, PARTS_KEY, WEIGHTS_KEY, described_by
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import sha256
@@ -113,7 +113,8 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
         [_value(OBSERVATIONS, history), _value(NOISE, list(policy.noise_shape))],
         [_value(ACTIONS, list(policy.noise_shape))],
     )
-    helper.set_model_props(model, {WEIGHTS_KEY: sha256(path.with_name(WEIGHTS))})
+    described = described_by({name: sha256(path.with_name(name)) for name in PARTS})
+    helper.set_model_props(model, {WEIGHTS_KEY: sha256(path.with_name(WEIGHTS)), PARTS_KEY: described})
     path.write_bytes(model.SerializeToString())
 
 

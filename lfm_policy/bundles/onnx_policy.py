@@ -1,12 +1,15 @@
 """Run an exported sampler with numpy and onnxruntime; torch is not needed, nor imported."""
 
+import hashlib
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from lfm_policy.bundles.bundle import WEIGHTS, Bundle, read
+from lfm_policy.bundles.bundle import PARTS, WEIGHTS, Bundle, read
 from lfm_policy.bundles.sources import locate
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ContractError
@@ -17,6 +20,13 @@ OBSERVATIONS, NOISE, ACTIONS = "observations", "noise", "actions"
 
 WEIGHTS_KEY = "weights_sha256"
 """In the graph's metadata: the checksum of the file whose weights it refers to."""
+
+
+PARTS_KEY = "parts_sha256"
+"""The same of the files that describe the policy; graphs of before it was written lack it."""
+
+PATIENCE_S = 60.0
+"""Longest time that a graph may take to load, and then for its first chunk [s]."""
 
 
 class OnnxPolicy:
@@ -57,6 +67,7 @@ class OnnxPolicy:
         self.threads = threads
         self._session = _session(self.bundle.graph(self.precision), threads)
         _require_signature(self._session, self.bundle)
+        _try(self._session, self.bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it was made from: a session cannot go to another process, which opens the graph again."""
@@ -117,10 +128,48 @@ def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised
+    session, failure = [], []
+
+    def load() -> None:
+        try:
+            session.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+        except Exception as error:  # onnxruntime's errors share no other base class
+            failure.append(error)
+
+    # In a thread that nobody waits for: constants are computed on loading, and a stranger's may take for ever.
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    loading.join(PATIENCE_S)
+    if not session:
+        reason = failure[0] if failure else f"it is not loaded after {PATIENCE_S:g} s"
+        raise CheckpointError(f"onnxruntime cannot run {path}: {reason}")
+    return session[0]
+
+
+def described_by(checksums: Mapping[str, str]) -> str:
+    """Hash of the files that a graph's constants and shapes come from."""
+    return hashlib.sha256("".join(checksums[name] for name in PARTS).encode()).hexdigest()
+
+
+def _try(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
+    """Ask for one chunk, so that what never ends, or wants all memory, is found before a robot waits for it."""
+    policy, contract = bundle.config.policy, bundle.contract
+    feed = {
+        OBSERVATIONS: np.zeros((1, policy.observation_steps, contract.observation_dim), np.float32),
+        NOISE: np.zeros((1, policy.horizon, contract.action_dim), np.float32),
+    }
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    timer = threading.Timer(PATIENCE_S, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no other base class
-        raise CheckpointError(f"onnxruntime cannot run {path}: {error}") from None
+        session.run([ACTIONS], feed, options)
+    except Exception as error:
+        late = "" if timer.is_alive() else f"no chunk after {PATIENCE_S:g} s: "
+        raise CheckpointError(f"onnxruntime cannot run the graph of {bundle.directory}: {late}{error}") from None
+    finally:
+        timer.cancel()
 
 
 def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
@@ -137,3 +186,8 @@ def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) ->
     found = {value.name: list(value.shape)[1:] for value in (*session.get_inputs(), *session.get_outputs())}
     if found != expected:
         raise CheckpointError(f"{bundle.directory}: its graph maps {found}, its contract asks for {expected}")
+    described = session.get_modelmeta().custom_metadata_map.get(PARTS_KEY)
+    if described not in (None, described_by(bundle.checksums)):
+        raise CheckpointError(
+            f"{bundle.directory}: its graph was made for another {', '.join(PARTS[:-1])}; export the bundle again"
+        )

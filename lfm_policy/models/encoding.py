@@ -193,14 +193,20 @@ def _anchored_chunks(windows: StreamedWindows, hands: Float[Tensor, "d a"]) -> I
 
 def condition_width(spec: PolicySpec, contract: Contract) -> int:
     """Numbers that a history becomes: a quaternion's four columns are six, the first two rows of its matrix."""
+    _require_places(spec.quaternions, contract)
     return spec.observation_steps * (contract.observation_dim + 2 * len(spec.quaternions))
 
 
 def _rotations(quaternions: Sequence[int], contract: Contract) -> RotationRows | None:
+    places = _require_places(quaternions, contract)
+    return RotationRows(contract.observation_dim, places) if places else None
+
+
+def _require_places(quaternions: Sequence[int], contract: Contract) -> list[int]:
     places = sorted(quaternions)
     gaps = [after - before for before, after in pairwise([*places, contract.observation_dim])]
     if places and (places[0] < 0 or min(gaps) < 4):
         raise ContractError(
             f"quaternions take four columns each of the {contract.observation_dim} of an observation, found {places}"
         )
-    return RotationRows(contract.observation_dim, places) if places else None
+    return places

@@ -144,13 +144,17 @@ def few_modules(tensors: int, where: str) -> Iterator[None]:
                 f"config.json of {where} asks for more than {limit} layers, and holds {tensors} tensors"
             )
 
-    hook = torch.nn.modules.module.register_module_module_registration_hook(registered)
+    hooks = [
+        torch.nn.modules.module.register_module_module_registration_hook(registered),
+        torch.nn.modules.module.register_module_parameter_registration_hook(registered),
+    ]
     try:
         yield
-    except (RuntimeError, OverflowError, AssertionError) as error:
+    except (RuntimeError, ArithmeticError, AssertionError, LookupError, MemoryError) as error:
         raise CheckpointError(f"config.json of {where} describes no network that can be built: {error}") from None
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def checkpoint_in(directory: str | Path) -> Path:

@@ -23,8 +23,9 @@ from lfm_policy.bundles.open import dress, form_of, open_model, open_policy, ope
 from lfm_policy.choices import Sampling, SolverChange
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Solver
-from lfm_policy.models.density import FlowModel, FlowSpec
+from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
+from lfm_policy.models.spec import ChainSpec, FlowSpec
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.server.client import PolicyClient
 from tests.bundles.policies import policy

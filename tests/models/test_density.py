@@ -11,6 +11,7 @@ from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.flow import Hutchinson, Solver
 from lfm_policy.models.density import FlowModel
+from lfm_policy.models.pretrained import seal
 from lfm_policy.models.spec import ChainSpec, FlowSpec
 
 NETWORK = {"_target_": "lfm_policy.networks.VelocityMlp", "width": 16, "layers": 2}
@@ -64,14 +65,15 @@ def _edit(directory: Path, **values: object) -> None:
     ("damage", "message"),
     [
         (lambda d: (d / "config.json").unlink(), "no checkpoint in"),
-        (lambda d: (d / "config.json").write_text("{"), "holds no flow model"),
+        (lambda d: (d / "config.json").write_text("{"), "cannot be read"),
         (lambda d: _edit(d, format="lfm-policy/1"), "holds no flow model"),
         (lambda d: (d / "model.safetensors").write_bytes(b"no"), "missing or damaged"),
-        (lambda d: _edit(d, network=NETWORK | {"width": 8}), "do not fit its config"),
+        (lambda d: _edit(d, chain={"gammas": [0.3], "network": NETWORK | {"width": 8}}), "do not fit its config"),
     ],
 )
 def test_damage_is_named(model: FlowModel, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "checksums.json").unlink()  # those of before have none
     damage(tmp_path / "model")
     with pytest.raises(CheckpointError, match=message):
         FlowModel.from_pretrained(tmp_path / "model")
@@ -79,7 +81,8 @@ def test_damage_is_named(model: FlowModel, tmp_path: Path, damage: Callable[[Pat
 
 def test_code_from_elsewhere_is_not_run(model: FlowModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
-    _edit(tmp_path / "model", network={"_target_": "torch.nn.Identity"})
+    _edit(tmp_path / "model", chain={"gammas": [], "network": {"_target_": "torch.nn.Identity"}})
+    seal(tmp_path / "model")
     with pytest.raises(ConfigError, match="trust_code=True"):
         FlowModel.from_pretrained(tmp_path / "model")
 

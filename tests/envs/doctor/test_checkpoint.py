@@ -118,7 +118,11 @@ def test_permuted_keys(checkpoint: Path) -> None:
         ({"control_hz": 10}, "control frequency", "10"),
         ({"suite_version": "1.4.1"}, "version", "1.4.1"),
         ({"lite_physics": False}, "environment", "lite_physics"),
-        ({"action_form": "delta", "rotation": "none", "action_dim": 14}, "action form", "'delta' in the checkpoint"),
+        (
+            {"action_form": "delta", "space": "vector", "rotation": "none", "action_dim": 14, "controllers": []},
+            "action form",
+            "'delta' in the checkpoint",
+        ),
     ],
 )
 def test_other_contracts(checkpoint: Path, changes: dict, trap: str, what: str) -> None:
