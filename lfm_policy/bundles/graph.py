@@ -56,7 +56,7 @@ class Sampler(nn.Module):
 
     def forward(self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
         passage = self.policy.chain.to_data(self.policy.latent(noise), self.policy.condition(observations))
-        return self.policy.decode(passage.x, observations)
+        return self.policy.encoding.decode(passage.x, observations)
 
 
 def require_fixed(policy: LFMPolicy) -> None:
