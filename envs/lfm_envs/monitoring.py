@@ -121,7 +121,7 @@ def held_out(policy: ChunkPolicy, store: "Store") -> Decisions:
 
 
 def disturbed(policy: ChunkPolicy, kind: str, name: str, trial: Trial) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The first decisions of each episode from the disturbance on."""
+    """Yield the first decisions of each episode from the disturbance on."""
     environment = Perturbed(
         lfm_envs.make(name, **lfm_envs.view_for(policy.contract)), kind, trial.step, trial.distance_m
     )
@@ -155,7 +155,7 @@ def _stacked(decisions: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 
 
 def _worst(monitor: "Monitor", run: Decisions, decisions: int) -> np.ndarray:
-    """The highest score of each episode."""
+    """Find the highest score of each episode."""
     parts = [slice(first, first + BATCH) for first in range(0, len(run.chunks), BATCH)]
     scores = [monitor.scores(run.histories[part], run.chunks[part]) for part in track(parts, monitor.score)]
     return np.concatenate(scores).reshape(-1, decisions).max(axis=1)

@@ -58,7 +58,7 @@ class Tally:
         self.low, self.high = np.minimum(self.low, positions.min(0)), np.maximum(self.high, positions.max(0))
 
     def notes(self) -> list[str]:
-        """What a user should know about how this file was read."""
+        """Tell what a user should know about how this file was read."""
         ranges = zip("xyz", self.low, self.high, strict=True)
         notes = ["positions [m] " + ", ".join(f"{axis} {low:.2f}…{high:.2f}" for axis, low, high in ranges)]
         notes += self.file.notes
@@ -74,7 +74,7 @@ class Tally:
         return notes
 
     def summary(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Give the same as JSON."""
         return {
             **self.file.source(),
             "episodes": len(self.lengths),
@@ -172,7 +172,7 @@ def require_different(paths: Sequence[Path]) -> None:
 
 
 def seen_by(file: DemoFile, label: str, observations: str, cameras: Sequence[str] | None) -> Tally:
-    """The file as the policy is to see it: with the objects' poses, or with pictures in their place."""
+    """Read the file as the policy is to see it: with the objects' poses, or with pictures in their place."""
     if observations == "state":
         if cameras is not None:
             raise ConfigError("cameras= are for observations=images, found observations=state: add it, or leave them")
@@ -227,7 +227,7 @@ def convert_all(
 
 
 def joint_split(files: Sequence[DemoFile]) -> dict[Split, list[int]]:
-    """The files' splits, in the numbering of the data set that holds them one after the other."""
+    """Join the files' splits, in the numbering of the data set that holds them one after the other."""
     split: dict[Split, list[int]] = {"train": [], "valid": []}
     offset = 0
     for file in files:
@@ -273,7 +273,7 @@ def replay_summary(results: dict[str, Replay]) -> dict[str, Any] | None:
 
 
 def files_table(tallies: Sequence[Tally], out: Path) -> Table:
-    """What each file held."""
+    """Show what each file held."""
     table = Table(title=escape(f"prepared {out}"))
     for column in ("file", "kind", "episodes", "steps", "length", "clipped", "seconds"):
         table.add_column(column, justify="left" if column in ("file", "kind") else "right")
@@ -308,6 +308,6 @@ def replay_table(results: dict[str, Replay]) -> Table:
 
 
 def progress(console: Console) -> Progress:
-    """A bar with the time left."""
+    """Make a bar with the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)

@@ -101,7 +101,7 @@ class Inference:
         self._pending = self._submit(lambda: self._exchange(request, lost))
 
     def poll(self) -> Answer | None:
-        """The answer, if it has come."""
+        """Take the answer, if it has come."""
         return self.take() if self._pending is not None and self._pending.done() else None
 
     def take(self) -> Answer:

@@ -134,7 +134,7 @@ class ControlLoop:
         return self._episode
 
     def _first_chunk(self) -> None:
-        """The robot rests until there is something to do; the episode's clock starts then."""
+        """Let the robot rest until there is something to do; the episode's clock starts then."""
         while self._timeline.running(0) is None and not self._gate.stop.pulled:
             self._ask(0)
             self._accept(self._inference.take(), 0)
@@ -234,12 +234,12 @@ class ControlLoop:
 
 
 def refusal_event(refusal: Refusal) -> Event:
-    """A refusal as plain values."""
+    """Write a refusal as plain values."""
     return {"event": "refused", "step": refusal.step, "reason": refusal.reason, "found": refusal.found}
 
 
 def describe(episode: Episode, policy: ChunkPolicy) -> dict[str, Any]:
-    """An episode as plain values."""
+    """Write an episode as plain values."""
     seam, inner = seam_jerk(policy.contract, np.array(episode.commands), episode.seams) if episode.commands else (0, 0)
     answers = np.array(episode.answer_ms or [0.0])
     return {
@@ -263,7 +263,7 @@ def describe(episode: Episode, policy: ChunkPolicy) -> dict[str, Any]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """The policy's thread lets the loop run when its tick is due; no collection of garbage in between."""
+    """Let the loop run before the policy's thread when its tick is due, and collect no garbage in between."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-4)
     gc.collect()

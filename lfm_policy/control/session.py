@@ -93,7 +93,7 @@ def session(
 
 @contextmanager
 def _robot(place: "Robot | Callable[[], Environment]", options: SessionOptions) -> Iterator[Robot]:
-    """The robot that the loop talks to, closed at the end."""
+    """Yield the robot that the loop talks to, and close it at the end."""
     if isinstance(place, Robot):
         robot = place
     else:
@@ -159,7 +159,7 @@ def summarize(
 
 
 def learned_limits(data: Path, contract: "Contract", own: Limits) -> Limits:
-    """What the demonstrations of a prepared data set asked of the robot, times 1.5; the rest from `own`.
+    """Learn what the demonstrations of a data set asked of the robot, times 1.5; the rest from `own`.
 
     Raises:
         ContractError: the data have another contract than the policy.
@@ -176,7 +176,7 @@ def learned_limits(data: Path, contract: "Contract", own: Limits) -> Limits:
 
 
 def _emergency_stop(stack: ExitStack) -> EmergencyStop:
-    """Pulled by signals; the second Ctrl-C ends the program as usual."""
+    """Make the stop that signals pull; the second Ctrl-C ends the program as usual."""
     stop = EmergencyStop()
 
     def pull(number: int, frame: object) -> None:
@@ -191,6 +191,6 @@ def _emergency_stop(stack: ExitStack) -> EmergencyStop:
 
 @contextmanager
 def _lines(path: Path) -> Iterator[Any]:
-    """A function that appends one JSON line."""
+    """Yield a function that appends one JSON line."""
     with path.open("w", buffering=1, encoding="utf-8") as file:
         yield lambda event: file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")

@@ -112,7 +112,7 @@ def arms(file: DemoFile, diagnosis: Diagnosis) -> list[dict[str, Any]]:
 
 
 def ranges(diagnosis: Diagnosis) -> dict[str, Any]:
-    """What normalisers fitted on these episodes would use."""
+    """Tell what normalisers fitted on these episodes would use."""
     positions = [arm[:, :3] for arm in np.split(diagnosis.action, diagnosis.action.shape[1] // 10, axis=1)]
     return {
         "action_position_m": [[low.min(axis=0).tolist(), low.max(axis=0).tolist()] for low in positions],
@@ -141,7 +141,7 @@ def replays(proofs: Sequence[Proof]) -> dict[str, Any]:
 
 
 def notes(file: DemoFile, diagnosis: Diagnosis) -> list[str]:
-    """What is no finding and good to know."""
+    """Tell what is no finding and good to know."""
     lines, installed = list(file.notes), file.contract.suite_version
     if file.kind != "native":
         lines.append("lfm prepare makes absolute actions and observations at the recorded states from it")
