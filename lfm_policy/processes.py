@@ -33,7 +33,7 @@ def usable_cores(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path(
 def _quotas(groups: Path, membership: Path) -> Iterator[float]:
     """Cores' worth of time that each control group around this process is given, where there is a limit."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
         return
     for _, controllers, inside in (line.split(":", 2) for line in lines):

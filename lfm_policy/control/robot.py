@@ -213,7 +213,7 @@ def run_first() -> bool:
 
 def _live(connection: Connection, log: str, parent: int, rate_hz: float, realtime: bool) -> None:
     """Life of the child."""
-    output = open(log, "w", buffering=1)  # noqa: SIM115 (lives as long as the process)
+    output = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     end_with(parent)

@@ -157,7 +157,7 @@ def _read(path: Path, columns: int) -> np.ndarray:
         case ".npy":
             rows = np.load(path, allow_pickle=False)
         case ".csv":
-            with path.open() as lines:
+            with path.open(encoding="utf-8") as lines:
                 names = lines.readline().strip().split(",")
             kept = [k for k, name in enumerate(names) if name.strip('" ') not in LABELS]
             rows = np.loadtxt(path, delimiter=",", skiprows=1, usecols=kept, ndmin=2)

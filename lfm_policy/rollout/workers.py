@@ -171,7 +171,7 @@ def _ending(exitcode: int | None) -> str:
 
 def _serve(connection: Connection, log: str, parent: int) -> None:
     """Life of a child: make the environment, answer requests, leave when the parent closes the pipe or is gone."""
-    output = open(log, "w", buffering=1)  # noqa: SIM115 (lives as long as the process)
+    output = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     faulthandler.enable(output)

@@ -89,7 +89,9 @@ def _processor() -> str:
     import torch
 
     facts = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", facts.read_text(), re.MULTILINE) if facts.exists() else []
+    names = (
+        re.findall(r"^model name\s*: (.*)$", facts.read_text(encoding="utf-8"), re.MULTILINE) if facts.exists() else []
+    )
     name = (names or [platform.processor() or platform.machine()])[0]
     return f"{usable_cores()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
 

@@ -193,5 +193,7 @@ def _large() -> Iterator[Episode]:
 
 def _memory(key: str) -> float:
     """VmRSS: now in main memory; VmHWM: the most there ever was [MB]. Of Linux."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith(key)
+    )
     return int(line.split()[1]) / 1024
