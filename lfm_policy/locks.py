@@ -136,7 +136,8 @@ def _lock_file(target: Path) -> Path:
 
 
 def _self() -> dict[str, str | int]:
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name.replace("__main__.py", "lfm")
+    command = " ".join([program, *sys.argv[1:]])
     return {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.strftime("%F %T")}
 
 
