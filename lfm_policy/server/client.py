@@ -218,7 +218,7 @@ class PolicyClient:
                 if time.monotonic() + _PAUSE_S > deadline:
                     raise ServingError(
                         f"no answer from the policy server at {self.uri} within {self._reconnect_s:g} s "
-                        f"({type(error).__name__}: {error}): is lfm-serve running there?"
+                        f"({type(error).__name__}: {error}): is lfm serve running there?"
                     ) from None
                 time.sleep(_PAUSE_S)
             except Exception:

@@ -150,7 +150,7 @@ def show(summary: dict[str, Any], environment: str) -> None:
     table.add_row(
         "actions dropped, chunks lost, ticks held", f"{summary['dropped']}, {summary['lost']}, {summary['held']}"
     )
-    table.add_row("refused commands", ", ".join(f"{k} {v}" for k, v in summary["refusals"].items()) or "none")
+    table.add_row("commands held", ", ".join(f"{k} {v}" for k, v in summary["refusals"].items()) or "none")
     table.add_row("alarms of the monitor", str(summary["alarms"]))
     jerk = summary["seam_jerk"]
     table.add_row("jerk between chunks", "no seam" if jerk is None else f"{jerk:.0f} m/s³")

@@ -137,7 +137,7 @@ def test_a_reply_that_does_not_come_is_asked_for_again_on_a_new_connection() -> 
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("ws://127.0.0.1:{free}", "no answer from the policy server .* is lfm-serve running there"),
+        ("ws://127.0.0.1:{free}", "no answer from the policy server .* is lfm serve running there"),
         ("http://127.0.0.1:8000", "expected ws://HOST:PORT"),
         ("127.0.0.1", "expected ws://HOST:PORT"),
     ],

@@ -26,7 +26,7 @@ def test_the_page_shows_the_server_live_and_loads_nothing_from_elsewhere() -> No
             assert "actions" in ask(robot, OBSERVATION)
         page.open(f"http://127.0.0.1:{server.port}/")
         page.wait_for("document.getElementById('state')?.textContent === 'live'")
-        assert page.value("document.title") == "straight – lfm-serve"
+        assert page.value("document.title") == "straight – lfm serve"
         assert "PointMass" in page.value("document.getElementById('policy').textContent")
         contract = page.value("document.getElementById('contract').innerText")
         for words in ("control_hz", "20", "absolute", "position (2); goal (2)"):
