@@ -25,16 +25,18 @@ class Bounds:
     """What one message may hold."""
 
     values: int
-    """Maps, lists, keys, numbers and texts altogether; an array counts nine and one for each of its sizes."""
+    """Maps, lists, keys, numbers and texts altogether; a map counts five, an array fourteen and its sizes."""
+    keys: int
+    """Entries of one map."""
     depth: int
     """Maps and lists within each other."""
     text_bytes: int
     """Length of one text; arrays are as long as the message may be."""
 
 
-REQUEST = Bounds(values=10_000, depth=12, text_bytes=4096)
+REQUEST = Bounds(values=10_000, keys=256, depth=12, text_bytes=4096)
 """Enough for 32 histories of 59 numbers that come as lists."""
-REPLY = Bounds(values=1_000_000, depth=12, text_bytes=2**16)
+REPLY = Bounds(values=1_000_000, keys=256, depth=12, text_bytes=2**16)
 """For a client, which nobody else waits for."""
 
 
@@ -86,9 +88,11 @@ def judge(message: bytes, bounds: Bounds) -> None:
         else:
             position += size
         position += 1 + width
-        values += 1
+        values += 5 if kind == _MAP else 1
         if kind == _EXTENSION:
             raise ServingError("msgpack's extension types and timestamps are not accepted")
+        if kind == _MAP and size > bounds.keys:
+            raise ServingError(f"expected maps of at most {bounds.keys} keys, found one of {size}")
         if kind == _TEXT and size > bounds.text_bytes:
             raise ServingError(f"expected texts of at most {bounds.text_bytes} bytes, found one of {size}")
         if len(missing) - 1 > bounds.depth:

@@ -51,6 +51,7 @@ def test_every_key_of_requests_and_answers_is_there() -> None:
 def test_every_limit_is_there() -> None:
     for limit in (
         f"| {wire.REQUEST.values}: maps",
+        f"| keys of a map | {wire.REQUEST.keys} |",
         f"in each other | {wire.REQUEST.depth} |",
         f"{wire.REQUEST.text_bytes} bytes",
         f"| {wire._MOST_SIZES}, each below 2^31 |",

@@ -75,7 +75,9 @@ def test_openpi_chunk_broker_drives_the_point_mass_to_its_goal() -> None:
         client = openpi(server)
         policy = broker.ActionChunkBroker(client, ACTION_STEPS)
         while not success:
-            result = environment.step(policy.infer({**observation, SESSION: "robot", "prompt": "go to the goal"})["actions"])
+            result = environment.step(
+                policy.infer({**observation, SESSION: "robot", "prompt": "go to the goal"})["actions"]
+            )
             observation, success = result.observation, result.success
             steps += 1
             assert steps < environment.horizon

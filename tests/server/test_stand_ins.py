@@ -103,7 +103,7 @@ def test_zero_is_a_proper_pose_in_absolute_form_and_zeros_in_delta_form() -> Non
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"policy": "zero"}, ConfigError, "zero needs a robot's contract: --contract=FILE"),
+        ({"policy": "zero"}, ConfigError, "zero needs a robot's contract: contract=FILE"),
         ({"policy": "zero", "contract": "nowhere"}, ConfigError, "no contract in nowhere"),
         ({"policy": "replay:nowhere.zarr"}, DataError, "nowhere.zarr"),
         ({"policy": "replay:DATA", "episode": 2}, ConfigError, "has the episodes 0 to 1, found episode 2"),
