@@ -61,7 +61,7 @@ def require_row_independence(policy: ChunkPolicy, size: int) -> None:
     shape = (size, policy.observation_steps, policy.contract.observation_dim)
     histories = generator.standard_normal(shape).astype(np.float32)
     noise = generator.standard_normal((size, *policy.noise_shape)).astype(np.float32)
-    inputs = [histories, noise]
+    inputs: list[np.ndarray] = [histories, noise]
     if policy.contract.frames_shape is not None:
         inputs.append(generator.integers(0, 256, (size, *policy.contract.frames_shape), dtype=np.uint8))
     reference = policy.predict(*inputs).actions
