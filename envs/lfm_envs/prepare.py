@@ -88,9 +88,14 @@ class Tally:
         }
 
 
-@cache
 def simulator(contract: Contract, environment: str | None = None) -> Any:
     """Build the environment that shows what this contract's policies see, once."""
+    key: Any = contract  # frozen and so hashable, which type checkers do not see
+    return _simulator(key, environment)
+
+
+@cache
+def _simulator(contract: Contract, environment: str | None) -> Any:
     env: Any = lfm_envs.factory_for(contract, environment)[1]()
     env.reset(0)
     return env

@@ -79,7 +79,7 @@ def _masks(file: Any, names: Sequence[str], where: str) -> dict[str, tuple[str, 
         return {}
     if not isinstance(group, h5py.Group):
         raise DataError(f"{where}: expected a group 'mask' with lists of demonstrations, found a {_kind(group)}")
-    return {key: _read(group[key], set(names), f"{where}: mask/{key}") for key in group}
+    return {str(key): _read(group[key], set(names), f"{where}: mask/{key}") for key in group}
 
 
 def _read(entry: Any, names: set[str], where: str) -> tuple[str, ...]:
