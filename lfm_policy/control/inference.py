@@ -38,6 +38,8 @@ class Request:
     """The chunk to continue, (T, action_dim)."""
     remainder: np.ndarray | None = None
     """What the running chunk still promises, (m, action_dim), for a monitor."""
+    frames: np.ndarray | None = None
+    """uint8 (cameras, height, width, 3) at the latest observation, for a policy with cameras."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Answer:
     """How unusual the promised actions are under the new observation."""
 
 
-Judge = Callable[[np.ndarray, np.ndarray], float]
-"""(history, chunk) -> how unusual the chunk is; see policy/monitor.py."""
+Judge = Callable[..., float]
+"""(history, chunk), and frames of a policy with cameras -> how unusual the chunk is; see chunks/monitor.py."""
 Submit = Callable[[Callable[[], Answer]], "Future[Answer]"]
 
 
@@ -130,11 +132,16 @@ class Inference:
             return Answer(request, None, 0, time.monotonic() - started, "lost on the way (simulated)")
         chunk, score = batch.actions[0], None
         if self._judge is not None and request.remainder is not None and np.isfinite(chunk).all():
-            score = self._judge(request.history, complete(request.remainder, chunk))
+            score = self._judge(request.history, complete(request.remainder, chunk), *_frames(request))
         return Answer(request, chunk, batch.nfe, time.monotonic() - started, score=score)
 
     def _predict(self, request: Request) -> ChunkBatch:
+        frames = [rows[None] for rows in _frames(request)]
         if request.running is None:
-            return self._policy.predict(request.history[None], request.noise[None])
+            return self._policy.predict(request.history[None], request.noise[None], *frames)
         assert isinstance(self._policy, WarmChunkPolicy)
-        return self._policy.resume(request.history[None], request.noise[None], request.running[None])
+        return self._policy.resume(request.history[None], request.noise[None], request.running[None], *frames)
+
+
+def _frames(request: Request) -> tuple[np.ndarray, ...]:
+    return () if request.frames is None else (request.frames,)

@@ -119,7 +119,7 @@ class ControlLoop:
         self._timeline = Timeline(self._policy.observation_steps, self._options.seam)
         self._observed = self._next_ask = 0
         reading = self._robot.reset(seed)
-        self._inputs.observe(reading.rows)
+        self._inputs.observe(reading.rows, reading.frames)
         self._gate.reset(reading.rows[-1])
         refused = Counter(self._gate.refused)
         try:
@@ -142,7 +142,7 @@ class ControlLoop:
     def _tick(self, tick: Tick) -> bool:
         """One control period; False when it was the last."""
         reading, episode = self._robot.read(), self._episode
-        self._inputs.observe(reading.rows)
+        self._inputs.observe(reading.rows, reading.frames)
         episode.success |= reading.success
         if reading.over or self._gate.stop.pulled:
             self._end(tick)
@@ -182,7 +182,8 @@ class ControlLoop:
     def _ask(self, step: int) -> None:
         running = self._timeline.running(step) if self._options.seam == "warm" else None
         remainder = self._timeline.remainder(step)
-        self._inference.ask(Request(step, self._inputs.history, self._inputs.noise, running, remainder))
+        inputs = self._inputs
+        self._inference.ask(Request(step, inputs.history, inputs.noise, running, remainder, inputs.frames))
         self._next_ask = step + self._policy.action_steps
 
     def _accept(self, answer: Answer, step: int) -> None:

@@ -23,6 +23,7 @@ from lfm_policy.control.clock import MonotonicClock, Ticker
 from lfm_policy.errors import LFMError, RolloutError
 from lfm_policy.processes import child_surroundings, end_with
 from lfm_policy.protocols import Environment
+from lfm_policy.rollout.play import seen_now
 from lfm_policy.rollout.records import Failure, Ready
 from lfm_policy.rollout.workers import Factory
 
@@ -36,6 +37,8 @@ class Reading:
     success: bool = False
     over: bool = False
     """The episode is over: success, or too many steps."""
+    frames: np.ndarray | None = None
+    """uint8 (cameras, height, width, 3): what the contract's cameras saw at the latest row; None without any."""
 
 
 @runtime_checkable
@@ -90,12 +93,13 @@ class DryRun:
             if time.monotonic() > deadline:
                 raise RolloutError(f"the robot showed nothing for {self._patience:g} s: are its sensors on?")
             time.sleep(0.001)
-        return Reading(reading.rows[-1:])
+        return Reading(reading.rows[-1:], frames=reading.frames)
 
     def read(self) -> Reading:
         """Tell what the robot sees."""
         reading = self._robot.read()
-        return Reading(reading.rows, reading.success, reading.over or len(self.commands) >= self._steps)
+        over = reading.over or len(self.commands) >= self._steps
+        return Reading(reading.rows, reading.success, over, reading.frames)
 
     def send(self, action: np.ndarray, due: float) -> None:
         """Keep the command."""
@@ -113,6 +117,7 @@ class _Step:
     row: np.ndarray
     success: bool
     over: bool
+    frames: np.ndarray | None
 
 
 class SimulatedRobot:
@@ -173,6 +178,7 @@ class SimulatedRobot:
             np.stack(rows) if rows else np.zeros(shape, np.float32),
             any(step.success for step in steps),
             any(step.over for step in steps),
+            steps[-1].frames if steps else None,
         )
 
     def send(self, action: np.ndarray, due: float) -> None:
@@ -240,7 +246,7 @@ def _episodes(environment: Environment, connection: Connection, rate_hz: float) 
         kind, argument, due = message
         if kind == "reset":
             row = environment.contract.flatten(environment.reset(argument))
-            connection.send(Reading(row[None]))
+            connection.send(Reading(row[None], frames=seen_now(environment)))
             message = connection.recv()
         else:  # the first command of an episode
             message = _episode(environment, connection, rate_hz, argument, due)
@@ -267,7 +273,8 @@ def _episode(environment: Environment, connection: Connection, rate_hz: float, c
         over = result.success or counts["steps"] >= environment.horizon
         if over:
             connection.send(counts)
-        connection.send(_Step(environment.contract.flatten(result.observation), result.success, over))
+        frames = None if over else seen_now(environment)
+        connection.send(_Step(environment.contract.flatten(result.observation), result.success, over, frames))
     return _after_commands(connection)
 
 

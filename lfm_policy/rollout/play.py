@@ -72,11 +72,16 @@ def _segment(
     frames: list[np.ndarray],
     began: float,
 ) -> Segment:
-    contract, seen = environment.contract, None
-    rows = np.stack([contract.flatten(observation) for observation in observations])
-    if contract.cameras and not success:  # only these does the policy get
-        assert isinstance(environment, SeeingEnvironment)
-        seen = contract.stack(environment.look())
+    rows = np.stack([environment.contract.flatten(observation) for observation in observations])
+    seen = None if success else seen_now(environment)  # a policy gets no others
     shown = np.stack(frames) if frames else None
     seconds = time.perf_counter() - began
     return Segment(rows, np.asarray(rewards, np.float64), success, shown, seen, seconds)
+
+
+def seen_now(environment: Environment) -> np.ndarray | None:
+    """Draw what the contract's cameras see, uint8 (cameras, height, width, 3); None without cameras."""
+    if not environment.contract.cameras:
+        return None
+    assert isinstance(environment, SeeingEnvironment)
+    return environment.contract.stack(environment.look())

@@ -128,7 +128,11 @@ def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
         settings.policy, sampling=settings.sampling, threads=settings.threads, trust_code=settings.trust_code
     )
     monitor = Monitor(policy, level.score, level.draws)
-    return lambda history, chunk: float(monitor.scores(history[None], chunk[None])[0]), level.value
+
+    def judge(*seen: Any) -> float:
+        return float(monitor.scores(*(rows[None] for rows in seen))[0])
+
+    return judge, level.value
 
 
 def show(summary: dict[str, Any], environment: str) -> None:

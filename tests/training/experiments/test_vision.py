@@ -9,6 +9,7 @@ from lfm_cli import train
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.rollout.runner import Runner, RunnerOptions
+from lfm_policy.training.distillation.students import Observations, student_of
 from lfm_policy.training.experiments import vision
 from lfm_policy.training.experiments.robot import robot_experiment
 from lfm_policy.training.experiments.settings import WindowData
@@ -171,3 +172,15 @@ def residual(cond, goal):
     """Mean square of what a linear map of the condition leaves of the goal."""
     design = torch.cat([cond, torch.ones(len(cond), 1, dtype=cond.dtype)], dim=1)
     return float((design @ torch.linalg.lstsq(design, goal).solution - goal).square().mean())
+
+
+def test_students_share_their_teachers_eyes(store, trained):
+    teacher = LFMPolicy.from_pretrained(trained)
+    student = student_of(teacher, 1, grow=False)
+    assert isinstance(student, LFMPolicy)
+    for ours, theirs in zip(student.sight.state_dict().values(), teacher.sight.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    conditions, index = Observations(student, store), torch.arange(3)
+    windows = conditions.pool().take(index)
+    assert torch.equal(windows.cond, Observations(teacher, store).pool().take(index).cond)
+    assert conditions.held_out(4).shape == (4, windows.cond.shape[1])
