@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from lfm_policy.bundles.bundle import CHECKSUMS, Dtype, Precision
+from lfm_policy.bundles.bundle import Dtype, Precision, is_bundle
 from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
@@ -74,7 +74,7 @@ def main(settings: Settings) -> None:
 
 
 def _require_replaceable(out: Path) -> None:
-    if out.exists() and not (out / CHECKSUMS).exists() and any(out.iterdir()):
+    if out.exists() and not is_bundle(out.resolve()) and any(out.iterdir()):
         raise ConfigError(f"out={out} exists and is no bundle: choose another folder, exporting replaces it whole")
 
 
