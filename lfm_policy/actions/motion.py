@@ -1,13 +1,9 @@
 """What commands mean as motion: the positions they ask for, their jerk, and the command that asks for none."""
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from lfm_policy.actions.poses import ARM_WIDTH, decode_absolute, encode_absolute
 from lfm_policy.contract import Contract
-
-_GRIP_FROM_HAND = Rotation.from_euler("z", -90, degrees=True)
-"""robosuite observes the hand's orientation and commands the grip site's, a quarter turn about the hand's axis."""
 
 
 def command_positions(contract: Contract, actions: np.ndarray) -> np.ndarray:
@@ -55,9 +51,12 @@ def rest_actions(contract: Contract, observations: np.ndarray) -> np.ndarray | N
     parts = [(f"robot{arm}_eef_pos", f"robot{arm}_eef_quat") for arm in range(contract.arms)]
     if contract.rotation != "rot6d_rows" or not all(set(names) <= set(columns) for names in parts):
         return None
-    arms = []
+    from scipy.spatial.transform import Rotation  # half a second, which asking for help should not wait for
+
+    # robosuite observes the hand's orientation and commands the grip site's, a quarter turn about the hand's axis
+    grip_from_hand, arms = Rotation.from_euler("z", -90, degrees=True), []
     for position, quaternion in parts:
-        matrix = (Rotation.from_quat(_unit(observations[:, columns[quaternion]])) * _GRIP_FROM_HAND).as_matrix()
+        matrix = (Rotation.from_quat(_unit(observations[:, columns[quaternion]])) * grip_from_hand).as_matrix()
         arms.append(encode_absolute(observations[:, columns[position]], matrix, -np.ones((len(observations), 1))))
     return np.concatenate(arms, axis=-1)
 
@@ -68,6 +67,8 @@ def blend(contract: Contract, start: np.ndarray, end: np.ndarray, part: float) -
         mixed = start + part * (np.asarray(end, np.float64) - start)
         mixed[contract.grippers] = np.asarray(end)[contract.grippers]
         return mixed
+    from scipy.spatial.transform import Rotation
+
     arms = []
     for ours, theirs in zip(start.reshape(-1, ARM_WIDTH), end.reshape(-1, ARM_WIDTH), strict=True):
         (position, matrix, _), (goal, goal_matrix, gripper) = decode_absolute(ours), decode_absolute(theirs)

@@ -6,7 +6,6 @@ axis-angle ("rotvec") is the rotation axis times the angle [rad].
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ContractError
@@ -82,12 +81,16 @@ def rot6d_to_matrix(rot6d: ArrayLike) -> Array:
 def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
     """Axis-angle (..., 3) [rad] to rotation matrix (..., 3, 3)."""
     rotvec = np.asarray(rotvec, dtype=np.float64)
+    from scipy.spatial.transform import Rotation  # half a second, which asking for help should not wait for
+
     return Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(*rotvec.shape, 3)
 
 
 def matrix_to_rotvec(matrix: ArrayLike) -> Array:
     """Rotation matrix (..., 3, 3) to axis-angle (..., 3) [rad], the angle in [0, π]."""
     matrix = np.asarray(matrix, dtype=np.float64)
+    from scipy.spatial.transform import Rotation  # half a second, which asking for help should not wait for
+
     return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(matrix.shape[:-1])
 
 

@@ -75,7 +75,7 @@ def test_refuses_short_chunks_nan_and_no_observation():
 
 def test_looking_changes_nothing():
     """History, noise and what will be lost are the same however often they are asked for; only `advance` advances."""
-    horizon = LinkedHorizon(Counting(), 3, Link(loss=0.5))
+    horizon = LinkedHorizon(Counting(), 3, Link(packet_loss=0.5))
     horizon.observe(observations(2))
     lost = []
     for _ in range(20):
@@ -96,6 +96,6 @@ def test_an_episode_goes_on_elsewhere_from_its_chunk_number():
 
 
 def test_nothing_to_go_on_with():
-    for horizon in (RecedingHorizon(Counting(), 0), LinkedHorizon(Counting(), 0, Link(loss=0.5))):
+    for horizon in (RecedingHorizon(Counting(), 0), LinkedHorizon(Counting(), 0, Link(packet_loss=0.5))):
         with pytest.raises(RolloutError, match="no earlier one"):
             horizon.advance(None)

@@ -70,7 +70,7 @@ def here(policy, link=PLAIN, seeds=SEEDS) -> list[EpisodeResult]:
 
 class TestSameEpisodes:
     @pytest.mark.parametrize(
-        "link", [Link(), Link(inference="async", latency_steps=2, loss=0.3), Link(seam="warm", latency_steps=1)]
+        "link", [Link(), Link(inference="async", latency_steps=2, packet_loss=0.3), Link(seam="warm", latency_steps=1)]
     )
     def test_of_a_scripted_policy(self, link):
         copies = Runner(Portable(), PointMass, COPIES, link=link).run(SEEDS)
