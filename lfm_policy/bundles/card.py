@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lfm_policy.bundles.bundle import BundleConfig
 from lfm_policy.contract import Contract
+from lfm_policy.models.bundle import BundleConfig
 
 Rows = list[tuple[str, str]]
 

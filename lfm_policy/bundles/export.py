@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from lfm_policy.bundles import bundle as layout
-from lfm_policy.bundles.bundle import Bundle, Dtype, Precision, graph_name
 from lfm_policy.bundles.card import card
 from lfm_policy.bundles.graph import example, write_graph
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
-from lfm_policy.bundles.weights import config_of, normalizer_of, restore, rounded, store
+from lfm_policy.bundles.weights import config_of, normalizer_of, rounded, store
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import atomic_directory, sha256
+from lfm_policy.models import bundle as layout
+from lfm_policy.models.bundle import Bundle, Dtype, Precision, graph_name
 from lfm_policy.models.policy import LFMPolicy
 
 TOLERANCE = 1e-4
@@ -65,7 +65,7 @@ def export(
         _write_json(directory / layout.NORMALIZER, normalizer.model_dump(mode="json"))
         store(rounded(policy, dtype), directory / layout.WEIGHTS)
         _write_checksums(directory)
-        stored = restore(layout.read(directory), trust_code=True)  # the policy has its code already
+        stored = LFMPolicy.of_bundle(layout.read(directory), trust_code=True)  # the policy has its code already
         for precision in graphs:
             write_graph(stored, directory / graph_name(precision))
         _write_checksums(directory)

@@ -22,13 +22,13 @@ from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lfm_policy.bundles.bundle import PARTS, WEIGHTS
 from lfm_policy.bundles.onnx_policy import ACTIONS, NOISE, OBSERVATIONS, PARTS_KEY, WEIGHTS_KEY, described_by
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import sha256
 from lfm_policy.flow import FlowChain
 from lfm_policy.flow.ode import TABLEAUX
+from lfm_policy.models.bundle import PARTS, WEIGHTS
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.rotations import RotationRows
 

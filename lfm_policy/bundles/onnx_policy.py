@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from lfm_policy.bundles.bundle import PARTS, WEIGHTS, Bundle, read
-from lfm_policy.bundles.sources import locate
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ContractError
+from lfm_policy.models.bundle import PARTS, WEIGHTS, Bundle, read
+from lfm_policy.models.sources import locate
 from lfm_policy.protocols import ChunkBatch
 
 OBSERVATIONS, NOISE, ACTIONS = "observations", "noise", "actions"

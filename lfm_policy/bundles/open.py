@@ -8,11 +8,11 @@ policy = open_policy("ws://robot:8000")                # a PolicyClient
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lfm_policy.bundles import bundle
-from lfm_policy.bundles.sources import is_server, locate
 from lfm_policy.choices import Sampling, Weights
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError
+from lfm_policy.models import bundle
+from lfm_policy.models.sources import is_server, locate
 from lfm_policy.protocols import ChunkPolicy
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _model(
     expected: Contract | None,
 ) -> "LFMPolicy | FlowModel":
     try:
-        from lfm_policy.bundles.weights import load, restore
+        from lfm_policy.bundles.weights import load
         from lfm_policy.models.device import usable_device
         from lfm_policy.models.policy import LFMPolicy
     except ModuleNotFoundError as error:
@@ -138,7 +138,7 @@ def _model(
     elif weights == "raw":
         raise ConfigError(f"weights=raw: the bundle {stored.directory} holds one set of weights; use weights=ema")
     else:
-        model = restore(stored, place, trust_code)
+        model = LFMPolicy.of_bundle(stored, place, trust_code)
     if isinstance(model, LFMPolicy):
         model.threads = threads
         if expected is not None:

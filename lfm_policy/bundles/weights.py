@@ -1,4 +1,4 @@
-"""A torch policy's weights to a bundle and back."""
+"""A torch policy's weights to a bundle, and what checkpoints hold, of either kind."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lfm_policy.bundles.bundle import CONFIG, WEIGHTS, Affine, Bundle, BundleConfig, Dtype, Normalizer
-from lfm_policy.errors import CheckpointError, ConfigError, ContractError
+from lfm_policy.errors import ConfigError
+from lfm_policy.models.bundle import CONFIG, Affine, BundleConfig, Dtype, Normalizer
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
-from lfm_policy.models.pretrained import Weights, checkpoint_in, read_small, read_tensors
+from lfm_policy.models.pretrained import Weights, checkpoint_in, read_small
 
 NORMALIZERS = ("observation", "action")
 PREFIX = "chain."
@@ -65,38 +65,3 @@ def load(
     density = isinstance(config, dict) and str(config.get("format")).startswith("lfm-flow/")
     model = FlowModel if density else LFMPolicy
     return model.from_pretrained(directory, weights=weights, device=device, trust_code=trust_code)
-
-
-def restore(bundle: Bundle, device: torch.device | str = "cpu", trust_code: bool = False) -> LFMPolicy:
-    """Restore the policy of a bundle, in float32 and evaluation mode.
-
-    Raises:
-        CheckpointError: specification and weights do not fit each other, or hold what is unknown.
-    """
-    tensors = _tensors(bundle) | _normalizer_state(bundle)
-    parts, where = (bundle.config.policy, bundle.contract), str(bundle.directory)
-    try:
-        return LFMPolicy.restored(parts, tensors, where, trust_code=trust_code).to(device)
-    except (ConfigError, ContractError) as error:
-        raise CheckpointError(f"{bundle.directory / CONFIG} describes no policy that can be built: {error}") from None
-
-
-def _tensors(bundle: Bundle) -> dict[str, Tensor]:
-    path, expected = bundle.directory / WEIGHTS, getattr(torch, bundle.config.dtype)
-    tensors = read_tensors(path)
-    strange = {str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()} - {str(expected)}
-    if strange:
-        raise CheckpointError(f"{path} holds {sorted(strange)} where {CONFIG} says {bundle.config.dtype}")
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-
-
-def _normalizer_state(bundle: Bundle) -> dict[str, Tensor]:
-    state = {}
-    for name in NORMALIZERS:
-        affine: Affine = getattr(bundle.normalizer, name)
-        width = bundle.contract.action_dim if name == "action" else bundle.contract.observation_dim
-        steps = (-1,) if name == "action" and bundle.config.policy.anchored else ()
-        for key in ("scale", "offset"):
-            state[f"{name}_normalizer.{key}"] = torch.tensor(getattr(affine, key)).view(*steps, width)
-        state[f"{name}_normalizer.fitted"] = torch.tensor(True)
-    return state

@@ -12,14 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lfm_policy.contract import Contract
-from lfm_policy.errors import ContractError
+from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Sample, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
-from lfm_policy.models.device import cpu_threads
+from lfm_policy.models.bundle import Bundle, is_bundle, read
+from lfm_policy.models.device import cpu_threads, usable_device
 from lfm_policy.models.encoding import NORMALIZERS, Encoding, condition_width
-from lfm_policy.models.pretrained import Pretrained, digest
+from lfm_policy.models.pretrained import Pretrained, Weights, digest
 from lfm_policy.models.sight import Frames, Sight
+from lfm_policy.models.sources import locate
 from lfm_policy.models.spec import PolicySpec
+from lfm_policy.models.stored import bundle_tensors
 from lfm_policy.protocols import ChunkBatch
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images"
@@ -76,6 +79,36 @@ class LFMPolicy(Pretrained):
         """`Pretrained.made`: with the normalisers that are stored."""
         spec, contract = parts
         return cls(spec, Encoding.restored(spec, contract, tensors, where), trust_code=trust_code)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        weights: Weights = "ema",
+        device: torch.device | str = "cpu",
+        trust_code: bool = False,
+    ) -> "LFMPolicy":
+        """Load a checkpoint, a bundle, an installed bundle ("lift") or a hub's repository; see `Pretrained`."""
+        directory = locate(directory)
+        if is_bundle(directory):
+            return cls.of_bundle(read(directory), usable_device(device), trust_code)
+        return super().from_pretrained(directory, weights=weights, device=device, trust_code=trust_code)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, device: torch.device | str = "cpu", trust_code: bool = False) -> "LFMPolicy":
+        """Restore the policy of a bundle that was read, in float32 and evaluation mode.
+
+        Raises:
+            CheckpointError: specification and weights do not fit each other, or hold what is unknown.
+        """
+        parts, where = (bundle.config.policy, bundle.contract), str(bundle.directory)
+        try:
+            return cls.restored(parts, bundle_tensors(bundle), where, trust_code=trust_code).to(device)
+        except (ConfigError, ContractError) as error:
+            raise CheckpointError(
+                f"{where} describes in its config.json no policy that can be built: {error}"
+            ) from None
 
     @property
     def observation_steps(self) -> int:

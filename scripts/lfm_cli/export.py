@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import Field
 
-from lfm_policy.bundles.bundle import Dtype, Precision, is_bundle
 from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
+from lfm_policy.models.bundle import Dtype, Precision, is_bundle
 
 RENAMED = {"steps": "solver.steps"}
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lfm_policy.bundles import bundle, graph
+from lfm_policy.bundles import graph
 from lfm_policy.bundles.export import TOLERANCE, export
 from lfm_policy.bundles.graph import Velocity, example, program
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
@@ -22,6 +22,7 @@ from lfm_policy.bundles.open import open_torch
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import ConfigError, ContractError
 from lfm_policy.flow import Solver
+from lfm_policy.models import bundle
 from lfm_policy.networks.shared import Indexed
 from tests.bundles.policies import NETWORK, policy
 

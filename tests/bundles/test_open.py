@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from lfm_envs.tasks import TASKS
-from lfm_policy.bundles import bundle
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.open import dress, form_of, open_model, open_policy, open_torch
 from lfm_policy.choices import Sampling, SolverChange
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Solver
+from lfm_policy.models import bundle
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.spec import ChainSpec, FlowSpec

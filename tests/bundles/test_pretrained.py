@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lfm_policy.bundles import bundle
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.open import open_torch
+from lfm_policy.models import bundle
 
 NAMES = sorted(path.parent.name for path in bundle.PRETRAINED.glob(f"*/{bundle.CHECKSUMS}"))
 MEGABYTE = 10**6

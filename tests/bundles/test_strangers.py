@@ -14,13 +14,14 @@ import pytest
 from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
-from lfm_policy.bundles import bundle, onnx_policy
+from lfm_policy.bundles import onnx_policy
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.open import open_policy
-from lfm_policy.bundles.weights import restore
 from lfm_policy.errors import CheckpointError, LFMError
+from lfm_policy.models import bundle
 from lfm_policy.models.density import FlowModel
+from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import seal
 from lfm_policy.models.spec import ChainSpec, FlowSpec
 from tests.bundles.policies import policy
@@ -192,7 +193,7 @@ def test_what_strangers_send_is_refused(
         sealed(copy, kind)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(LFMError) as caught:
-        restore(bundle.read(copy)) if kind == "bundle" else open_policy(copy)
+        LFMPolicy.of_bundle(bundle.read(copy)) if kind == "bundle" else open_policy(copy)
     assert message in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert time.process_time() - started < 5

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lfm_policy.bundles import bundle
 from lfm_policy.bundles.open import open_model, open_torch
 from lfm_policy.flow import Solver
+from lfm_policy.models import bundle
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.spec import ChainSpec, PolicySpec
@@ -41,7 +41,7 @@ def test_bundles_of_the_first_format_are_what_they_were(name: str, digest: str) 
     read = bundle.read(name)
     assert '"lfm-bundle/1"' in (read.directory / "config.json").read_text()
     assert read.config.policy.anchored
-    assert open_torch(name).digest() == digest
+    assert open_torch(name).digest() == LFMPolicy.from_pretrained(name).digest() == digest
 
 
 def test_a_slip_in_a_chain_is_named() -> None:

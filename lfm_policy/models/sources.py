@@ -9,8 +9,8 @@ ws://robot:8000         a policy server
 import re
 from pathlib import Path
 
-from lfm_policy.bundles import bundle
 from lfm_policy.errors import CheckpointError
+from lfm_policy.models import bundle
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = ["*.json", "*.safetensors", "*.onnx", bundle.CARD]
