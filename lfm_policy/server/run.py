@@ -11,14 +11,18 @@ from lfm_policy.errors import ConfigError
 from lfm_policy.files import write_json
 from lfm_policy.server.limits import ApiKeys
 from lfm_policy.server.observations import Names
-from lfm_policy.server.served import ServeSettings, load
+from lfm_policy.server.served import Opener, ServeSettings, load
 from lfm_policy.server.server import PolicyServer
 
 log = logging.getLogger("lfm_policy.server")
 
 
-def run(settings: ServeSettings) -> None:
+def run(settings: ServeSettings, opener: Opener) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way, and leave a summary where one is asked for.
+
+    Args:
+        settings: what is served, and to whom.
+        opener: `open_policy`.
 
     Raises:
         LFMError: the policy cannot be loaded, the keys cannot be read, or the port is taken.
@@ -26,7 +30,7 @@ def run(settings: ServeSettings) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
     keys = ApiKeys.read(settings.api_keys)
-    served = load(settings)
+    served = load(settings, opener)
     server = PolicyServer(served, settings, keys, Names.read(settings.names, served.policy.contract))
     if not keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
         log.warning("anyone who reaches %s may connect: give api_keys=FILE", settings.host)

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field
 
-from lfm_policy.bundles.open import form_of, open_policy
 from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
@@ -45,15 +44,26 @@ class Served:
     """Hash of all that decides its chunks; a client that reconnects asks for the same."""
 
 
-def load(settings: ServeSettings) -> Served:
+@runtime_checkable
+class Opener(Protocol):
+    """`open_policy`, given from above: it opens policies behind servers too, so that packages would import each other."""
+
+    def __call__(self, source: str, **options: Any) -> ChunkPolicy: ...
+
+
+def load(settings: ServeSettings, opener: Opener) -> Served:
     """Load what is to be served.
+
+    Args:
+        settings: what to serve.
+        opener: opens it, unless it is a stand-in.
 
     Raises:
         CheckpointError, DataError, ConfigError: it cannot be loaded, or the settings do not fit it.
         ContractError: the policy's contract is not the one of `settings.contract`.
     """
     expected = read_contract(settings.contract) if settings.contract else None
-    served = _stand_in(settings, expected) or _model(settings)
+    served = _stand_in(settings, expected) or _model(settings, opener)
     if expected is not None:
         served.policy.contract.require_match(expected, f"policy {served.name}", str(settings.contract))
     return served
@@ -89,8 +99,8 @@ def _stand_in(settings: ServeSettings, expected: Contract | None) -> Served | No
     return None
 
 
-def _model(settings: ServeSettings) -> Served:
-    policy = open_policy(
+def _model(settings: ServeSettings, opener: Opener) -> Served:
+    policy = opener(
         settings.policy,
         runtime="auto" if settings.precision is None else "onnx",
         weights=settings.weights,
@@ -100,7 +110,7 @@ def _model(settings: ServeSettings) -> Served:
         trust_code=settings.trust_code,
     )
     warm_up(policy)
-    return Served(policy, Path(settings.policy).resolve().name, form_of(policy)["checkpoint"])
+    return Served(policy, Path(settings.policy).resolve().name, policy.digest())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def warm_up(policy: ChunkPolicy) -> None:

@@ -18,9 +18,10 @@ __all__ = ["Settings", "forward", "main"]
 
 def main(settings: Settings) -> None:
     """Serve until a signal ends it."""
+    from lfm_policy.bundles.open import open_policy
     from lfm_policy.server.run import run
 
-    run(settings)
+    run(settings, open_policy)
 
 
 def forward(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from lfm_policy.bundles.export import export
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.open import open_policy
 from lfm_policy.errors import CheckpointError
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.protocols import ChunkBatch, ChunkPolicy
@@ -38,7 +39,7 @@ def chunks(of: ChunkPolicy) -> ChunkBatch:
 
 @pytest.mark.parametrize(("name", "kind"), [("run", LFMPolicy), ("graph", OnnxPolicy), ("weights", LFMPolicy)])
 def test_the_client_gets_what_the_policy_itself_predicts(places: dict[str, Path], name: str, kind: type) -> None:
-    made = load(ServeSettings(policy=str(places[name]), contract=places["run"]))
+    made = load(ServeSettings(policy=str(places[name]), contract=places["run"]), open_policy)
     assert isinstance(made.policy, kind)
     assert (made.name, len(made.digest)) == (name, 16)
     expected = chunks(made.policy)
@@ -50,7 +51,7 @@ def test_the_client_gets_what_the_policy_itself_predicts(places: dict[str, Path]
 
 
 def test_metadata_is_plain_and_complete(places: dict[str, Path]) -> None:
-    made = load(ServeSettings(policy=str(places["run"])))
+    made = load(ServeSettings(policy=str(places["run"])), open_policy)
     told = metadata(made, ServerOptions(rate_hz=5.0), 2**16)
     assert told["action_horizon"] == 15
     assert told["noise_shape"] == [16, 10]
@@ -61,8 +62,8 @@ def test_metadata_is_plain_and_complete(places: dict[str, Path]) -> None:
 
 def test_what_is_no_policy_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no policy 'nowhere'"):
-        load(ServeSettings(policy="nowhere"))
+        load(ServeSettings(policy="nowhere"), open_policy)
     with pytest.raises(CheckpointError, match="no checkpoint in"):
-        load(ServeSettings(policy=str(tmp_path)))
+        load(ServeSettings(policy=str(tmp_path)), open_policy)
     with pytest.raises(CheckpointError, match=r"holds no sampler\.int8\.onnx"):
-        load(ServeSettings(policy=str(places["graph"]), precision="int8"))
+        load(ServeSettings(policy=str(places["graph"]), precision="int8"), open_policy)

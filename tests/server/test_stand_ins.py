@@ -8,6 +8,7 @@ import pytest
 import lfm_envs
 from lfm_envs.point_mass import CONTRACT, PointMass, expert
 from lfm_policy.actions.poses import decode_absolute
+from lfm_policy.bundles.open import open_policy
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.contract import ArmController, Contract, ObservationKey
 from lfm_policy.data.windows.store import Episode, write_store
@@ -50,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_replayed_demonstration_succeeds_again(data: Path) -> None:
-    served = load(ServeSettings(policy=f"replay:{data}", episode=1))
+    served = load(ServeSettings(policy=f"replay:{data}", episode=1), open_policy)
     environment = PointMass()
     observation, success, actions = environment.reset(2), False, []
     horizon = RecedingHorizon(served.policy, seed=0)
@@ -121,7 +122,10 @@ def test_what_cannot_be_served(
     (tmp_path / "contract.json").write_text(ARM.model_dump_json())
     places = {"replay:DATA": f"replay:{data}", "OTHER": tmp_path}
     with pytest.raises(error, match=message):
-        load(ServeSettings.model_validate({key: places.get(str(value), value) for key, value in settings.items()}))
+        load(
+            ServeSettings.model_validate({key: places.get(str(value), value) for key, value in settings.items()}),
+            open_policy,
+        )
 
 
 def test_a_contract_is_read_from_a_file_or_what_holds_one(tmp_path: Path) -> None:
