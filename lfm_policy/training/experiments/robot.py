@@ -145,7 +145,11 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
             "that says how to see them, experiment=robot_image/…, or data.blind=true"
         )
     vision = settings.vision if store.contract.cameras else None
-    cut = {"horizon": data.horizon, "observation_steps": data.observation_steps, "action_steps": data.action_steps}
+    cut: dict[str, Any] = {
+        "horizon": data.horizon,
+        "observation_steps": data.observation_steps,
+        "action_steps": data.action_steps,
+    }
     encoding = Encoding.fit(
         store,
         **cut,
