@@ -46,7 +46,7 @@ class Served:
 
 @runtime_checkable
 class Opener(Protocol):
-    """`open_policy`, given from above: it opens policies behind servers too, so that packages would import each other."""
+    """`open_policy`, given from above, since it opens policies behind servers too."""
 
     def __call__(self, source: str, **options: Any) -> ChunkPolicy: ...
 
