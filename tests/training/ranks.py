@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.training.runs import Killed, run_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +32,6 @@ def launch(world: int, stop: int | None, *overrides: str) -> list[int]:
 
 if __name__ == "__main__":
     try:
-        run_until(pytest.MonkeyPatch(), int(sys.argv[1]) or None, *sys.argv[2:])
+        run_until(int(sys.argv[1]) or None, *sys.argv[2:])
     except Killed:
         os._exit(9)

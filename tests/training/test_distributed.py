@@ -28,7 +28,7 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def alone(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     out = tmp_path_factory.mktemp("alone")
-    run_until(pytest.MonkeyPatch(), None, *common, f"out={out}")
+    run_until(None, *common, f"out={out}")
     return out
 
 
@@ -57,14 +57,14 @@ def test_two_processes_share_batches_and_one_goes_on(common: list[str], alone: P
     assert codes[0] == 9
     assert codes[1] != 0
     assert json.loads((tmp_path / "checkpoint" / "trainer.json").read_text())["updates"] == 2
-    run_until(pytest.MonkeyPatch(), None, *run)
+    run_until(None, *run)
     _assert_same_losses(alone, tmp_path)
 
 
 @pytest.mark.slow
 def test_one_process_is_continued_by_two(common: list[str], alone: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        run_until(pytest.MonkeyPatch(), 2, *common, f"out={tmp_path}")
+        run_until(2, *common, f"out={tmp_path}")
     assert launch(2, None, *common, f"out={tmp_path}") == [0, 0]
     _assert_same_losses(alone, tmp_path)
 
@@ -73,7 +73,7 @@ def test_blocks_of_two_processes_merge_into_the_run_of_one(common: list[str], al
     """Bit for bit; interrupted in one process, continued by two."""
     run = [*common, f"out={tmp_path}", "ranks=blocks"]
     with pytest.raises(Killed):
-        run_until(pytest.MonkeyPatch(), 4, *run)
+        run_until(4, *run)
     assert json.loads((tmp_path / "blocks/0/checkpoint/trainer.json").read_text())["updates"] == 3
     assert not (tmp_path / "checkpoint").exists()
     assert launch(2, None, *run) == [0, 0]
@@ -87,26 +87,26 @@ def test_blocks_of_two_processes_merge_into_the_run_of_one(common: list[str], al
 
 def test_a_block_that_is_not_finished_is_not_merged(common: list[str], tmp_path: Path) -> None:
     run = [*common, f"out={tmp_path}", "ranks=blocks"]
-    run_until(pytest.MonkeyPatch(), None, *run)
+    run_until(None, *run)
     record = tmp_path / "blocks/2/checkpoint/trainer.json"
     (tmp_path / "checkpoint").rename(tmp_path / "before")
     record.unlink()
     with pytest.raises(CheckpointError, match="blocks/2/checkpoint cannot be resumed"):
-        run_until(pytest.MonkeyPatch(), None, *run)
+        run_until(None, *run)
     assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("changed", ["flow.mode=sequential", "flow.share=true", "snapshots=2"])
 def test_runs_whose_blocks_need_each_other_are_refused(common: list[str], tmp_path: Path, changed: str) -> None:
     with pytest.raises(ConfigError, match="use ranks=batch"):
-        run_until(pytest.MonkeyPatch(), None, *common, f"out={tmp_path}", "ranks=blocks", changed)
+        run_until(None, *common, f"out={tmp_path}", "ranks=blocks", changed)
 
 
 def test_blocks_do_not_go_on_from_shared_batches(common: list[str], tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        run_until(pytest.MonkeyPatch(), 2, *common, f"out={tmp_path}")
+        run_until(2, *common, f"out={tmp_path}")
     with pytest.raises(CheckpointError, match="unfinished run with ranks=batch"):
-        run_until(pytest.MonkeyPatch(), None, *common, f"out={tmp_path}", "ranks=blocks")
+        run_until(None, *common, f"out={tmp_path}", "ranks=blocks")
     assert not (tmp_path / "blocks").exists()
 
 
