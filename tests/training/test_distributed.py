@@ -91,7 +91,7 @@ def test_a_block_that_is_not_finished_is_not_merged(common: list[str], tmp_path:
     record = tmp_path / "blocks/2/checkpoint/trainer.json"
     (tmp_path / "checkpoint").rename(tmp_path / "before")
     record.unlink()
-    with pytest.raises(CheckpointError, match="blocks/2/checkpoint cannot be resumed"):
+    with pytest.raises(CheckpointError, match="blocks/2/checkpoint"):
         run_until(None, *run)
     assert not (tmp_path / "checkpoint").exists()
 
