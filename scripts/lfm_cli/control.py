@@ -69,7 +69,7 @@ def main(settings: Settings) -> None:
         summary = session(policy, factory, settings, limits=limits, judge=judge, alarm=alarm)
     identity = {"environment": name, "settings": settings.model_dump(mode="json", exclude={"api_key"})}
     write_json(settings.out / "summary.json", summary | identity)
-    show(summary, name)
+    show(summary, name, policy.contract.unit)
 
 
 def place_of(settings: Settings, contract: "Contract") -> "tuple[str, Robot | Callable[[], Environment]]":
@@ -135,7 +135,7 @@ def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
     return judge, level.value
 
 
-def show(summary: dict[str, Any], environment: str) -> None:
+def show(summary: dict[str, Any], environment: str, unit: str) -> None:
     """The table at the end."""
     from rich.console import Console
     from rich.table import Table
@@ -157,5 +157,5 @@ def show(summary: dict[str, Any], environment: str) -> None:
     table.add_row("commands held", ", ".join(f"{k} {v}" for k, v in summary["refusals"].items()) or "none")
     table.add_row("alarms of the monitor", str(summary["alarms"]))
     jerk = summary["seam_jerk"]
-    table.add_row("jerk between chunks", "no seam" if jerk is None else f"{jerk:.0f} m/s³")
+    table.add_row("jerk between chunks", "no seam" if jerk is None else f"{jerk:.0f} {unit}/s³")
     Console().print(table)
