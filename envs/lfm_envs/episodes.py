@@ -19,7 +19,7 @@ from lfm_envs.experts.base import Skill
 from lfm_envs.robosuite_env import RobosuiteEnvironment, to_axis_angle
 from lfm_envs.tasks import Task
 from lfm_policy.data.demos.checksums import GROUP as CHECKSUMS
-from lfm_policy.data.demos.checksums import demo_checksums, write_data_checksum
+from lfm_policy.data.demos.checksums import demo_checksums, seal, write_data_checksum
 from lfm_policy.files import atomic_file
 from lfm_policy.protocols import Observation
 
@@ -114,20 +114,22 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
         extra: further attributes of `data`, stored as JSON.
         valid: indices of the demonstrations in `mask/valid`; the others are in `mask/train`.
     """
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
-        data = file.create_group("data")
-        for index, part in enumerate(parts):
-            with h5py.File(part) as source:
-                source.copy("demo", data, name=f"demo_{index}")
-                source.copy(CHECKSUMS, file.require_group(CHECKSUMS), name=f"demo_{index}")
-        data.attrs["total"] = sum(int(np.asarray(demo.attrs["num_samples"])) for demo in data.values())
-        data.attrs["env_args"] = json.dumps(env_args(task))
-        data.attrs["contract"] = task.contract.model_dump_json()
-        for name, value in extra.items():
-            data.attrs[name] = json.dumps(value)
-        for name, chosen in {"train": set(range(len(parts))) - set(valid), "valid": set(valid)}.items():
-            file[f"mask/{name}"] = np.array([f"demo_{index}" for index in sorted(chosen)], dtype="S")
-        write_data_checksum(file)
+    with atomic_file(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            data = file.create_group("data")
+            for index, part in enumerate(parts):
+                with h5py.File(part) as source:
+                    source.copy("demo", data, name=f"demo_{index}")
+                    source.copy(CHECKSUMS, file.require_group(CHECKSUMS), name=f"demo_{index}")
+            data.attrs["total"] = sum(int(np.asarray(demo.attrs["num_samples"])) for demo in data.values())
+            data.attrs["env_args"] = json.dumps(env_args(task))
+            data.attrs["contract"] = task.contract.model_dump_json()
+            for name, value in extra.items():
+                data.attrs[name] = json.dumps(value)
+            for name, chosen in {"train": set(range(len(parts))) - set(valid), "valid": set(valid)}.items():
+                file[f"mask/{name}"] = np.array([f"demo_{index}" for index in sorted(chosen)], dtype="S")
+            write_data_checksum(file)
+        seal(temporary)
 
 
 def env_args(task: Task) -> dict[str, Any]:

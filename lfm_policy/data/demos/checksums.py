@@ -1,22 +1,27 @@
 """Checksums of demonstrations, beside them in their file: what was recorded is what is read, or an error.
 
 The group `checksums` of a file holds, for each demonstration, a JSON object with the SHA-256 of every data set and of
-the model, and as its attribute `data` that of the contract and the environment. Files without it (robomimic's, those
-of earlier versions, copies that other tools made) are read as they are.
+the model, and as its attribute `data` that of the contract and the environment. Behind the end of the HDF5 file stands
+its seal, the SHA-256 of all before it: a damaged file is refused before HDF5, which may not return from one, sees it.
+HDF5 takes the seal off when somebody edits the file. Files without any of this (robomimic's, those of earlier versions,
+copies that other tools made) are read as they are.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lfm_policy.data.demos.hdf5 import dataset_names
 from lfm_policy.errors import DataError
-from lfm_policy.files import digest
+from lfm_policy.files import digest, sha256
 
+SEAL = b"LFM-SHA256"
 GROUP, DATA, MODEL = "checksums", "data", "model_file"
+BLOCK = 1 << 20
 _DESCRIBING = ("contract", "env_args")
 
 
@@ -35,6 +40,35 @@ def demo_checksums(demo: Any) -> str:
 def write_data_checksum(file: Any) -> None:
     """Write the checksum of what a file says about all of its demonstrations."""
     file.require_group(GROUP).attrs[DATA] = _describing(file["data"])
+
+
+def seal(path: Path) -> None:
+    """Put the seal behind a closed file."""
+    value = bytes.fromhex(sha256(path))
+    with path.open("ab") as file:
+        file.write(SEAL + value)
+
+
+def require_seal(path: Path) -> None:
+    """Check the seal of a file, if it has one.
+
+    Raises:
+        DataError: the file is not what was sealed.
+        OSError: it cannot be read.
+    """
+    width, rest = len(SEAL) + hashlib.sha256().digest_size, path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, rest - width))
+        end = file.read()
+        if len(end) < width or not end.startswith(SEAL):
+            return
+        file.seek(0)
+        content, rest = hashlib.sha256(), rest - width
+        while block := file.read(min(rest, BLOCK)):
+            content.update(block)
+            rest -= len(block)
+    if content.digest() != end[len(SEAL) :]:
+        raise DataError(f"{path} is damaged: it does not fit the checksum at its end. Collect or copy it again")
 
 
 class Checksums:

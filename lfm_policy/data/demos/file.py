@@ -4,6 +4,7 @@ Three kinds: "native" files of this project (their contract and absolute actions
 (official low_dim, observations and deltas) and "raw" robosuite collections (simulator states and deltas only).
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from lfm_policy.actions.poses import DELTA_WIDTH
 from lfm_policy.contract import Contract
-from lfm_policy.data.demos.checksums import Checksums
+from lfm_policy.data.demos.checksums import Checksums, require_seal
 from lfm_policy.data.demos.hdf5 import dataset_names, find_dataset, open_hdf5, read_numbers, readable
 from lfm_policy.data.demos.masks import choose, filter_keys
 from lfm_policy.data.demos.recording import Recording, parse_recording
@@ -136,6 +137,8 @@ def open_demos(
         ConfigError: the file has no such filter key.
     """
     path = Path(path)
+    if path.is_file() and os.access(path, os.R_OK):  # else opening it says what is wrong
+        require_seal(path)
     with open_hdf5(path) as file:
         with readable(path):
             demos = _describe(path, file, contracts, strict, mask)

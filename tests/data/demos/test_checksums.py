@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lfm_policy.data.demos.checksums import GROUP, demo_checksums, write_data_checksum
+from lfm_policy.data.demos.checksums import GROUP, SEAL, demo_checksums, seal, write_data_checksum
 from lfm_policy.data.demos.file import open_demos
 from lfm_policy.errors import DataError
 from tests.data.demos.test_file import CONTRACTS, write
@@ -64,6 +64,27 @@ def test_a_change_is_refused_and_named(tmp_path, change, what):
     with h5py.File(path, "a") as file:
         del file[GROUP]
     assert len(read_all(path)) == len(before)  # as the message says
+
+
+def test_a_sealed_file_is_refused_before_hdf5_sees_it(tmp_path, monkeypatch):
+    path = sealed(tmp_path / "d.hdf5")
+    seal(path)
+    before = [demo.actions.tobytes() for demo, *_ in read_all(path)]
+    content = path.read_bytes()
+    opened = h5py.File
+    monkeypatch.setattr(h5py, "File", lambda *arguments: pytest.fail("opened"))
+    for place in (9, len(content) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="does not fit the checksum at its end"):
+            read_all(path)
+    monkeypatch.setattr(h5py, "File", opened)
+    path.write_bytes(content)
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["note"] = "edited on purpose"
+    assert SEAL not in path.read_bytes()  # HDF5 takes it off
+    assert [demo.actions.tobytes() for demo, *_ in read_all(path)] == before
 
 
 def test_what_others_add_or_copy_is_theirs(tmp_path):
