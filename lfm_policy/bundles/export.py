@@ -85,7 +85,10 @@ def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: in
         torch.from_numpy(normalised.astype(np.float32))
     ).numpy()
     noise = generator.standard_normal((samples, *policy.noise_shape)).astype(np.float32)
-    ours, theirs = (torch.from_numpy(form.predict(histories, noise).actions) for form in (policy, other))
+    inputs = [histories, noise]
+    if policy.contract.frames_shape is not None:
+        inputs.append(generator.integers(0, 256, (samples, *policy.contract.frames_shape), dtype=np.uint8))
+    ours, theirs = (torch.from_numpy(form.predict(*inputs).actions) for form in (policy, other))
     normalize = policy.encoding.action_normalizer.normalize
     gap = normalize(ours) - normalize(theirs)
     return float(gap.abs().max())
@@ -93,8 +96,7 @@ def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: in
 
 def _evaluations(policy: LFMPolicy) -> int:
     """Network evaluations that the chain and its solver spend on a chunk."""
-    observations, noise = example(policy, batch=1)
-    return policy.predict(observations.numpy(), noise.numpy()).nfe
+    return policy.predict(*(rows.numpy() for rows in example(policy, batch=1))).nfe
 
 
 def _require_parity(parity: Mapping[str, float]) -> None:

@@ -22,7 +22,7 @@ from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lfm_policy.bundles.onnx_policy import ACTIONS, NOISE, OBSERVATIONS, PARTS_KEY, WEIGHTS_KEY, described_by
+from lfm_policy.bundles.onnx_policy import ACTIONS, FRAMES, NOISE, OBSERVATIONS, PARTS_KEY, WEIGHTS_KEY, described_by
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import sha256
@@ -31,6 +31,7 @@ from lfm_policy.flow.ode import TABLEAUX
 from lfm_policy.models.bundle import PARTS, WEIGHTS
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.rotations import RotationRows
+from lfm_policy.models.sight import Frames, Sight
 
 OPSET = 20
 DOMAIN = "lfm"
@@ -43,7 +44,7 @@ BATCH = Dim("batch", min=1, max=4096)
 
 
 class Sampler(nn.Module):
-    """A policy's chunks as a pure function of observations and noise.
+    """A policy's chunks as a pure function of observations, noise, and pictures where it has cameras.
 
     Raises:
         ConfigError: the number of steps is not fixed, or the sampler draws more noise on its way.
@@ -54,8 +55,12 @@ class Sampler(nn.Module):
         require_fixed(policy)
         self.policy = policy
 
-    def forward(self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
-        passage = self.policy.chain.to_data(self.policy.latent(noise), self.policy.condition(observations))
+    def forward(
+        self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"], frames: Frames | None = None
+    ) -> Float[Tensor, "b t a"]:
+        features = self.policy.sight(frames) if self.policy.sight else None
+        condition = self.policy.condition(observations, features)
+        passage = self.policy.chain.to_data(self.policy.latent(noise), condition)
         return self.policy.encoding.decode(passage.x, observations)
 
 
@@ -74,11 +79,22 @@ def require_fixed(policy: LFMPolicy) -> None:
         raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")
 
 
-def example(policy: LFMPolicy, batch: int = 2) -> tuple[Tensor, Tensor]:
-    """Random observations and noise of the policy's shapes."""
+def example(policy: LFMPolicy, batch: int = 2) -> tuple[Tensor, ...]:
+    """Random observations, noise and, where it has cameras, pictures of the policy's shapes."""
     generator = torch.Generator().manual_seed(0)
     history = (batch, policy.observation_steps, policy.contract.observation_dim)
-    return torch.randn(history, generator=generator), torch.randn((batch, *policy.noise_shape), generator=generator)
+    inputs = torch.randn(history, generator=generator), torch.randn((batch, *policy.noise_shape), generator=generator)
+    if policy.contract.frames_shape is None:
+        return inputs
+    frames = torch.randint(256, (batch, *policy.contract.frames_shape), generator=generator, dtype=torch.uint8)
+    return (*inputs, frames)
+
+
+@torch.no_grad()
+def condition_of(policy: LFMPolicy) -> Tensor:
+    """The condition (2, C) under the example's inputs."""
+    histories, _, *frames = example(policy)
+    return policy.condition(histories, policy.see(frames[0] if frames else None))
 
 
 def program(policy: LFMPolicy) -> ExportedProgram:
@@ -87,9 +103,10 @@ def program(policy: LFMPolicy) -> ExportedProgram:
     It is not stored: a .pt2 archive keeps its example inputs as a pickle, and torch.export.load falls back to
     unrestricted unpickling.
     """
-    shapes = {OBSERVATIONS: {0: BATCH}, NOISE: {0: BATCH}}
+    inputs = example(policy)
+    shapes = dict(zip((OBSERVATIONS, NOISE, FRAMES), [{0: BATCH}] * len(inputs), strict=False))
     with torch.no_grad():
-        return torch.export.export(Sampler(policy).eval(), example(policy), dynamic_shapes=shapes)
+        return torch.export.export(Sampler(policy).eval(), inputs, dynamic_shapes=shapes)
 
 
 def write_graph(policy: LFMPolicy, path: Path) -> None:
@@ -102,6 +119,11 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
         seen = graph.rotations(seen, policy.encoding.rotations)
     width = policy.condition(example(policy)[0]).shape[1]
     cond = graph.add("Reshape", seen, graph.constant(np.array([-1, width])))
+    inputs = [_value(OBSERVATIONS, history), _value(NOISE, list(policy.noise_shape))]
+    if policy.sight is not None:
+        assert policy.contract.frames_shape is not None
+        inputs.append(_value(FRAMES, list(policy.contract.frames_shape), TensorProto.UINT8))
+        cond = graph.add("Concat", cond, graph.sight(policy.sight), axis=1)
     x = graph.sample(policy, cond)
     if policy.encoding.hands is None:
         graph.inverse(x, policy.encoding.action_normalizer, ACTIONS)
@@ -109,31 +131,32 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
         newest = graph.add("Gather", OBSERVATIONS, graph.constant(np.array([history[0] - 1])), axis=1)
         anchor = graph.add("MatMul", newest, graph.constant(policy.encoding.hands.numpy()))
         graph.add("Add", graph.inverse(x, policy.encoding.action_normalizer), anchor, output=ACTIONS)
-    model = graph.model(
-        [_value(OBSERVATIONS, history), _value(NOISE, list(policy.noise_shape))],
-        [_value(ACTIONS, list(policy.noise_shape))],
-    )
+    model = graph.model(inputs, [_value(ACTIONS, list(policy.noise_shape))])
     described = described_by({name: sha256(path.with_name(name)) for name in PARTS})
     helper.set_model_props(model, {WEIGHTS_KEY: sha256(path.with_name(WEIGHTS)), PARTS_KEY: described})
     path.write_bytes(model.SerializeToString())
 
 
-class Velocity(NamedTuple):
-    """A network v(x, t, cond) as an ONNX function of x, t, cond and its weights."""
+class Translated(NamedTuple):
+    """A network as an ONNX function of its inputs and its weights."""
 
     function: FunctionProto
     weights: Sequence[str]
     """Their names in the network's state, in the function's order."""
 
 
-def velocity(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Velocity:
-    """Translate a network; its weights become arguments, so that one function serves all blocks."""
+def velocity(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Translated:
+    """Translate v(x, t, cond), at one time for all samples, so that one function serves all blocks."""
+    return translate(_Velocity(network), network, name, (x, torch.tensor(0.5), cond), ({0: BATCH}, None, {0: BATCH}))
+
+
+def translate(
+    function: nn.Module, network: nn.Module, name: str, inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]
+) -> Translated:
+    """Translate a function of inputs and of a network's weights, which become arguments."""
     weights = dict(network.state_dict())
-    shapes = ({0: BATCH}, None, {0: BATCH}, dict.fromkeys(weights))
     with torch.no_grad(), _quiet():
-        exported = torch.export.export(
-            _Functional(network), (x, torch.tensor(0.5), cond, weights), dynamic_shapes=shapes
-        )
+        exported = torch.export.export(function, (*inputs, weights), dynamic_shapes=(*shapes, dict.fromkeys(weights)))
         translated = torch.onnx.export(exported, dynamo=True, opset_version=OPSET, verbose=False)
     assert translated is not None
     graph = translated.model_proto.graph
@@ -141,7 +164,7 @@ def velocity(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Velocity
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     constants = [helper.make_node("Constant", [], [value.name], value=value) for value in graph.initializer]
-    function = helper.make_function(
+    made = helper.make_function(
         DOMAIN,
         name,
         [value.name for value in graph.input],
@@ -149,10 +172,21 @@ def velocity(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Velocity
         [*constants, *graph.node],
         [helper.make_opsetid("", OPSET)],
     )
-    return Velocity(function, list(weights))
+    return Translated(made, list(weights))
 
 
-class _Functional(nn.Module):
+class _Sight(nn.Module):
+    """Encoders as a function of their weights."""
+
+    def __init__(self, sight: Sight) -> None:
+        super().__init__()
+        self.sight = [sight]  # in a list: no part of this module's state
+
+    def forward(self, frames: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(self.sight[0], weights, (frames,))
+
+
+class _Velocity(nn.Module):
     """A network as a function of its weights, at one time for all samples."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -215,10 +249,17 @@ class _Graph:
         shifted = self.add("Sub", x, self.constant(normalizer.offset.numpy()))
         return self.add("Div", shifted, self.constant(normalizer.scale.numpy()), output=output)
 
+    def sight(self, sight: Sight) -> str:
+        """The features of the pictures: `Sight.forward`."""
+        shape = (2, len(sight.encoders), *sight.whole, 3)
+        call = translate(_Sight(sight), sight, "Sight", (torch.zeros(shape, dtype=torch.uint8),), ({0: BATCH},))
+        self._functions[call.function.name] = call.function
+        weights = [self.weight(f"sight.{name}") for name in call.weights]
+        return self.add(call.function.name, FRAMES, *weights, domain=DOMAIN)
+
     def sample(self, policy: LFMPolicy, cond: str) -> str:
         """From noise to normalised actions: `FlowChain.to_data`."""
-        histories, noise = example(policy)
-        condition = policy.condition(histories)
+        noise, condition = example(policy)[1], condition_of(policy)
         keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
         x, call = NOISE, None
         if policy.spec.temperature != 1:
@@ -326,8 +367,8 @@ def _same(block: nn.Module, other: nn.Module) -> bool:
     return repr(block) == repr(other) and not any(isinstance(value, Tensor) for value in vars(block).values())
 
 
-def _value(name: str, shape: list[int]) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+def _value(name: str, shape: list[int], kind: int = TensorProto.FLOAT) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["batch", *shape])
 
 
 def _scalar(name: str, kind: int) -> ValueInfoProto:

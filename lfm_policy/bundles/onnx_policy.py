@@ -15,8 +15,9 @@ from lfm_policy.models.bundle import PARTS, WEIGHTS, Bundle, read
 from lfm_policy.models.sources import locate
 from lfm_policy.protocols import ChunkBatch
 
-OBSERVATIONS, NOISE, ACTIONS = "observations", "noise", "actions"
-"""Names of the graph's inputs (B, To, observation_dim) and (B, T, action_dim), and of its output (B, T, action_dim)."""
+OBSERVATIONS, NOISE, FRAMES, ACTIONS = "observations", "noise", "frames", "actions"
+"""Names of the graph's inputs (B, To, observation_dim), (B, T, action_dim) and, where the contract has cameras, uint8
+(B, cameras, height, width, 3); and of its output (B, T, action_dim)."""
 
 WEIGHTS_KEY = "weights_sha256"
 """In the graph's metadata: the checksum of the file whose weights it refers to."""
@@ -98,7 +99,7 @@ class OnnxPolicy:
         """(T, action_dim)."""
         return (self.bundle.config.policy.horizon, self.contract.action_dim)
 
-    def predict(self, histories: np.ndarray, noise: np.ndarray) -> ChunkBatch:
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py.
 
         Raises:
@@ -111,6 +112,14 @@ class OnnxPolicy:
             if array.ndim != 3 or array.shape[1:] != shape or len(array) != len(noise):
                 raise ContractError(f"expected {name} (B, {shape[0]}, {shape[1]}), found {array.shape}")
         feed = {OBSERVATIONS: histories.astype(np.float32), NOISE: noise.astype(np.float32)}
+        expected, found = self.contract.frames_shape, None if frames is None else frames.shape[1:]
+        if found != expected or (frames is not None and frames.dtype != np.uint8):
+            raise ContractError(
+                f"expected pictures uint8 (B, cameras, height, width, 3) of {expected}, "
+                f"found {'none' if frames is None else f'{frames.dtype} {frames.shape}'}"
+            )
+        if frames is not None:
+            feed[FRAMES] = frames
         (actions,) = self._session.run([ACTIONS], feed)
         return ChunkBatch(np.asarray(actions), self.bundle.config.nfe)
 
@@ -158,6 +167,8 @@ def _try(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
         OBSERVATIONS: np.zeros((1, policy.observation_steps, contract.observation_dim), np.float32),
         NOISE: np.zeros((1, policy.horizon, contract.action_dim), np.float32),
     }
+    if contract.frames_shape is not None:
+        feed[FRAMES] = np.zeros((1, *contract.frames_shape), np.uint8)
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
     timer = threading.Timer(PATIENCE_S, setattr, (options, "terminate", True))
@@ -183,6 +194,8 @@ def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) ->
         NOISE: chunk,
         ACTIONS: chunk,
     }
+    if contract.frames_shape is not None:
+        expected[FRAMES] = list(contract.frames_shape)
     found = {value.name: list(value.shape)[1:] for value in (*session.get_inputs(), *session.get_outputs())}
     if found != expected:
         raise CheckpointError(f"{bundle.directory}: its graph maps {found}, its contract asks for {expected}")

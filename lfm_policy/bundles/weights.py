@@ -13,7 +13,8 @@ from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import Weights, checkpoint_in, read_small
 
 NORMALIZERS = ("observation", "action")
-PREFIX = "chain."
+PREFIXES = ("chain.", "sight.")
+"""Of the weights in a policy's state: the chain's, and those of the encoders of pictures."""
 
 
 def config_of(policy: LFMPolicy, dtype: Dtype, nfe: int) -> BundleConfig:
@@ -32,13 +33,13 @@ def normalizer_of(policy: LFMPolicy) -> Normalizer:
 
 
 def rounded(policy: LFMPolicy, dtype: Dtype) -> dict[str, Tensor]:
-    """The chain's state in the number format of a bundle.
+    """The state of chain and encoders in the number format of a bundle.
 
     Raises:
         ConfigError: a weight does not fit it.
     """
     number = getattr(torch, dtype)
-    state = {f"{PREFIX}{name}": value.detach().cpu() for name, value in policy.chain.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in policy.state_dict().items() if name.startswith(PREFIXES)}
     state = {name: value.to(number) if value.is_floating_point() else value for name, value in state.items()}
     bad = [name for name, value in state.items() if not value.isfinite().all()]
     if bad:

@@ -45,7 +45,8 @@ class Sight(nn.Module):
         cameras, height, width, _ = contract.frames_shape
         if crop is not None and crop > min(height, width):
             raise ConfigError(f"crop={crop} does not fit into pictures of {height} x {width} pixels: use a smaller one")
-        self.size = (height, width) if crop is None else (crop, crop)
+        self.whole = (height, width)
+        self.size = self.whole if crop is None else (crop, crop)
         self.encoders = nn.ModuleList(networks.build(encoder, own_only=not trust_code) for _ in range(cameras))
         with torch.no_grad():
             (one,) = {encoder(torch.zeros(1, 3, *self.size)).shape[1] for encoder in self.encoders}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lfm_policy.bundles import graph
 from lfm_policy.bundles.export import TOLERANCE, export
-from lfm_policy.bundles.graph import Velocity, example, program
+from lfm_policy.bundles.graph import Translated, example, program
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.open import open_torch
 from lfm_policy.chunks.horizon import RecedingHorizon
@@ -45,15 +45,15 @@ CASES = [
 @pytest.fixture(scope="module", autouse=True)
 def _translate_once() -> Iterator[None]:
     """A network of the same description and shapes is translated once in all these tests: it takes seconds."""
-    known: dict[tuple, Velocity] = {}
+    known: dict[tuple, Translated] = {}
     translate = graph.velocity
 
-    def cached(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Velocity:
+    def cached(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Translated:
         if isinstance(network, Indexed):
             return translate(network, name, x, cond)
         key = (repr(network), x.shape[1:], cond.shape[1:])
         if key not in known:
-            known[key] = translate(network, "Velocity", x, cond)
+            known[key] = translate(network, "Translated", x, cond)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
