@@ -46,8 +46,8 @@ def measured(results: Mapping[str, Any]) -> Rows:
         ("success", f"{results['success']:.3f} over {results['episodes']} episodes"),
         ("Wilson 95 % interval", f"[{low:.3f}, {high:.3f}]"),
         ("mean steps to success", "-" if results["mean_steps"] is None else f"{results['mean_steps']:.1f}"),
-        ("network evaluations a chunk", f"{results['nfe']:g}"),
-        ("time a chunk, median [ms]", f"{results['ms_per_chunk']:.2f}"),
+        ("network evaluations per chunk", f"{results['nfe']:g}"),
+        ("time per chunk, median [ms]", f"{results['ms_per_chunk']:.2f}"),
     ]
     keys = ("environment", "seed", "solver", "steps", "temperature", "runtime", "device", "threads", "checkpoint")
     return rows + [(f"run: {key}", str(run[key])) for key in keys if key in run]
@@ -59,9 +59,9 @@ def _facts(config: BundleConfig, contract: Contract) -> Rows:
     return [
         ("blocks", str(chain.blocks)),
         ("network", ", ".join(f"{k} {v}" for k, v in chain.network.items())),
-        ("solver", f"{chain.solver.method}, {chain.solver.steps} step(s) a block"),
+        ("solver", f"{chain.solver.method}, {chain.solver.steps} step(s) per block"),
         ("noise", f"standard normal at temperature {policy.temperature:g}"),
-        ("network evaluations a chunk", str(config.nfe)),
+        ("network evaluations per chunk", str(config.nfe)),
         ("weights", config.dtype),
         ("chunk", f"{policy.horizon} actions, {policy.action_steps} executed, at {contract.control_hz:g} Hz"),
         ("observations", f"{policy.observation_steps} × ({observations})"),
@@ -73,7 +73,7 @@ def _facts(config: BundleConfig, contract: Contract) -> Rows:
 def _usage(name: str, graphs: bool) -> str:
     robot = ', runtime="onnx")  # numpy and onnxruntime, no torch' if graphs else ")  # torch"
     return (
-        "## Use\n\n```python\nfrom lfm_policy.bundles.open import open_policy\n\n"
+        "## Use\n\n```python\nfrom lfm_policy import open_policy\n\n"
         f'policy = open_policy("{name}"{robot}\n```\n\n'
         f"```sh\nlfm evaluate policy={name} episodes=100 seed=100000\n```"
     )

@@ -128,9 +128,9 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("Wilson 95 % interval", f"[{low:.3f}, {high:.3f}]"),
         *scored,
         ("steps to success", steps),
-        ("network evaluations a chunk", f"{report.nfe:g}"),
-        ("time a chunk", f"{report.ms_per_chunk:.1f} ms median, {report.ms_per_chunk_p95:.1f} ms at 95 %"),
-        ("episodes a minute", f"{report.episodes_per_minute:.1f}"),
+        ("network evaluations per chunk", f"{report.nfe:g}"),
+        ("time per chunk", f"{report.ms_per_chunk:.1f} ms median, {report.ms_per_chunk_p95:.1f} ms at 95 %"),
+        ("episodes per minute", f"{report.episodes_per_minute:.1f}"),
         ("jerk of the commands", jerk),
         ("redone after a worker failed", str(report.redone)),
     ]
@@ -173,7 +173,7 @@ def write_markdown(path: str | Path, title: str, report: Report, results: Sequen
     lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {label} | {value} |" for label, value in rows(report))]
     lines += [
         "",
-        "| seed | success | steps | chunks | final reward | ms a chunk | digest |",
+        "| seed | success | steps | chunks | final reward | ms per chunk | digest |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
