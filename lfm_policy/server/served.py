@@ -1,9 +1,10 @@
 """What a server serves: a bundle, a checkpoint, or a stand-in that needs no model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -44,11 +45,8 @@ class Served:
     """Hash of all that decides its chunks; a client that reconnects asks for the same."""
 
 
-@runtime_checkable
-class Opener(Protocol):
-    """`open_policy`, given from above, since it opens policies behind servers too."""
-
-    def __call__(self, source: str, **options: Any) -> ChunkPolicy: ...
+Opener = Callable[..., ChunkPolicy]
+"""`open_policy`, given from above, since it opens policies behind servers too."""
 
 
 def load(settings: ServeSettings, opener: Opener) -> Served:

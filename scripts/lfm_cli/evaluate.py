@@ -128,7 +128,7 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
 
     policy, form = load(settings, source)
     named = environment or lfm_envs.name_for(policy.contract, settings.trust_code)
-    simulated = {"simulation": settings.simulation} if named.startswith("robosuite/") else {}
+    simulated: dict[str, Any] = {"simulation": settings.simulation} if named.startswith("robosuite/") else {}
     environment, factory = lfm_envs.factory_for(policy.contract, named, **simulated)
     identity = {
         "environment": environment,

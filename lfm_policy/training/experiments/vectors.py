@@ -16,7 +16,7 @@ from lfm_policy.data.normalizers.whitening import WhiteningNormalizer
 from lfm_policy.flow import Hutchinson, TensorPool
 from lfm_policy.flow.likelihood import Likelihood
 from lfm_policy.models.density import NORMALIZERS, FlowModel
-from lfm_policy.models.spec import FlowSpec
+from lfm_policy.models.spec import FlowSpec, NormalizerKind
 from lfm_policy.training.experiments.experiment import Experiment, shrunk, with_diffusion
 from lfm_policy.training.experiments.settings import TrainSettings
 
@@ -42,7 +42,7 @@ def vector_experiment(
 def new_model(settings: TrainSettings, dim: int, normalizer: AffineNormalizer) -> FlowModel:
     """A flow model with fresh weights, decided by the run's seed."""
     torch.manual_seed(settings.seed)
-    kind = next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of)
+    kind: NormalizerKind = next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of)
     spec = FlowSpec(dim=dim, chain=settings.chain, normalizer=kind)
     model = FlowModel(spec)
     model.normalizer = normalizer

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Iterator
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
 
 
 def _steps(name: str, settings: Settings) -> Ratio:
-    sides = [lfm_envs.make(f"robosuite/{name}", simulation=kind) for kind in ("compiled", "robosuite")]
+    sides: list[Any] = [lfm_envs.make(f"robosuite/{name}", simulation=kind) for kind in ("compiled", "robosuite")]
     actions = _expert_actions(sides[0], name)
     for side in sides:
         _seconds_per_step(side, actions[:3])
