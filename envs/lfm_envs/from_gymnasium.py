@@ -24,12 +24,13 @@ from urllib.parse import parse_qsl, quote, urlencode
 import numpy as np
 from pydantic import Field, StringConstraints, field_validator
 
-from lfm_envs.registry import SUITE
 from lfm_policy.contract import ActionNumber, Contract, ObservationKey, Score, Space
 from lfm_policy.errors import ConfigError, RolloutError, nearest
 from lfm_policy.protocols import Observation, StepResult
 from lfm_policy.settings import Frozen, parse
 
+SUITE = "gymnasium"
+"""Suite of the contracts that are made here."""
 ONLY = "observation"
 """Name of an observation that is one vector and is given no names."""
 _RULE = re.compile(r"reward\s*>=\s*(-?[0-9.]+(?:e-?[0-9]+)?)")

@@ -17,13 +17,14 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any
 
+from lfm_envs.from_gymnasium import SUITE, describe
 from lfm_envs.lookup import is_address, load_object
 from lfm_envs.tasks import TASKS, Task, task, task_of_environment
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.protocols import Environment
 
-GYM, SUITE = "gym:", "gymnasium"
+GYM = "gym:"
 FILES = (".yaml", ".yml", ".json")
 
 
@@ -153,8 +154,6 @@ def make(name: str, contract: Contract | None = None, **options: Any) -> Environ
         ConfigError: unknown name or option (names the nearest one), or the simulator is not installed.
     """
     if name.startswith(GYM) or name.endswith(FILES):
-        from lfm_envs.from_gymnasium import describe
-
         return _build(name, describe(name, contract).make, options)
     if is_address(name):
         found = load_object(name)

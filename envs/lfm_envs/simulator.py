@@ -7,13 +7,10 @@ from functools import cache
 from types import ModuleType, new_class
 from typing import Any, get_args
 
+from lfm_envs.fast.errors import NotCompiledError
 from lfm_policy.choices import Simulation as Kind
 from lfm_policy.compiled import use_writable_cache
 from lfm_policy.errors import ConfigError, nearest
-
-
-class NotCompiledError(ConfigError):
-    """The compiled simulation does not know such an arm or gripper."""
 
 
 @cache

@@ -6,8 +6,8 @@ import mujoco
 import numpy as np
 from robosuite.utils import transform_utils as T
 
+from lfm_envs.fast.errors import NotCompiledError
 from lfm_envs.fast.osc import Arms, Servo, Simulation, control_step
-from lfm_envs.simulator import NotCompiledError
 
 JOINTS, FINGERS = 7, 2
 
