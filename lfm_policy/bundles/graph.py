@@ -104,7 +104,7 @@ def program(policy: LFMPolicy) -> ExportedProgram:
     unrestricted unpickling.
     """
     inputs = example(policy)
-    shapes = dict(zip((OBSERVATIONS, NOISE, FRAMES), [{0: BATCH}] * len(inputs), strict=False))
+    shapes: dict[str, Any] = dict(zip((OBSERVATIONS, NOISE, FRAMES), [{0: BATCH}] * len(inputs), strict=False))
     with torch.no_grad():
         return torch.export.export(Sampler(policy).eval(), inputs, dynamic_shapes=shapes)
 

@@ -163,7 +163,7 @@ def described_by(checksums: Mapping[str, str]) -> str:
 def _try(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
     """Ask for one chunk, so that what never ends, or wants all memory, is found before a robot waits for it."""
     policy, contract = bundle.config.policy, bundle.contract
-    feed = {
+    feed: dict[str, np.ndarray] = {
         OBSERVATIONS: np.zeros((1, policy.observation_steps, contract.observation_dim), np.float32),
         NOISE: np.zeros((1, policy.horizon, contract.action_dim), np.float32),
     }
