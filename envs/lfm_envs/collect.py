@@ -41,7 +41,7 @@ class Recipe:
     seed: int
     noise: float = 1.0
     simulation: Kind = "compiled"
-    """Who steps; no part of the identity, as the demonstrations are the same bits."""
+    """Who steps; not part of the identity, as the demonstrations are the same bits."""
 
     def identity(self) -> dict[str, Any]:
         """Tell what has to agree for two runs to share a folder."""
@@ -49,7 +49,7 @@ class Recipe:
         return {**ours, "suite_version": task(self.task).contract.suite_version}
 
     def episode_seed(self, attempt: int) -> int:
-        """Seed of one attempt: far from the small consecutive seeds that evaluations use, and from other recipes'."""
+        """Return the seed of one attempt: far from the small consecutive ones of evaluations, and other recipes'."""
         return int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
 
 
@@ -97,7 +97,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
 
 
 def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[bool, int]]:
-    """Attempt 0, 1, 2, … until enough have succeeded: attempt -> (success, steps)."""
+    """Make attempts 0, 1, 2, … until enough have succeeded: attempt -> (success, steps)."""
     results = {int(path.stem): read_result(path) for path in sorted(folder.glob("*.hdf5"))}
     pending: dict[Future, int] = {}
     with _progress() as bar, processes(workers) as pool:
@@ -120,7 +120,7 @@ def _check_worth(recipe: Recipe, results: dict[int, tuple[bool, int]], kept: int
 
 
 def _show(bar: Progress, row: TaskID, results: dict[int, tuple[bool, int]]) -> int:
-    """Update the progress bar. Returns the number of successes."""
+    """Update the progress bar, and return the number of successes."""
     kept = sum(success for success, _ in results.values())
     bar.update(row, completed=kept, failures=len(results) - kept)
     return kept

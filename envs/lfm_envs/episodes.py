@@ -1,7 +1,7 @@
 """One demonstration: performing it, and its place in robomimic's HDF5 format.
 
-A file holds `data/demo_<i>` with `actions` (the expert's own delta actions, 7 an arm), `actions_abs` (the poses they
-ask for: position [m], axis-angle [rad], gripper; 7 an arm, world frame), `actions_executed` (deltas with noise: what
+A file holds `data/demo_<i>` with `actions` (the expert's own delta actions, 7 per arm), `actions_abs` (the poses they
+ask for: position [m], axis-angle [rad], gripper; 7 per arm, world frame), `actions_executed` (deltas with noise: what
 a replay must repeat), `states`, `obs/*`, `next_obs/*`, `rewards` and `dones`.
 """
 
@@ -29,7 +29,7 @@ ROBOSUITE_TYPE = 1
 
 @dataclass
 class Episode:
-    """What happened in one episode, one entry a control step."""
+    """What happened in one episode, one entry per control step."""
 
     seed: int
     model_xml: str
@@ -99,7 +99,7 @@ def write_episode(path: Path, episode: Episode, **attributes: int) -> None:
 
 
 def read_result(path: Path) -> tuple[bool, int]:
-    """Success and length in steps of an episode that `write_episode` wrote."""
+    """Return success and length in steps of an episode that `write_episode` wrote."""
     with h5py.File(path) as file:
         return bool(file.attrs["success"]), int(np.asarray(file.attrs["length"]))
 
@@ -133,7 +133,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
 
 
 def env_args(task: Task) -> dict[str, Any]:
-    """robomimic's description of the environment that the file's `actions` are for: delta actions, world frame."""
+    """Return robomimic's description of the environment that the `actions` are for: delta actions, world frame."""
     return {
         "env_name": task.environment,
         "env_version": task.contract.suite_version,

@@ -123,12 +123,12 @@ def _has_picture(model: Any) -> np.ndarray:
 
 
 def _triangle(model: Any, mesh: int) -> tuple[np.ndarray, np.ndarray]:
-    """One face of a mesh that nobody sees, in place of all that would be sent to the graphics context."""
+    """Return one face of a mesh that nobody sees, in place of all that would be sent to the graphics context."""
     return _vertices(model, mesh)[:3], np.array([[0, 1, 2]])
 
 
 def _simplified(model: Any, mesh: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and faces (F, 3) of a mesh in FACES faces, corners of faces at one place joined first."""
+    """Return vertices (V, 3) and faces (F, 3) of a mesh in FACES faces, corners of faces at one place joined first."""
     try:
         from fast_simplification import simplify
     except ModuleNotFoundError as error:

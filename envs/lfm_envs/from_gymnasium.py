@@ -74,7 +74,7 @@ class Description(Frozen):
         return [{"name": value} if isinstance(value, str) else value for value in values]
 
     def make(self, **options: Any) -> "GymnasiumEnvironment":
-        """Build the environment; `options` go before those of the description."""
+        """Build the environment; `options` take precedence over those of the description."""
         return GymnasiumEnvironment(self.model_copy(update={"options": {**self.options, **options}}))
 
     @property
@@ -252,7 +252,7 @@ class GymnasiumEnvironment:
 
 
 def _plain(space: Any) -> Any:
-    """Widths of a space of observations: a number, or numbers by name."""
+    """Return the widths of a space of observations: a number, or numbers by name."""
     if hasattr(space, "spaces") and isinstance(space.spaces, Mapping):
         return {name: int(np.prod(part.shape)) for name, part in space.spaces.items() if hasattr(part, "low")}
     if not hasattr(space, "low"):

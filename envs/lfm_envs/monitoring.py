@@ -36,9 +36,9 @@ class Trial:
     """Episodes that are disturbed, and which of their decisions are judged."""
 
     episodes: int = 30
-    """Of each kind, on the same seeds."""
+    """Number of episodes of each kind, on the same seeds."""
     seed: int = 200_000
-    """The first one."""
+    """The first seed."""
     step: int = 12
     """The first step that is disturbed."""
     decisions: int = 2
@@ -46,9 +46,9 @@ class Trial:
     distance_m: float = 0.08
     """How far the object is moved [m]."""
     draws: int = 8
-    """Of each score: probes, noises or samples."""
+    """Number of draws for each score: probes, noises or samples."""
     quantile: float = 0.95
-    """Of the held-out scores, where the alarm is set."""
+    """Quantile of the held-out scores at which the alarm is set."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def judge(policy: "LFMPolicy", store: "Store", environment: str, trial: Trial, o
 
 
 def held_out(policy: ChunkPolicy, store: "Store") -> Decisions:
-    """Decisions in the demonstrations that were not trained on, a chunk's length apart."""
+    """Return decisions in the demonstrations that were not trained on, a chunk's length apart."""
     histories, noises, follows = [], [], []
     before, count = policy.observation_steps - 1, policy.action_steps
     for index in store.valid:
@@ -176,7 +176,7 @@ def _judged(found: dict[str, np.ndarray], threshold: "Threshold") -> dict[str, A
 
 
 def _milliseconds(monitor: "Monitor", decisions: Decisions, repeats: int = 5) -> float:
-    """Median time of one score [ms]."""
+    """Return the median time of one score [ms]."""
     seconds = []
     for _ in range(repeats):
         started = perf_counter()

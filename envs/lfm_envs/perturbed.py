@@ -40,7 +40,7 @@ class Perturbed:
         return self._seen(self._environment.reset(seed))
 
     def step(self, action: np.ndarray) -> StepResult:
-        """One step; the object moves before it, what is observed is disturbed after it."""
+        """Make one step; the object moves before it, what is observed is disturbed after it."""
         self._steps += 1
         if self._kind == "moved" and self._steps == self._from:
             shift_objects(self._environment, self._shift)

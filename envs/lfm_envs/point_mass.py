@@ -58,7 +58,7 @@ class PointMass:
         return StepResult(self._observe(), float(success), success)
 
     def render(self, width: int, height: int) -> np.ndarray:
-        """Goal (green ring of the size that counts) and point (dark disc) on white: uint8 (height, width, 3)."""
+        """Draw goal (green ring of the size that counts) and point (dark disc) on white: uint8 (height, width, 3)."""
         x, y = np.meshgrid(np.linspace(-1.1, 1.1, width), np.linspace(1.1, -1.1, height))
         image = np.full((height, width, 3), 255, np.uint8)
         to_goal, to_point = (np.hypot(x - centre[0], y - centre[1]) for centre in (self._goal, self._position))
@@ -68,19 +68,19 @@ class PointMass:
         return image
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _observe(self) -> Observation:
         return {"position": self._position.copy(), "goal": self._goal.copy()}
 
 
 def expert(observation: Observation) -> np.ndarray:
-    """Return the scripted expert: the farthest reachable target on the straight way to the goal, shape (2,) [m]."""
+    """Return the expert's action: the farthest reachable target on the straight way to the goal, shape (2,) [m]."""
     return observation["position"] + _limited(observation["goal"] - observation["position"])
 
 
 def demonstrations(episodes: int, seed: int, noise_m: float = 0.02) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Successful expert episodes as (observations, actions), actions float32 (L, 2) [m], observations (L, 2) a key.
+    """Return successful expert episodes: observations (L, 2) by key, and actions float32 (L, 2) [m].
 
     Normal noise of standard deviation `noise_m` [m] disturbs the executed action; the recorded one stays the expert's,
     so that the data shows how to correct (as DART, arXiv 1703.09327).

@@ -15,7 +15,7 @@ from lfm_policy.processes import end_with, one_thread
 
 @contextmanager
 def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes of one thread each, started afresh: simulators and GL contexts do not survive a fork."""
+    """Start worker processes of one thread each, afresh: simulators and GL contexts do not survive a fork."""
     with one_thread():  # until the end, as the pool starts its processes when there is work for them
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(),))
         try:

@@ -189,7 +189,7 @@ def seen_by(file: DemoFile, label: str, observations: str, cameras: Sequence[str
 
 
 def default_output(contract: Contract, labels: Sequence[str]) -> Path:
-    """data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
+    """Return data/<task>_<names of the sources>.zarr: official files have the same name in all tasks."""
     known = {task.environment: task.name for task in reversed(TASKS.values())}
     task = known.get(contract.environment, contract.environment.lower())
     name = "+".join(str(Path(label).with_suffix("")).replace("/", "-") for label in labels)
@@ -199,7 +199,7 @@ def default_output(contract: Contract, labels: Sequence[str]) -> Path:
 def convert_all(
     tallies: Sequence[Tally], split: Mapping[Split, Sequence[int]], bar: Progress, environment: str | None = None
 ) -> Iterator[Episode]:
-    """Every episode of every file in turn.
+    """Convert every episode of every file in turn.
 
     Raises:
         DataError: at the end, a split has no episode that is long enough for a training.
@@ -270,7 +270,7 @@ def replay_some(
 
 
 def replay_summary(results: dict[str, Replay]) -> dict[str, Any] | None:
-    """Successes and errors in [mm] and [deg] as JSON; None if nothing was replayed."""
+    """Return successes and errors in [mm] and [deg] as JSON; None if nothing was replayed."""
     if not results:
         return None
     rows = {name: {"success": bool(result.success), **result.errors()} for name, result in results.items()}
@@ -296,7 +296,7 @@ def files_table(tallies: Sequence[Tally], out: Path) -> Table:
 
 
 def replay_table(results: dict[str, Replay]) -> Table:
-    """Success and distance from the recorded path of each replayed demonstration."""
+    """Make a table of success and distance from the recorded path of each replayed demonstration."""
     successes = sum(result.success for result in results.values())
     table = Table(
         title=f"replayed absolute actions: {successes} of {len(results)} succeed",

@@ -155,6 +155,6 @@ def follow(env: RobosuiteEnvironment, hand: Hand, target: Pose, gripper: float) 
 
 
 def _velocity(env: RobosuiteEnvironment) -> tuple[np.ndarray, np.ndarray]:
-    """Linear [m/s] and angular [rad/s] velocity of the grip site, in the world."""
+    """Return linear [m/s] and angular [rad/s] velocity of the grip site, in the world."""
     name, data = env.arms[0].ref_name, env.simulation.sim.data
     return data.get_site_xvelp(name), data.get_site_xvelr(name)

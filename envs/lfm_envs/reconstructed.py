@@ -59,7 +59,7 @@ def reconstruct_all(source: Path, out: Path, tries: int | Literal["all"] = "all"
 
 
 def summarize(kept: list[Path], count: int) -> dict[str, Any]:
-    """How many came out, by which guess, and their lengths."""
+    """Tell how many came out, by which guess, and their lengths."""
     guesses: list[int] = []
     for part in kept:
         with h5py.File(part) as file:

@@ -168,7 +168,7 @@ def make(name: str, contract: Contract | None = None, **options: Any) -> Environ
 
 
 def _announced() -> list[str]:
-    """Every name, with those that installed packages announce."""
+    """Return every name, with those that installed packages announce."""
     _import_plugins()
     return names()
 

@@ -104,7 +104,7 @@ def _draw_all(
     total: int,
     workers: int,
 ) -> Iterator[float]:
-    """Draw the missing episodes; yields the processor time of each [s]."""
+    """Draw the missing episodes, and yield the processor time of each [s]."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as bar, processes(workers) as pool:
         row = bar.add_task(f"pictures of {name}", total=total, completed=total - len(missing))
@@ -115,7 +115,7 @@ def _draw_all(
 
 
 def _draw(source: Path, part: Path, name: str, cameras: tuple[Camera, ...], index: int) -> float:
-    """Draw one demonstration into a file of its own. Returns the processor time [s]."""
+    """Draw one demonstration into a file of its own, and return the processor time [s]."""
     begun, env = time.process_time(), _environment(name, cameras)
     contracts = {env.task.environment: env.task.contract}
     with open_demos(source, contracts, strict=False) as file:

@@ -37,7 +37,7 @@ class Replay:
     """(L - 1,): angle [rad] between the two, likewise."""
 
     def errors(self) -> dict[str, float]:
-        """Mean and largest distance from the recorded path, in [mm] and [deg]."""
+        """Return mean and largest distance from the recorded path, in [mm] and [deg]."""
         position, rotation = 1e3 * self.position_error, np.degrees(self.rotation_error)
         values = {"position": (position, "mm"), "rotation": (rotation, "deg")}
         return {
@@ -48,7 +48,7 @@ class Replay:
 
 
 def convert(env: RobosuiteEnvironment, demo: Demo, controllers: Sequence[ArmController]) -> Conversion:
-    """Absolute actions and observations of a demonstration, read off the simulator at each recorded state.
+    """Read absolute actions and observations of a demonstration off the simulator, at each recorded state.
 
     The action is the goal pose that the delta controller would set there. Observations are the simulator's own, so
     that they are those a policy will see, whatever version wrote the file.
@@ -74,7 +74,7 @@ def convert(env: RobosuiteEnvironment, demo: Demo, controllers: Sequence[ArmCont
 
 
 def from_axis_angle(actions: np.ndarray) -> np.ndarray:
-    """Absolute actions with axis-angle (..., 7 * arms), robomimic's form, to the contract's (..., 10 * arms)."""
+    """Turn absolute actions with axis-angle (..., 7 * arms), robomimic's form, into the contract's (..., 10 * arms)."""
     arms = np.split(actions, actions.shape[-1] // DELTA_WIDTH, axis=-1)
     rows = [encode_absolute(arm[..., :3], rotvec_to_matrix(arm[..., 3:6]), arm[..., 6:]) for arm in arms]
     return np.concatenate(rows, axis=-1)
@@ -101,7 +101,7 @@ def replay(
     Args:
         env: the task.
         states: (L, n), recorded.
-        actions: what to execute, one row a state: absolute (L, 10 * arms) or world-frame deltas (L, 7 * arms).
+        actions: what to execute, one row per state: absolute (L, 10 * arms) or world-frame deltas (L, 7 * arms).
         model_xml: the recorded model, where it loads in this robosuite; the current model if None.
         form: which of the two the actions are.
 
@@ -130,7 +130,7 @@ def loadable_model(env: RobosuiteEnvironment, recorded: str, model_xml: str | No
 
 
 def _distances(ours: Path, theirs: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Position [m] and rotation [rad] distances of the worst arm, at each step."""
+    """Return position [m] and rotation [rad] distances of the worst arm, at each step."""
     if not ours:
         return np.zeros(0), np.zeros(0)
     (our_positions, our_matrices), (their_positions, their_matrices) = _stacked(ours), _stacked(theirs)
@@ -139,7 +139,7 @@ def _distances(ours: Path, theirs: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stacked(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (L, arms, 3) and matrices (L, arms, 3, 3)."""
+    """Stack positions (L, arms, 3) and matrices (L, arms, 3, 3)."""
     positions = np.array([[position for position, _ in poses] for poses in path])
     return positions, np.array([[matrix for _, matrix in poses] for poses in path])
 

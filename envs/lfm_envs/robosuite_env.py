@@ -14,7 +14,7 @@ from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation, StepResult
 
 CAMERA = "agentview"
-"""Whose picture videos show."""
+"""Name of the camera whose picture videos show."""
 
 
 class RobosuiteEnvironment:
@@ -86,7 +86,7 @@ class RobosuiteEnvironment:
         return np.concatenate(goals)
 
     def grip_poses(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each arm's grip site in the world: position (3,) [m] and rotation matrix (3, 3), up to date."""
+        """Return each arm's grip site in the world: position (3,) [m] and rotation matrix (3, 3), up to date."""
         self.refresh()
         sim = self.simulation.sim
         sites = [sim.model.site_name2id(arm.ref_name) for arm in self.arms]
@@ -105,7 +105,7 @@ class RobosuiteEnvironment:
         mujoco.mj_kinematics(sim.model._model, sim.data._data)  # pyright: ignore[reportAttributeAccessIssue]
 
     def get_state(self) -> np.ndarray:
-        """Time, joint positions and velocities as one vector (1 + nq + nv,): robomimic's `states`."""
+        """Return time, joint positions and velocities as one vector (1 + nq + nv,): robomimic's `states`."""
         return self.simulation.sim.get_state().flatten()
 
     @property
@@ -162,7 +162,7 @@ class RobosuiteEnvironment:
         return self._observation(simulation._get_observations())
 
     def success(self) -> bool:
-        """Whether the task's own check holds now."""
+        """Say whether the task's own check holds now."""
         return bool(self.simulation._check_success())
 
     def look(self) -> dict[str, np.ndarray]:

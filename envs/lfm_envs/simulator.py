@@ -39,7 +39,7 @@ def load_robosuite() -> ModuleType:
 
 
 def _headless_backend() -> str:
-    """MUJOCO_GL for this machine; mujoco fails at import when the named library is absent."""
+    """Choose MUJOCO_GL for this machine; mujoco fails at import when the named library is absent."""
     libraries = {"osmesa": "OSMesa", "egl": "EGL"}
     return next((name for name, library in libraries.items() if ctypes.util.find_library(library)), "disabled")
 
@@ -69,7 +69,7 @@ def make_simulation(environment: str, kwargs: dict[str, Any], kind: Kind | None)
 
 @cache
 def _compiled(environment: str) -> type:
-    """Subclass of a robosuite environment that steps in compiled code and leaves out work nobody sees."""
+    """Return a subclass of a robosuite environment that steps in compiled code and leaves out work nobody sees."""
     from robosuite.environments.base import REGISTERED_ENVS
 
     from lfm_envs.fast.checks import CHECKS, Checks

@@ -43,7 +43,7 @@ class Task:
     """Width of each gripper's observation `gripper_qpos`: 2 for Panda's, 6 for Robotiq's."""
     control_hz: int = CONTROL_HZ
     controller: ArmController = _CONTROLLER
-    """Of every arm."""
+    """Controller of every arm."""
     expert: Callable[..., Any] | str | None = None
     """The scripted expert that `lfm collect` asks (see lfm_envs.experts.Expert), or its address; None without one."""
     made_by: str | None = None
@@ -81,7 +81,7 @@ class Task:
         return Contract.model_validate(dict(self.contract) | {"observations": seen, "cameras": tuple(cameras)})
 
     def env_kwargs(self, input_type: Literal["absolute", "delta"] = "absolute") -> dict[str, Any]:
-        """Keyword arguments of `robosuite.make` (and of robomimic's `env_args`), plain JSON values only."""
+        """Return keyword arguments of `robosuite.make` (and of robomimic's `env_args`), plain JSON values only."""
         configs = [controller_config(arm, input_type) for arm in self.contract.controllers]
         return {
             "robots": list(self.robots) if self.arms > 1 else self.robots[0],
@@ -99,7 +99,7 @@ class Task:
 
 
 def controller_config(arm: ArmController, input_type: Literal["absolute", "delta"]) -> dict[str, Any]:
-    """robosuite's composite controller for a robot with one arm and a gripper."""
+    """Return robosuite's composite controller for a robot with one arm and a gripper."""
     reach = [arm.delta_position_m] * 3 + [arm.delta_rotation_rad] * 3
     part = {
         "type": arm.type,

@@ -34,7 +34,7 @@ class Cart(gymnasium.Env):
         return self._seen(), 1 - min(away, 1.0), stopped, False, {"is_success": stopped}
 
     def render(self) -> np.ndarray:
-        """The rail, the mark in green and the cart in black: uint8 (40, 200, 3)."""
+        """Draw the rail, the mark in green and the cart in black: uint8 (40, 200, 3)."""
         image = np.full((40, 200, 3), 255, np.uint8)
         for x, colour in ((self.mark, (60, 160, 90)), (self.place, (0, 0, 0))):
             column = int(np.clip(100 + 60 * x, 3, 196))

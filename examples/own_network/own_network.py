@@ -25,14 +25,14 @@ class ChunkTransformer(nn.Module):
         self.width, self.time_dim = width, time_dim
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """States x, times t (B,) in [0, 1] with 0 at the data, conditions (B, cond_dim): velocities like x."""
+        """Map states x, times t (B,) in [0, 1] with 0 at the data, conditions (B, cond_dim) to velocities like x."""
         places = waves(torch.arange(x.shape[1], device=x.device, dtype=x.dtype), self.width)
         known = self.condition(torch.cat([cond, waves(1000 * t, self.time_dim)], dim=-1))
         return self.out(self.layers(self.action(x) + places + known[:, None]))
 
 
 def waves(values: Tensor, width: int) -> Tensor:
-    """Sines and cosines of values (N,) at `width` / 2 frequencies: (N, width)."""
+    """Return sines and cosines of values (N,) at `width` / 2 frequencies: (N, width)."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=values.device) / (width // 2))
     angles = values[:, None] * frequencies.to(values.dtype)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -26,7 +26,7 @@ class Setting:
     """One setting of a command."""
 
     name: str
-    """With the names of the records that it is in: "optimiser.learning_rate"."""
+    """Name with the names of the records that it is in: "optimiser.learning_rate"."""
     annotation: Any
     default: Any
     description: str
@@ -61,7 +61,7 @@ def settings_in(model: Any, prefix: str = "", default: Any = MISSING, of: str = 
 
 
 def fields_of(model: Any) -> dict[str, FieldInfo]:
-    """The fields of a pydantic model or of a dataclass, by name."""
+    """Return the fields of a pydantic model or of a dataclass, by name."""
     if is_dataclass(model):
         types: dict[str, Any] = {field.name: field.type for field in fields(model)}
         return {
@@ -71,13 +71,13 @@ def fields_of(model: Any) -> dict[str, FieldInfo]:
 
 
 def default_of(info: FieldInfo) -> Any:
-    """A field's default, or REQUIRED."""
+    """Return a field's default, or REQUIRED."""
     value = info.get_default(call_default_factory=True)
     return REQUIRED if value in (PydanticUndefined, MISSING) else value
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """What an annotation allows, through Annotated and unions."""
+    """List what an annotation allows, through Annotated and unions."""
     if get_origin(annotation) is Annotated:
         return members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -86,12 +86,12 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def records_in(annotation: Any) -> list[Any]:
-    """The records among the members of an annotation."""
+    """List the records among the members of an annotation."""
     return [m for m in members(annotation) if isinstance(m, type) and (issubclass(m, BaseModel) or is_dataclass(m))]
 
 
 def choices_of(annotation: Any) -> tuple[Any, ...]:
-    """The words of the Literals in an annotation, in lists too; true and false for switches."""
+    """List the words of the Literals in an annotation, in lists too; true and false for switches."""
     found: list[Any] = []
     for member in members(annotation):
         if get_origin(member) is Literal:
@@ -104,12 +104,12 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether a value is taken as it stands: a path, a name or an address."""
+    """Say whether a value is taken as it stands: a path, a name or an address."""
     return any(member in (str, Path) for member in members(annotation))
 
 
 def items_of(annotation: Any) -> Any:
-    """The type of the items of a list of any length; None for what is no such list."""
+    """Return the type of the items of a list of any length; None for what is no such list."""
     for member in members(annotation):
         arguments = get_args(member)
         if get_origin(member) is list or (get_origin(member) is tuple and arguments[-1:] == (Ellipsis,)):
@@ -167,7 +167,7 @@ def _unquoted(text: str) -> str:
 
 
 def _parts(text: str, end: str) -> list[str]:
-    """What stands between brackets, divided at the commas that are inside no other bracket or quote."""
+    """Divide what stands between brackets at the commas that are inside no other bracket or quote."""
     if not text.endswith(end):
         raise ConfigError(f"expected a closing '{end}', found '{text}'")
     found, depth, quote, part = [], 0, "", ""
@@ -201,12 +201,12 @@ def argument(key: str, value: Any) -> str:
 
 
 def _written(path: Path) -> str:
-    """A path that starts with a tilde of its own is told from one in the home folder."""
+    """Write a path; one that starts with a tilde of its own is told from one in the home folder."""
     return f"./{path}" if str(path).startswith("~") else str(path)
 
 
 def defaults_of(model: Any) -> dict[str, Any]:
-    """The defaults of a record as plain values, for settings to be put over."""
+    """Return the defaults of a record as plain values, for settings to be put over."""
     values: dict[str, Any] = {}
     for name, info in fields_of(model).items():
         if (value := default_of(info)) is not REQUIRED:
@@ -274,12 +274,12 @@ def apply(model: Any, values: dict[str, Any], arguments: Sequence[str], renamed:
 
 
 def takes_away(argument: str) -> bool:
-    """Whether an argument is `~key`, and no path in the home folder."""
+    """Say whether an argument is `~key`, and no path in the home folder."""
     return argument.startswith("~") and not set(argument) & {"=", "/"}
 
 
 def annotation_of(model: Any, key: str, values: Mapping[str, Any], renamed: Mapping[str, str]) -> Any:
-    """The type of the setting called `key`; Any inside mappings of any content.
+    """Return the type of the setting called `key`; Any inside mappings of any content.
 
     Raises:
         ConfigError: there is none; says what it is called now, or the nearest one.
@@ -304,7 +304,7 @@ def annotation_of(model: Any, key: str, values: Mapping[str, Any], renamed: Mapp
 
 
 def _chosen(records: list[Any], values: Any) -> list[Any]:
-    """Of several kinds of record the one that the values say they are."""
+    """Choose, of several kinds of record, the one that the values say they are."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
     same = [record for record in records if kind is not None and fields_of(record)["kind"].default == kind]
     return same or records

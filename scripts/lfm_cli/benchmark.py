@@ -50,7 +50,7 @@ def main(settings: Settings) -> None:
 
 
 def table(results: list[Ratio | Skipped]) -> Table:
-    """A row per ratio; what each compares stands in README.md."""
+    """Make a table with a row per ratio; what each compares stands in README.md."""
     rows = grid("ratios, measured side by side", ("ratio", "unit"), ("value", "target", "ours", "theirs"))
     for r in results:
         if isinstance(r, Skipped):
@@ -62,7 +62,7 @@ def table(results: list[Ratio | Skipped]) -> Table:
 
 
 def page(folder: Path) -> str:
-    """Markdown: a table for each suite whose figures lie in `folder`."""
+    """Write Markdown: a table for each suite whose figures lie in `folder`."""
     parts = ["# Speed, as ratios measured side by side in one run\n\nWritten by `lfm benchmark`.\n"]
     for suite in get_args(Suite):
         if not (folder / f"{suite}.json").exists():
@@ -85,7 +85,7 @@ def _line(result: Ratio | Skipped) -> str:
 
 
 def _processor() -> str:
-    """What the ratios were measured on: on another processor they may differ."""
+    """Name what the ratios were measured on: on another processor they may differ."""
     import torch
 
     facts = Path("/proc/cpuinfo")

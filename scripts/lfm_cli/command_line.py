@@ -145,12 +145,12 @@ def load(verb: str, arguments: Sequence[str]) -> Any:
 
 
 def _named(names: tuple[str, ...], arguments: list[str]) -> dict[str, Any]:
-    """Which of these settings the arguments give."""
+    """Return those of these settings that the arguments give."""
     return {name: text for name, _, text in (a.partition("=") for a in arguments) if name in names and text != "null"}
 
 
 def _preset_of(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The settings in the file of preset=, and the other arguments."""
+    """Return the settings in the file of preset=, and the other arguments."""
     files = [argument.partition("=")[2] for argument in arguments if argument.startswith("preset=")]
     others = [argument for argument in arguments if not argument.startswith("preset=")]
     values: dict[str, Any] = {}
@@ -169,14 +169,14 @@ def _preset_of(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _divided(presets: Any, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments that choose presets, and the others."""
+    """Separate the arguments that choose presets from the others."""
     names = {} if presets is None else fields_of(presets)
     chosen = [argument for argument in arguments if argument.partition("=")[0] in names]
     return chosen, [argument for argument in arguments if argument not in chosen]
 
 
 def _missing(model: Any, values: Mapping[str, Any]) -> list[str]:
-    """Settings without a default that nobody gave."""
+    """List settings without a default that nobody gave."""
     missing = []
     for setting in settings_in(model):
         if setting.default is not REQUIRED:
@@ -205,7 +205,7 @@ def told(error: OSError, out: Path | None = None) -> str:
 
 
 def system_code(error: BaseException) -> int | None:
-    """The system's error behind one of a library that writes files itself, such as safetensors; None if there is none.
+    """Find the system's error behind one of a library that writes files itself, such as safetensors; None without one.
 
     They keep its number in their text: "I/O error: No space left on device (os error 28)".
     """

@@ -37,7 +37,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def script(shell: str = "", *_: str) -> str:
-    """What a shell reads to complete `lfm`.
+    """Return what a shell reads to complete `lfm`.
 
     Raises:
         ConfigError: there is none for that shell.
@@ -48,7 +48,7 @@ def script(shell: str = "", *_: str) -> str:
 
 
 def candidates(given: Sequence[str]) -> list[str]:
-    """What the last word of a command line may become.
+    """List what the last word of a command line may become.
 
     Args:
         given: the line up to the cursor, as one string, with the command in front.
@@ -88,7 +88,7 @@ def _settings(verb: str, word: str) -> list[str]:
 
 
 def _files(beginning: str) -> list[str]:
-    """Files and folders whose path begins so; folders with a slash at the end."""
+    """List files and folders whose path begins so; folders with a slash at the end."""
     folder, name = os.path.split(beginning)
     place = Path(folder or ".").expanduser()
     if not place.is_dir():

@@ -87,7 +87,7 @@ def place_of(settings: Settings, contract: "Contract") -> "tuple[str, Robot | Ca
 
 
 def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":
-    """The policy, here or behind a server."""
+    """Open the policy, here or behind a server."""
     from lfm_policy.bundles.open import dress, open_policy
 
     policy = open_policy(
@@ -106,7 +106,7 @@ def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":
 
 
 def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
-    """The likelihood monitor and its alarm level, where one is asked for.
+    """Build the likelihood monitor and give its alarm level, where one is asked for.
 
     Raises:
         ConfigError: there is no policy in torch to ask, or no such alarm level.
@@ -136,7 +136,7 @@ def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
 
 
 def show(summary: dict[str, Any], environment: str, unit: str) -> None:
-    """The table at the end."""
+    """Show the table at the end."""
     from rich.console import Console
     from rich.table import Table
 

@@ -58,7 +58,7 @@ def main(settings: Settings) -> None:
 
 
 def cell(settings: Settings, case: str, latency: int) -> dict[str, Any]:
-    """One evaluation."""
+    """Make one evaluation."""
     inference, _, seam = case.partition("-")
     link = {"inference": inference, "seam": seam, "latency_steps": latency, "packet_loss": settings.packet_loss}
     common = settings.model_dump(include={"policy", "weights", "trust_code", "episodes", "seed", "workers"})
@@ -69,7 +69,7 @@ def cell(settings: Settings, case: str, latency: int) -> dict[str, Any]:
 
 
 def table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per cell."""
+    """Make a table with one row per cell."""
     columns = ("delay", "success", "95 %", "steps", "NFE", "at seams", "within")
     rows = grid("success against delay [control steps]; jerk at seams and within chunks [m/s³]", ("case",), columns)
     for row in cells:

@@ -92,7 +92,7 @@ def main(settings: Settings) -> None:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """What has to be done, in order."""
+    """List what has to be done, in order."""
     s, out, data = settings, settings.folder, settings.folder / f"{settings.task}.zarr"
     demos = {"task": s.task, "episodes": s.demonstrations, "seed": s.seed, "workers": s.workers, "out": out / "demos"}
     prepared = {"source": out / "demos" / "demos.hdf5", "out": data}
@@ -119,7 +119,7 @@ def stages(settings: Settings) -> list[Stage]:
 
 
 def _differences(settings: Settings, method: str) -> dict[str, Any]:
-    """What one method's training has beside what all have."""
+    """Return what one method's training has beside what all have."""
     if method == "blind":
         return {"method": "lfm", "data.blind": "true"}
     if method == "fm" and settings.observations == "images":  # on the same features
@@ -128,7 +128,7 @@ def _differences(settings: Settings, method: str) -> dict[str, Any]:
 
 
 def _evaluations(settings: Settings, method: str, train: Stage) -> Iterator[Stage]:
-    """The evaluation of a policy; of those from images, at temperature 0 too."""
+    """Yield the evaluation of a policy; of those from images, at temperature 0 too."""
     rollouts = {"episodes": settings.episodes, "seed": UNSEEN, "workers": settings.workers, "videos": 1}
     folder = {"policy": settings.folder / method, "out": settings.folder / f"{method}_evaluation"}
     yield Stage(f"evaluate{_ending(method)}", {**rollouts, **folder}, train)
@@ -142,7 +142,7 @@ def _ending(method: str) -> str:
 
 
 def summarise(settings: Settings, records: Mapping[str, Any]) -> dict[str, Any]:
-    """Success, cost and times as JSON."""
+    """Return success, cost and times as JSON."""
     keys = ("success", "episodes", "interval", "nfe", "ms_per_chunk")
     summary: dict[str, Any] = {"task": settings.task}
     for method in settings.methods:
@@ -156,7 +156,7 @@ def summarise(settings: Settings, records: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(settings: Settings, summary: Mapping[str, Any]) -> Table:
-    """One row per method."""
+    """Make a table with one row per method."""
     seconds = summary["seconds"]
     title = f"{settings.task}: {settings.episodes} unseen seeds, {settings.demonstrations} scripted demonstrations"
     rows = Table(title=title, caption=f"collect {seconds['collect']:.0f} s, prepare {seconds['prepare']:.0f} s")

@@ -26,13 +26,13 @@ _NAME, _WIDEST = 30, 100
 
 
 def summary_of(verb: str) -> str:
-    """The first line of a verb's docstring, without importing the verb."""
+    """Return the first line of a verb's docstring, without importing the verb."""
     with (Path(__file__).parent / f"{verb}.py").open(encoding="utf-8") as file:
         return file.readline().strip().strip('"').split(": `lfm")[0].split(", for example")[0].rstrip(".:")
 
 
 def overview() -> str:
-    """What `lfm --help` prints."""
+    """Write what `lfm --help` prints."""
     lines = ["Local Flow Matching policies for robots: lfm VERB key=value ...", ""]
     for group, verbs in GROUPS.items():
         lines += [f"{group}:", *(_row(verb, summary_of(verb), 16) for verb in verbs), ""]
@@ -48,7 +48,7 @@ def overview() -> str:
 
 
 def help_of(verb: str, module: Any) -> str:
-    """What `lfm VERB --help` prints."""
+    """Write what `lfm VERB --help` prints."""
     from lfm_cli.arguments import settings_in
 
     lines = [_reflowed((module.__doc__ or "").strip()), ""]
@@ -72,7 +72,7 @@ def help_of(verb: str, module: Any) -> str:
 
 
 def _reflowed(doc: str) -> str:
-    """A docstring as wide as the terminal; indented examples stay as they are."""
+    """Make a docstring as wide as the terminal; indented examples stay as they are."""
     paragraphs = doc.split("\n\n")
     return "\n\n".join(p if p.startswith("    ") else textwrap.fill(" ".join(p.split()), _width()) for p in paragraphs)
 
@@ -94,7 +94,7 @@ def _described(setting: Any, name: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A default, as one writes it on the command line."""
+    """Write a default as one writes it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
 
 
 def _row(name: str, text: str, indent: int) -> str:
-    """A name with what it means beside it, or below where the name is long."""
+    """Write a name with what it means beside it, or below where the name is long."""
     lines = textwrap.wrap(text, max(20, _width() - indent - 2)) or [""]
     pad = " " * (indent + 2)
     head = f"  {name}"
@@ -113,5 +113,5 @@ def _row(name: str, text: str, indent: int) -> str:
 
 
 def all_names(settings: Iterable[Any]) -> list[str]:
-    """The names of settings, each once."""
+    """List the names of settings, each once."""
     return list(dict.fromkeys(setting.name for setting in settings))

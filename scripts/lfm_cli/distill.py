@@ -26,7 +26,7 @@ def main(settings: Settings) -> None:
 
 
 def success(settings: Settings) -> dict[str, Any]:
-    """Rollouts of both on the same seeds, and their difference with its paired interval."""
+    """Return the success of both on the same seeds, and their difference with its paired interval."""
     from lfm_cli.rollouts import rollouts
 
     common = {"episodes": settings.episodes, "seed": settings.episodes_seed, "workers": settings.workers}

@@ -99,7 +99,7 @@ def report(found: "Examination", console: "Console") -> None:
 
 
 def observation_table(diagnosis: "Diagnosis") -> "Table":
-    """Keys in their order, with the gap between file and simulator."""
+    """Make a table of keys in their order, with the gap between file and simulator."""
     from rich.table import Table
 
     table = Table("observation", "dim", "min", "max", "gap", title="observations at the recorded states")
@@ -110,7 +110,7 @@ def observation_table(diagnosis: "Diagnosis") -> "Table":
 
 
 def replay_table(proofs: "Sequence[Proof]") -> "Table":
-    """Success and distance from the recorded path of each replay."""
+    """Make a table of success and distance from the recorded path of each replay."""
     from rich.table import Table
 
     table = Table("episode", "executed as", title="replays, and their distance from the path")
@@ -124,7 +124,7 @@ def replay_table(proofs: "Sequence[Proof]") -> "Table":
 
 
 def print_verdict(findings: "Sequence[Finding]", console: "Console") -> None:
-    """The findings, each with its fix."""
+    """Print the findings, each with its fix."""
     from rich.markup import escape
 
     for finding in findings:

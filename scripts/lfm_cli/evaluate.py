@@ -150,7 +150,7 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
 
 
 def folder_of(policy: str) -> Path:
-    """Where results go by default: a policy's path below outputs/, or else its name, below outputs/evaluate."""
+    """Say where results go by default: a policy's path below outputs/, or else its name, below outputs/evaluate."""
     if not Path(policy).exists():  # the name of an installed student, a repository of the hub, a server
         return Path("outputs/evaluate") / ("pretrained" if "/" not in policy else "") / policy.replace(":", "_")
     path = Path(policy).resolve()

@@ -53,7 +53,7 @@ def main(settings: Settings) -> None:
 
 
 def snapshots(run: Path) -> dict[int, Path]:
-    """The snapshots of a finished run, by the updates done.
+    """Find the snapshots of a finished run, by the updates done.
 
     Raises:
         CheckpointError: there are none, or the run is not finished.
@@ -68,7 +68,7 @@ def snapshots(run: Path) -> dict[int, Path]:
 
 
 def curve(settings: Settings, run: Path, folders: Mapping[int, Path]) -> dict[str, Any]:
-    """Success after each snapshot's epochs."""
+    """Evaluate each snapshot, and return the success after its epochs."""
     summary, name = read_json(run / "summary.json"), run.resolve().name
     points = []
     for step, folder in folders.items():
@@ -102,7 +102,7 @@ def draw(path: Path, curves: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(curves: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per snapshot."""
+    """Make a table with one row per snapshot."""
     rows = Table("run", "updates", "epochs", "success", "95 % interval", "NFE", title="success against epochs")
     for run in curves:
         for point in run["points"]:

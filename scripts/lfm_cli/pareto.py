@@ -90,7 +90,7 @@ def main(settings: Settings) -> None:
 
 
 def successes(settings: Settings, found: "Sequence[Entry]", reference: str) -> Iterator[dict[str, Any]]:
-    """Each policy's success, and its paired difference from the reference."""
+    """Yield each policy's success, and its paired difference from the reference."""
     from lfm_cli.rollouts import Rollouts, rollouts
     from lfm_policy.models.policy import LFMPolicy
 

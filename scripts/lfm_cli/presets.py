@@ -17,7 +17,7 @@ from lfm_policy.settings import Frozen
 
 
 def names_in(group: str) -> list[str]:
-    """The presets of a group."""
+    """List the presets of a group."""
     files = (PRESETS / group).rglob("*.yaml")
     return sorted(file.relative_to(PRESETS / group).with_suffix("").as_posix() for file in files)
 
@@ -42,11 +42,11 @@ class TrainPresets(Frozen):
 
     @staticmethod
     def options(group: str) -> list[str]:
-        """What a preset chooses from, for the shell to complete."""
+        """List what a preset chooses from, for the shell to complete."""
         return names_in(group) if group in ("experiment", "method") else []
 
     def values(self) -> dict[str, Any]:
-        """The settings that the presets make together."""
+        """Return the settings that the presets make together."""
         values = composed(f"experiment/{self.experiment}")
         size = dict(content(f"size/{values['data']['kind']}")[self.size])
         special = size.pop("experiments", {}).items()
@@ -57,7 +57,7 @@ class TrainPresets(Frozen):
 
 
 def content(name: str) -> dict[str, Any]:
-    """The settings in one preset's file."""
+    """Read the settings in one preset's file."""
     from omegaconf import OmegaConf
 
     values = OmegaConf.to_container(OmegaConf.load(PRESETS / f"{name}.yaml"))
@@ -66,7 +66,7 @@ def content(name: str) -> dict[str, Any]:
 
 
 def composed(name: str) -> dict[str, Any]:
-    """The settings of a preset and of those that it builds on."""
+    """Return the settings of a preset and of those that it builds on."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

@@ -94,7 +94,7 @@ def render(results: Path) -> dict[int | str, Cells]:
 
 
 def summary_table(table: Table, cells: Cells) -> rich.table.Table:
-    """A row for each measured cell of one table."""
+    """Make a table with a row for each measured cell of one table of the paper."""
     columns = ("task", "method", "size", "seed", "measured", "training")
     shown = rich.table.Table(*columns, title=f"measured cells of {table.folder}")
     for cell in cells:

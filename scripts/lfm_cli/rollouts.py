@@ -17,10 +17,10 @@ class Rollouts:
 
     summary: Mapping[str, Any]
     success: Mapping[int, bool]
-    """By seed."""
+    """Success by seed."""
 
     def minus(self, other: "Rollouts") -> PairedComparison:
-        """Difference of the success rates, on the same seeds."""
+        """Return the difference of the success rates, on the same seeds."""
         return paired_comparison(self.success, other.success)
 
 

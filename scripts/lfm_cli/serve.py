@@ -25,7 +25,7 @@ def main(settings: Settings) -> None:
 
 
 def forward(arguments: Sequence[str] | None = None) -> None:
-    """The command of version 0.1, `lfm-serve POLICY --port 8000`: say the new one, and run it."""
+    """Run the command of version 0.1, `lfm-serve POLICY --port 8000`: say the new one, and run it."""
     from lfm_cli.__main__ import main as lfm
 
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -109,7 +109,7 @@ class End:
     code: int
     """Its exit code; negative for the signal that ended it."""
     in_time: bool
-    """Before the deadline."""
+    """Whether it ended before the deadline."""
     asked: signal.Signals | None
     """What this process was asked to end by meanwhile."""
 
@@ -183,7 +183,7 @@ def _later(action: Callable[[], None]) -> None:
 
 
 def _in_foreground() -> bool:
-    """Whether what is typed on a terminal goes to this process's group."""
+    """Say whether what is typed on a terminal goes to this process's group."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:

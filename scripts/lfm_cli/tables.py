@@ -12,7 +12,7 @@ LONGEST = 200
 
 
 def pairs(title: str, values: Mapping[str, Any], units: Mapping[str, str] | None = None) -> Table:
-    """A row per value; records inside are named with dots, and what is unknown is left out."""
+    """Make a table with a row per value; records inside are named with dots, and what is unknown is left out."""
     table = Table(title=escape(title), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -32,7 +32,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def text(value: Any) -> str:
-    """A value as one reads it: numbers to four digits, lists with spaces between."""
+    """Write a value as one reads it: numbers to four digits, lists with spaces between."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -55,7 +55,7 @@ def show_training(summary: Mapping[str, Any], out: Path) -> None:
 
 
 def grid(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """A table whose names may break over lines, and whose numbers never do."""
+    """Make a table whose names may break over lines, and whose numbers never do."""
     table = Table(title=escape(title), title_justify="left")
     for column in names:
         table.add_column(escape(column), overflow="fold")
@@ -65,7 +65,7 @@ def grid(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def pareto(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """Quality, then cost, a row per model; * marks those that no other beats in both quality and time."""
+    """Yield tables: quality, then cost, a row per model; * marks those that no other beats in both quality and time."""
     policies = "success" in rows[0]
     kind = ("success", "95 %", "minus reference") if policies else ("energy distance", "floor", "NLL [nats]")
     quality = grid("quality (* no other is both better and faster)", ("model",), ("NFE", *kind))
@@ -93,7 +93,7 @@ def _quality(row: Mapping[str, Any]) -> list[str]:
 
 
 def monitor(results: Mapping[str, Any]) -> Table:
-    """A row per score and disturbance."""
+    """Make a table with a row per score and disturbance."""
     title = "how well each score tells disturbed episodes from others"
     table = grid(title, ("score", "disturbance"), ("AUROC", "95 %", "alarms", "ms"))
     for name, row in results.items():
@@ -105,7 +105,7 @@ def monitor(results: Mapping[str, Any]) -> Table:
 
 
 def rendered(summary: Mapping[str, Any]) -> Table:
-    """What was drawn, and how fast."""
+    """Make a table of what was drawn, and how fast."""
     cameras = summary["cameras"]
     names = ", ".join(camera["name"] for camera in cameras)
     shape = f"{cameras[0]['height']} x {cameras[0]['width']} pixels, {cameras[0]['drawing']}"
@@ -119,7 +119,7 @@ def rendered(summary: Mapping[str, Any]) -> Table:
 
 
 def densities(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """A row per run on a density."""
+    """Make a table with a row per run on a density."""
     title = "negative log-likelihood (NLL) [nats]; evaluations per log p, per sample (NFE)"
     table = grid(title, ("run", "method"), ("NLL", "±", "floor", "log p", "sample", "size"))
     for row in rows:
@@ -131,7 +131,7 @@ def densities(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def pictures(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A column per run, a row per measure."""
+    """Make a table with a column per run, a row per measure."""
     table = Table("", *(escape(row["run"]) for row in rows), title="generated pictures")
     for key in [key for key in rows[0] if key not in ("run", "solver")]:
         table.add_row(key.replace("_", " "), *("" if row.get(key) is None else text(row[key]) for row in rows))
@@ -139,7 +139,7 @@ def pictures(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def blocks(summary: Mapping[str, Any], each: int = 5) -> Iterator[Table]:
-    """A column per block, `each` of them in a table; a row per measure."""
+    """Yield tables with a column per block, `each` of them in a table; a row per measure."""
     found = summary["blocks"]
     for first in range(0, len(found), each):
         part = found[first : first + each]

@@ -41,9 +41,9 @@ class Diagnosis:
     declared: Readings
     found: Readings
     findings: tuple[Finding, ...]
-    """Without those of replays."""
+    """All findings except those of replays."""
     control_hz: float | None
-    """By the clock in the states."""
+    """Control frequency by the clock in the states."""
     observations: list[dict[str, Any]]
     """For each key: name, dim, smallest and largest value here, and the gap to the file's (None without any)."""
     saturation: list[dict[str, float]]
@@ -51,9 +51,9 @@ class Diagnosis:
     clipped: int
     """Numbers of the deltas beyond ±1."""
     observation: np.ndarray
-    """(S, D): the simulator's, in the contract's order."""
+    """What the simulator observes, in the contract's order: (S, D)."""
     action: np.ndarray
-    """(S, A): absolute."""
+    """Absolute actions (S, A)."""
 
 
 def diagnose(env: RobosuiteEnvironment, file: DemoFile, episodes: Sequence[Recorded]) -> Diagnosis:
@@ -78,7 +78,7 @@ def diagnose(env: RobosuiteEnvironment, file: DemoFile, episodes: Sequence[Recor
 
 
 def verdict(env: RobosuiteEnvironment, file: DemoFile, diagnosis: Diagnosis, proofs: Sequence[Proof]) -> list[Finding]:
-    """All findings about the file; none if it is healthy."""
+    """Return all findings about the file; none if it is healthy."""
     series = [name.split(".")[:2] for name in (file.recording.suite_version, env.contract.suite_version)]
     return [*diagnosis.findings, *check_replays(proofs, same_physics=series[0] == series[1])]
 

@@ -19,7 +19,7 @@ Readings = Mapping[str, tuple[Reading, ...]]
 
 
 def declared_readings(file: DemoFile, episode: Recorded) -> Readings:
-    """How the file says that its actions are to be read."""
+    """Say how the file declares that its actions are to be read."""
     recording = file.recording
     arms = [Reading(form, arm.frame) for form, arm in zip(recording.forms, recording.controllers, strict=True)]
     world = tuple(Reading("absolute", "world") for _ in arms)
@@ -27,7 +27,7 @@ def declared_readings(file: DemoFile, episode: Recorded) -> Readings:
 
 
 def found_readings(declared: Readings, episodes: Sequence[Recorded]) -> Readings:
-    """How they must be read to fit what the arms did."""
+    """Find how the actions must be read to fit what the arms did."""
     found: dict[str, tuple[Reading, ...]] = {}
     for key in sorted(declared, key="actions_abs".__eq__):  # its poses are held against the deltas' goals
         rows = []
@@ -44,7 +44,7 @@ def found_readings(declared: Readings, episodes: Sequence[Recorded]) -> Readings
 
 
 def arm_of(episode: Recorded, key: str, arm: int) -> np.ndarray:
-    """One arm's share of an array of actions: (L, 7 or 10)."""
+    """Return one arm's share of an array of actions: (L, 7 or 10)."""
     return np.split(episode.actions[key], len(episode.arms), axis=1)[arm]
 
 
@@ -86,7 +86,7 @@ _EVERY_ARM = (
 
 
 def clock_hz(episodes: Sequence[Recorded]) -> float | None:
-    """Control frequency by the time stamps in the states; None if they have none."""
+    """Return the control frequency by the time stamps in the states; None if they have none."""
     steps = np.concatenate([np.diff(episode.states[:, 0]) for episode in episodes])
     period = float(np.median(steps))
     return 1 / period if period > 0 else None
@@ -112,7 +112,7 @@ def _check_frequency(said: float, here: float, measured: float | None) -> Iterat
 
 
 def check_readings(declared: Readings, found: Readings) -> Iterator[Finding]:
-    """Where the actions are not what the file says they are."""
+    """Find where the actions are not what the file says they are."""
     for key in declared:
         forms = [reading.form for reading in found[key]]
         if len(set(forms)) > 1:
@@ -147,7 +147,7 @@ def _fix(trap: Trap, key: str, found: Reading) -> str:
 
 
 def check_observations(contract: Contract, episodes: Sequence[Recorded], binding: bool) -> Iterator[Finding]:
-    """Observations that are missing, or hold something else than the simulator shows at the same states.
+    """Find observations that are missing, or hold something else than the simulator shows at the same states.
 
     Args:
         contract: the task's, here.
@@ -170,7 +170,7 @@ def check_observations(contract: Contract, episodes: Sequence[Recorded], binding
 
 
 def observation_gap(recorded: np.ndarray, simulated: np.ndarray) -> float:
-    """Median difference of the worst column of (S, dim) each; the sign of a quaternion may flip at single states."""
+    """Return the median difference of the worst column of (S, dim) each; a quaternion's sign may flip at any state."""
     return float(np.median(np.abs(recorded - simulated), axis=0).max())
 
 

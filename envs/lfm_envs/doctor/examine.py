@@ -100,7 +100,7 @@ def examine(
 
 
 def arms(file: DemoFile, diagnosis: Diagnosis) -> list[dict[str, Any]]:
-    """Each arm's controller, and how its actions are said and found to be read."""
+    """Give each arm's controller, and how its actions are said and found to be read."""
     return [
         {
             "controller": controller.model_dump(mode="json"),
@@ -122,7 +122,7 @@ def ranges(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def replays(proofs: Sequence[Proof]) -> dict[str, Any]:
-    """Both forms, as found and (where it differs) as the file says; errors in [mm] and [deg] at each step."""
+    """Give both forms, as found and (where it differs) as the file says; errors in [mm] and [deg] at each step."""
     table: dict[str, Any] = {}
     for reading, form in dict.fromkeys((proof.found, proof.form) for proof in proofs):
         chosen = [proof for proof in proofs if (proof.found, proof.form) == (reading, form)]
@@ -141,7 +141,7 @@ def replays(proofs: Sequence[Proof]) -> dict[str, Any]:
 
 
 def notes(file: DemoFile, diagnosis: Diagnosis) -> list[str]:
-    """Tell what is no finding and good to know."""
+    """Tell what is not a finding but good to know."""
     lines, installed = list(file.notes), file.contract.suite_version
     if file.kind != "native":
         lines.append("lfm prepare makes absolute actions and observations at the recorded states from it")

@@ -150,7 +150,7 @@ def examine_checkpoint(
 
 
 def _normalizers(directory: Path) -> dict[str, np.ndarray]:
-    """The normalisers' tensors as loading would put them together: the moving average's go before."""
+    """Return the normalisers' tensors as loading would put them together: the moving average's take precedence."""
     return {key: value.numpy() for key, value in stored_tensors(directory, "ema").items() if "_normalizer." in key}
 
 
@@ -199,7 +199,7 @@ def _keys_differ(ours: tuple[ObservationKey, ...], theirs: tuple[ObservationKey,
 
 
 def _controllers_differ(ours: Contract, theirs: Contract) -> Iterator[str]:
-    """'frame of arm 1 is 'base', expected 'world'', the frame first."""
+    """Yield "frame of arm 1 is 'base', expected 'world'" and the like, the frame first."""
     if len(ours.controllers) != len(theirs.controllers):
         yield f"{len(theirs.controllers)} arms, expected {len(ours.controllers)}"
     for arm, (a, b) in enumerate(zip(ours.controllers, theirs.controllers, strict=False)):

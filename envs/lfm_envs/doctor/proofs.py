@@ -26,12 +26,12 @@ class Proof:
     episode: str
     form: Form
     found: bool
-    """Read as found; otherwise as the file says."""
+    """Whether it was read as found; otherwise as the file says."""
     replay: Replay
 
 
 def as_deltas(episode: Recorded, key: str, readings: Sequence[Reading]) -> np.ndarray:
-    """Actions as world-frame deltas (L, 7 * arms); deltas that are so already stay as they are."""
+    """Return actions as world-frame deltas (L, 7 * arms); deltas that are so already stay as they are."""
     rows = []
     for arm, (path, reading) in enumerate(zip(episode.arms, readings, strict=True)):
         numbers = arm_of(episode, key, arm)
@@ -42,7 +42,7 @@ def as_deltas(episode: Recorded, key: str, readings: Sequence[Reading]) -> np.nd
 
 
 def as_absolute(episode: Recorded, key: str, readings: Sequence[Reading]) -> np.ndarray:
-    """Actions in the contract's form (L, 10 * arms)."""
+    """Return actions in the contract's form (L, 10 * arms)."""
     rows = []
     for arm, (path, reading) in enumerate(zip(episode.arms, readings, strict=True)):
         numbers = arm_of(episode, key, arm)
@@ -89,7 +89,7 @@ def check_replays(proofs: Sequence[Proof], same_physics: bool) -> Iterator[Findi
 
 
 def summarize(replays: Sequence[Replay]) -> dict[str, float]:
-    """Success rate, and distances from the recorded path over all steps of all replays."""
+    """Return the success rate, and distances from the recorded path over all steps of all replays."""
     position = 1e3 * np.concatenate([replay.position_error for replay in replays])
     rotation = np.degrees(np.concatenate([replay.rotation_error for replay in replays]))
     return {

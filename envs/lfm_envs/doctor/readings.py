@@ -110,7 +110,7 @@ def measure(
 
 
 def _unexplained(wanted: np.ndarray, moved: np.ndarray) -> float:
-    """Share of the motion (L, 6) that no multiple of what was wanted explains: a step covers but part of the way."""
+    """Return the share of the motion (L, 6) that no multiple of what was wanted explains; a step covers but a part."""
     left = 0.0
     for part in (slice(3), slice(3, 6)):
         a, b = wanted[:, part], moved[:, part]
@@ -120,7 +120,7 @@ def _unexplained(wanted: np.ndarray, moved: np.ndarray) -> float:
 
 
 def _readings(width: int) -> list[Reading]:
-    """All ways to read that many numbers."""
+    """List all ways to read that many numbers."""
     rotations: dict[int, tuple[Rotation, ...]] = {
         DELTA_WIDTH: ("axis_angle", "axis_angle_transposed"),
         ARM_WIDTH: ("rot6d_rows", "rot6d_columns"),
@@ -131,6 +131,6 @@ def _readings(width: int) -> list[Reading]:
 
 
 def _matrix(numbers: np.ndarray, rotation: Rotation) -> np.ndarray:
-    """(L, 3 or 6) to rotation matrices (L, 3, 3)."""
+    """Turn (L, 3 or 6) into rotation matrices (L, 3, 3)."""
     matrix = rotvec_to_matrix(numbers) if rotation.startswith("axis_angle") else rot6d_to_matrix(numbers)
     return np.swapaxes(matrix, 1, 2) if rotation in ("axis_angle_transposed", "rot6d_columns") else matrix

@@ -1,6 +1,6 @@
 """What scripted experts are made of.
 
-A skill is a generator: it yields one `Command` a control step, looks at the simulator again when it is resumed, and
+A skill is a generator: it yields one `Command` per control step, looks at the simulator again when it is resumed, and
 so reads like the instructions one would give a person. An expert is a skill that ends when its task is done.
 Positions are in the world [m]; a hand's matrix is its grip site's: +z is the approach, the fingers close along x.
 """
@@ -88,13 +88,13 @@ class Hand:
         return float(np.abs(simulation.sim.data.qpos[fingers]).sum())
 
     def holds(self, name: str) -> bool:
-        """Whether both fingers touch the robosuite object `name`."""
+        """Say whether both fingers touch the robosuite object `name`."""
         simulation = self._env.simulation
         model = next(item for item in simulation.model.mujoco_objects if item.name == name)
         return bool(simulation._check_grasp(simulation.robots[self._arm].gripper, model))
 
     def toward(self, target: Pose, gripper: float, noise: float) -> Command:
-        """One step of a proportional servo; a command that saturates is scaled as a whole, keeping its direction."""
+        """Make a step of a proportional servo; a command that saturates is scaled as a whole, keeping its direction."""
         now, (position_reach, rotation_reach) = self.pose, self._reach()
         move = self.POSITION_GAIN * (target.position - now.position) / position_reach
         turn = self.ROTATION_GAIN * matrix_to_rotvec(target.matrix @ now.matrix.T) / rotation_reach
@@ -103,7 +103,7 @@ class Hand:
         return Command(np.append(pose, gripper), noise * (np.arange(DELTA_WIDTH) < 6))
 
     def error(self, target: Pose) -> tuple[float, float]:
-        """Distance [m] and angle [rad] from the hand to `target`."""
+        """Return distance [m] and angle [rad] from the hand to `target`."""
         now = self.pose
         turn = matrix_to_rotvec(target.matrix @ now.matrix.T)
         return float(np.linalg.norm(target.position - now.position)), float(np.linalg.norm(turn))
@@ -166,7 +166,7 @@ def let_go(
 
 
 def funnelled(hand: Hand, target: Pose, tolerance: float) -> Pose:
-    """`target`, raised while the hand is further aside from it than `tolerance` [m]."""
+    """Return `target`, raised while the hand is further aside from it than `tolerance` [m]."""
     aside = float(np.linalg.norm((target.position - hand.pose.position)[:2]))
     return Pose(target.position + up(max(0.0, 2 * (aside - tolerance))), target.matrix)
 
@@ -211,7 +211,7 @@ def unless(broken: Callable[[], bool], skill: Generator[Command, None, bool]) ->
 
 
 def together(*parts: tuple[Hand, Generator[Command, None, object]]) -> Skill:
-    """Run one skill an arm side by side, in the order of the action; ends with the last, who ended earlier rests."""
+    """Run one skill per arm side by side, in the order of the action; ends with the last, who ended earlier rests."""
     going = [True] * len(parts)
 
     def part(index: int, hand: Hand, skill: Generator[Command, None, object]) -> Skill:
@@ -228,7 +228,7 @@ def together(*parts: tuple[Hand, Generator[Command, None, object]]) -> Skill:
 
 
 def body_pose(env: RobosuiteEnvironment, body: str) -> Pose:
-    """Where a body is now."""
+    """Return where a body is now."""
     env.refresh()
     data = env.simulation.sim.data
     index = env.simulation.sim.model.body_name2id(body)
@@ -247,7 +247,7 @@ def up(height: float) -> np.ndarray:
 
 
 def top_down(yaw: float, lean: float = 0.0) -> np.ndarray:
-    """Hand pointing down, closing along the heading `yaw`; `lean` tilts it to point towards yaw + 90° [rad]: (3, 3)."""
+    """Point a hand down, closing along the heading `yaw`; `lean` tilts it to point towards yaw + 90° [rad]: (3, 3)."""
     c, s = np.cos(yaw), np.sin(yaw)
     down = np.array([[c, s, 0.0], [s, -c, 0.0], [0.0, 0.0, -1.0]])
     c, s = np.cos(lean), np.sin(lean)
@@ -255,7 +255,7 @@ def top_down(yaw: float, lean: float = 0.0) -> np.ndarray:
 
 
 def heading(vector: np.ndarray) -> float:
-    """Angle of a vector's horizontal part from the world's x axis [rad]."""
+    """Return the angle of a vector's horizontal part from the world's x axis [rad]."""
     return float(np.arctan2(vector[1], vector[0]))
 
 

@@ -104,7 +104,7 @@ def _grasp(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Com
 
 
 def _place(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Command, None, bool]:
-    """Up, across and down. Returns whether the can arrived; False as soon as it has slipped."""
+    """Move up, across and down. Returns whether the can arrived; False as soon as it has slipped."""
     held = Held(env, hand, BODY, SITE)
     matrix = top_down(REST_YAW + style.place_yaw) @ hand.pose.matrix.T @ held.pose.matrix
     goal = np.append(_quarter(env) + style.spot[:2], FLOOR_M + style.spot[2])
@@ -118,7 +118,7 @@ def _place(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[Com
 
 
 def _grasp_yaw(env: RobosuiteEnvironment, style: Style) -> float:
-    """Any yaw for a standing can; along a near wall, and across the axis of a can that was knocked over [rad]."""
+    """Take any yaw for a standing can; along a near wall, and across the axis of a can that was knocked over [rad]."""
     can = _can(env)
     axis, beside = can.matrix[:, 2], np.abs(can.position - env.simulation.bin1_pos)
     if abs(axis[2]) < 0.7:
@@ -127,7 +127,7 @@ def _grasp_yaw(env: RobosuiteEnvironment, style: Style) -> float:
 
 
 def _quarter(env: RobosuiteEnvironment) -> np.ndarray:
-    """Centre of the can's quarter of the bin (2,) [m]."""
+    """Return the centre of the can's quarter of the bin (2,) [m]."""
     simulation = env.simulation
     return simulation.target_bin_placements[simulation.object_id][:2]
 

@@ -42,17 +42,17 @@ class Held:
         return Pose(site_position(self._env, self._site), matrix)
 
     def error(self, goal: Pose) -> tuple[float, float]:
-        """Distance [m] from the point to its goal and angle [rad] from the object to its own."""
+        """Return the distance [m] from the point to its goal and the angle [rad] from the object to its own."""
         now = self.pose
         turn = matrix_to_rotvec(goal.matrix @ now.matrix.T)
         return float(np.linalg.norm(goal.position - now.position)), float(np.linalg.norm(turn))
 
     def slipped(self, tolerance: float = 0.03) -> bool:
-        """Whether the object has moved further than `tolerance` [m] in the hand since it was grasped."""
+        """Say whether the object has moved further than `tolerance` [m] in the hand since it was grasped."""
         return float(np.linalg.norm(self._in_hand() - self._grasp)) > tolerance
 
     def toward(self, goal: Pose, noise: float) -> Command:
-        """One step that moves the held object towards a pose; the integral acts within a centimetre of the goal."""
+        """Make a step that moves the held object towards a pose; the integral acts within a centimetre of the goal."""
         now, hand = self.pose, self.hand.pose
         error = goal.position - now.position
         if self.integral and np.linalg.norm(error) < 0.01:
@@ -83,7 +83,7 @@ def carry(
 
 
 def site_position(env: RobosuiteEnvironment, site: str) -> np.ndarray:
-    """Where a site is now [m]: (3,)."""
+    """Return where a site is now [m]: (3,)."""
     env.refresh()
     sim = env.simulation.sim
     return sim.data.site_xpos[sim.model.site_name2id(site)].copy()

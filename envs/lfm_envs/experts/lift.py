@@ -103,7 +103,7 @@ def _cube(env: RobosuiteEnvironment) -> np.ndarray:
 
 
 def _cube_heading(env: RobosuiteEnvironment) -> float:
-    """Heading of one of the cube's upright sides, whichever face it lies on [rad]."""
+    """Return the heading of one of the cube's upright sides, whichever face it lies on [rad]."""
     matrix = body_pose(env, CUBE_BODY).matrix
     upright = int(np.argmax(np.abs(matrix[2])))
     return heading(matrix[:, (upright + 1) % 3])

@@ -129,12 +129,12 @@ def _grasp(env: RobosuiteEnvironment, hand: Hand, style: Style, yaw: float) -> G
 
 
 def _place(env: RobosuiteEnvironment, hand: Hand, style: Style, plan: Plan) -> Generator[Command, None, bool]:
-    """Over the peg and down. Returns whether the nut arrived; False as soon as it has slipped."""
+    """Move over the peg and down. Returns whether the nut arrived; False as soon as it has slipped."""
     held = Held(env, hand, BODY, SITE)
     goal = np.append(body_pose(env, PEG).position[:2], style.release)
 
     def left() -> tuple[float, float]:
-        """Distance to the peg [m] and turn to make, within the arm's limits [rad]."""
+        """Return distance to the peg [m] and turn to make, within the arm's limits [rad]."""
         turn = nearest_turn(plan.placed - _handle_heading(env), plan.place_yaw - _twist(hand), 2 * np.pi)
         return float(np.linalg.norm(goal[:2] - held.pose.position[:2])), turn
 
@@ -155,7 +155,7 @@ def _place(env: RobosuiteEnvironment, hand: Hand, style: Style, plan: Plan) -> G
 
 
 def _twist(hand: Hand) -> float:
-    """Yaw from the rest posture [rad]."""
+    """Return the yaw from the rest posture [rad]."""
     return nearest_turn(hand.yaw - REST_YAW, 0.0, 2 * np.pi)
 
 

@@ -76,27 +76,27 @@ class Scene:
         return body_pose(self._env, f"{HAMMER}_root")
 
     def handle(self, along: float, hand: Hand, lean: float = 0.0) -> Pose:
-        """Grasp of the hammer's handle at `along` [m] from its middle towards the right arm, closing across it."""
+        """Return a grasp of the hammer's handle `along` [m] from its middle to the right arm, closing across it."""
         position, matrix = self.hammer()
         axis = matrix[:, 2] * np.sign(matrix[1, 2])
         return Pose(position + along * axis, facing(hand, heading(axis) - np.pi / 2, lean))
 
     def trash_is_out(self) -> bool:
-        """Whether the trash is in or above the trash bin."""
+        """Say whether the trash is in or above the trash bin."""
         return bool(np.all(np.abs(self.trash().position - self.trash_bin)[:2] < BIN_HALF_WIDTH))
 
     def lost(self) -> bool:
-        """Whether the hammer lies where no arm reaches it."""
+        """Say whether the hammer lies where no arm reaches it."""
         return bool(self.hammer().position[2] < REACHABLE_Z)
 
 
 def forward(hand: Hand) -> float:
-    """Direction along the y axis in which this hand's arm faces the other: +1 or -1."""
+    """Return the direction along the y axis in which this hand's arm faces the other: +1 or -1."""
     return float(-np.sign(hand.pose.position[1]))
 
 
 def facing(hand: Hand, yaw: float, lean: float = 0.0) -> np.ndarray:
-    """Hand closing along the heading `yaw`, whichever finger is first, tilted forward by `lean` [rad]: (3, 3)."""
+    """Close a hand along the heading `yaw`, whichever finger is first, tilted forward by `lean` [rad]: (3, 3)."""
     yaw = nearest_turn(yaw, hand.yaw, np.pi)
     return top_down(yaw, lean * forward(hand) * np.sign(np.cos(yaw)))
 

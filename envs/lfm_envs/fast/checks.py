@@ -12,7 +12,7 @@ from robosuite.models.objects.group.transport import TransportGroup
 
 
 def touching(sim: Any, geoms_1: Any, geoms_2: Any = None) -> bool:
-    """robosuite's `check_contact`: whether a geom of one group touches one of the other (any at all if None)."""
+    """Say like robosuite's `check_contact` whether a geom of one group touches one of the other (any if None)."""
     pairs = sim.data._data.contact.geom.tolist()
     if not pairs:
         return False
@@ -38,7 +38,7 @@ _groups: WeakKeyDictionary[Any, dict[Any, frozenset[int]]] = WeakKeyDictionary()
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """numpy's cross product of vectors (3,), the same bits without its arrangements for more dimensions."""
+    """Return numpy's cross product of vectors (3,), the same bits without its arrangements for more dimensions."""
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
@@ -64,7 +64,7 @@ def _with_names(function: Callable[..., Any] | None, **names: Any) -> Any:
 
 
 class Checks:
-    """For a robosuite environment: contacts from `touching`, and ToolHang's geometry looked at once a step."""
+    """For a robosuite environment: contacts from `touching`, and ToolHang's geometry looked at once per step."""
 
     _step_answers: dict[str, bool] | None = None
     """What this step has found out so far; None between steps, when anybody may move things."""
@@ -102,7 +102,7 @@ class CanChecks(Checks):
 
 
 def _places(environment: Any, things: list[Any]) -> np.ndarray:
-    """Where objects are now [m] (things, 3)."""
+    """Return where objects are now [m] (things, 3)."""
     return environment.sim.data._data.xpos[[environment.obj_body_id[thing.name] for thing in things]]
 
 
@@ -119,7 +119,7 @@ class ToolHangChecks(Checks):
         return self._once("tool", lambda: self._tool_touches_hook() and self._look_at_tool())
 
     def _tool_touches_hook(self) -> bool:
-        """Without which the rest of `_look_at_tool`, which asks that too, does not matter."""
+        """Say whether the tool touches the hook; if not, the rest of `_look_at_tool`, which asks too, is needless."""
         hole = [f"tool_hole1_hc_{index}" for index in range(self.tool_args["ngeoms"])]
         return touching(self.sim, hole, "frame_horizontal_frame")  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -148,4 +148,4 @@ CHECKS = {
     "ToolHang": ToolHangChecks,
     "TwoArmTransport": TransportChecks,
 }
-"""By robosuite's name of the environment; the others need `Checks` only."""
+"""Which class checks, by robosuite's name of the environment; the others need `Checks` only."""

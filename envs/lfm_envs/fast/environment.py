@@ -48,7 +48,7 @@ class Compiled(Sensors, Checks, Reuse):
         return self._succeeded
 
     def _get_observations(self, force_update: bool = False) -> dict[str, np.ndarray]:
-        """robosuite's observations without its joined proprioception, which nobody reads."""
+        """Return robosuite's observations without its joined proprioception, which nobody reads."""
         if force_update:
             self._update_observables(force=True)
         shown = {n: o for n, o in self._observables.items() if o._enabled and o._active}

@@ -50,7 +50,7 @@ def _letter(value):
 
 @compiled
 def pinv(matrix):
-    """Pseudo-inverse (n, n) of a matrix (n, n), n > 1.
+    """Return the pseudo-inverse (n, n) of a matrix (n, n), n > 1.
 
     Raises:
         LinAlgError: the singular values do not converge.
@@ -83,12 +83,12 @@ def _part(numbers, size, index):
 
 @compiled
 def _decompose(matrix, left, values, right, room, info):
-    """Singular values and vectors of `matrix`, which is lost; all matrices as they lie in Fortran.
+    """Return singular values and vectors of `matrix`, which is lost; all matrices as they lie in Fortran.
 
     Args:
-        left: the identity (n, n), then a vector a row.
+        left: the identity (n, n), then one vector per row.
         values: (n,), written.
-        right: the identity (n, n), then a vector a column.
+        right: the identity (n, n), then one vector per column.
         room: (7 * n,) to work in.
         info: (2,) to work in.
 
@@ -110,7 +110,7 @@ def _decompose(matrix, left, values, right, room, info):
 
 @compiled
 def _multiply_turned(a, b, inner, out):
-    """out = a.T @ b.T in Fortran's order, (n, inner) times (inner, n)."""
+    """Compute out = a.T @ b.T in Fortran's order, (n, inner) times (inner, n)."""
     turned, n = _letter("C"), _integer(len(a))
     first, second, result = a.ctypes.data, b.ctypes.data, out.ctypes.data
     _multiply(turned, turned, n, n, _integer(inner), _real(1), first, n, second, n, _real(0), result, n)

@@ -44,7 +44,7 @@ _gemv_arguments = (_flag, _flag, _address, _address, _real, _numbers, _address, 
 
 @numba.cfunc(types.void(*_gemv_arguments, _address))
 def _plain_gemv(order, _transposed, rows, columns, _alpha, matrix, stride, vector, _step, _beta, out, _out_step):
-    """Stands in where numpy has no OpenBLAS of its own: the same up to rounding."""
+    """Stand in where numpy has no OpenBLAS of its own: the same up to rounding."""
     down, right = (stride, 1) if order == ROW_MAJOR else (1, stride)
     a, x, y = carray(matrix, (rows * columns,)), carray(vector, (columns,)), carray(out, (rows,))
     for i in range(rows):
@@ -72,7 +72,7 @@ _gemv = types.ExternalFunction(
 
 @compiled
 def product(matrix, vector, out):
-    """out = matrix @ vector, summed in numpy's order; the matrix (rows, columns) is contiguous either way."""
+    """Compute out = matrix @ vector, summed in numpy's order; the matrix (rows, columns) is contiguous either way."""
     rows, columns = matrix.shape
     order, stride = (ROW_MAJOR, columns) if matrix.flags.c_contiguous else (COLUMN_MAJOR, rows)
     _gemv(

@@ -35,7 +35,7 @@ class Simulation(NamedTuple):
 
 
 class Arms(NamedTuple):
-    """What does not change during an episode, one row an arm of n joints."""
+    """What does not change during an episode, one row per arm of n joints."""
 
     sites: np.ndarray
     """Grip sites (arms,)."""
@@ -62,12 +62,12 @@ class Arms(NamedTuple):
 
 
 class Servo(NamedTuple):
-    """What one control step aims for, one row an arm."""
+    """What one control step aims for, one row per arm."""
 
     goal_pos: np.ndarray
-    """In the world [m] (arms, 3)."""
+    """Goal's position in the world [m] (arms, 3)."""
     goal_mat: np.ndarray
-    """(arms, 3, 3)."""
+    """Goal's rotation matrix in the world (arms, 3, 3)."""
     posture: np.ndarray
     """Joint positions that the null space holds [rad] (arms, n)."""
     gripper: np.ndarray
@@ -108,7 +108,7 @@ def control_step(simulation, arms, servo, steps, lite):
 
 @compiled
 def _move_fingers(arms, servo, arm):
-    """Towards open or closed, as far as robosuite's `PandaGripper` goes in one control step."""
+    """Move the fingers towards open or closed, as far as robosuite's `PandaGripper` goes in one control step."""
     pace = FINGER_PACE * np.sign(servo.gripper[arm])
     for finger, direction in enumerate((-1.0, 1.0)):
         servo.fingers[arm, finger] = min(max(servo.fingers[arm, finger] + direction * pace, -1.0), 1.0)
@@ -116,7 +116,7 @@ def _move_fingers(arms, servo, arm):
 
 @compiled
 def _torques(simulation, arms, servo, arm):
-    """Joint torques (n,) [N m] of one arm now, before clipping."""
+    """Return the joint torques (n,) [N m] of one arm now, before clipping."""
     site, dofs, kp, kd = arms.sites[arm], arms.dofs[arm], arms.kp[arm], arms.kd[arm]
     linear, angular, jacobian = _velocity(simulation, site, dofs)
     inertia = _inertia(simulation.mass, arms.inertia[arm])
@@ -140,7 +140,7 @@ def _torques(simulation, arms, servo, arm):
 
 @compiled
 def _velocity(simulation, site, dofs):
-    """Linear and angular velocity of a site, each (3,), and its Jacobian for the joints (6, n)."""
+    """Return linear and angular velocity of a site, each (3,), and its Jacobian for the joints (6, n)."""
     width = len(simulation.qvel)
     whole_pos, whole_ori = np.zeros((3, width)), np.zeros((3, width))
     mj_jac_site(simulation.model, simulation.data, whole_pos.ctypes.data, whole_ori.ctypes.data, site)
@@ -157,7 +157,7 @@ def _velocity(simulation, site, dofs):
 
 @compiled
 def _opspace_matrices(inertia, jacobian):
-    """robosuite's function of this name, without multiplying again for the halves of the Jacobian.
+    """Compute what robosuite's function of this name does, without multiplying again for the halves of the Jacobian.
 
     Returns:
         The inertia that the hand shows (6, 6), to forces alone (3, 3) and to torques alone (3, 3); what a joint

@@ -69,7 +69,7 @@ class Reuse:
         self._placed = model.body_pos.copy(), model.body_quat.copy()
 
     def _reset_observables(self) -> None:
-        """Sensors read the simulation they were made for, which is still the same."""
+        """Keep the sensors: they read the simulation they were made for, which is still the same."""
         if not self._reusing:
             super()._reset_observables()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -83,9 +83,9 @@ class Redraw(Reuse):
     """The latest object, if the model's XML does not know it yet."""
 
     _the_object: Callable[[], Any]
-    """The object in the scene; the subclass's."""
+    """Return the object in the scene; the subclass's."""
     _draw_object: Callable[[], Any]
-    """An object as `_load_model` makes it, looks aside, with the same draws; the subclass's."""
+    """Draw an object as `_load_model` makes it, looks aside, with the same draws; the subclass's."""
 
     @property
     def model_xml(self) -> str:
@@ -146,7 +146,7 @@ class TransportReset(Redraw):
 
 
 RESETS = {"Lift": LiftReset, "TwoArmTransport": TransportReset}
-"""By robosuite's name of the environment; the others have one model."""
+"""Which class resets, by robosuite's name of the environment; the others have one model."""
 
 
 def _shaped(body: ElementTree.Element) -> list[ElementTree.Element]:

@@ -31,7 +31,7 @@ class Sensors:
     def _get_rel_obj_eef_sensor(
         self, prefix: str, obj_key: str, fn_name: str, new_key_prefix: str, modality: str
     ) -> Sensor:
-        """Where a hand sees an object (3,); how it is turned goes to the cache."""
+        """Return where a hand sees an object (3,); how it is turned goes to the cache."""
         position, quaternion, world = f"{obj_key}_pos", f"{obj_key}_quat", f"world_pose_in_{prefix}gripper"
         turned = f"{obj_key}_to_{new_key_prefix}eef_quat"
 

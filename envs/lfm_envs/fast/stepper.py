@@ -35,7 +35,7 @@ class Stepper:
         control_step(self._simulation, self._arms, self._servo, 0, self._lite)  # compile now, not at the first step
 
     def step(self, action: np.ndarray) -> None:
-        """One control step of robosuite: `action` (7 * arms,) as its `step` takes it."""
+        """Run one control step of robosuite: `action` (7 * arms,) as its `step` takes it."""
         first = mujoco.mj_step1 if self._lite else mujoco.mj_forward  # pyright: ignore[reportAttributeAccessIssue]
         first(self.sim.model._model, self.sim.data._data)
         width = len(action) // len(self._robots)
@@ -70,7 +70,7 @@ def moved(arm: Any, delta: np.ndarray, position: np.ndarray, matrix: np.ndarray)
 
 
 def _set_goal(arm: Any, action: np.ndarray, position: np.ndarray, matrix: np.ndarray) -> None:
-    """robosuite's own, for a hand at a pose in the world."""
+    """Set the goal as robosuite does, for a hand at a pose in the world."""
     arm.ref_pos[:], arm.ref_ori_mat[:, :] = position, matrix
     arm.new_update = False
     arm.set_goal(action)
@@ -99,7 +99,7 @@ def _check(robot: Any) -> None:
 
 
 def _servo(arms: int) -> Servo:
-    """Room for the goals of a control step."""
+    """Make room for the goals of a control step."""
     return Servo(
         goal_pos=np.zeros((arms, 3)),
         goal_mat=np.zeros((arms, 3, 3)),
@@ -137,7 +137,7 @@ def _arms(sim: Any, robots: list[Any]) -> Arms:
 
 
 def _places(sim: Any) -> np.ndarray:
-    """Where each element of the full inertia matrix (nv, nv) lies in MuJoCo's sparse one; -1 for a zero."""
+    """Find where each element of the full inertia matrix (nv, nv) lies in MuJoCo's sparse one; -1 for a zero."""
     model = sim.model._model
     numbered = np.arange(1, len(sim.data._data.qM) + 1, dtype=np.float64)
     full = np.zeros((model.nv, model.nv))

@@ -45,7 +45,7 @@ class Ratio:
     ours: float
     theirs: float
     unit: str
-    """Of `ours` and `theirs`: "ms", "windows/s"."""
+    """Unit of `ours` and `theirs`: "ms", "windows/s"."""
     note: str = ""
     """What was compared, and how."""
 
@@ -64,7 +64,7 @@ class Skipped:
 
 
 def alternate(sides: Sequence[Callable[[], object]], repeats: int, seconds: float) -> list[float]:
-    """Median seconds of one call of each side; the sides take turns, so that a machine's drift meets all alike.
+    """Return the median seconds of one call of each side; they take turns, so that a machine's drift meets all alike.
 
     Args:
         sides: what to call, without arguments; each is called once before the clock starts.

@@ -39,7 +39,7 @@ BATCHES = 100
 
 
 def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
-    """The suite's ratios."""
+    """Yield the suite's ratios."""
     with tempfile.TemporaryDirectory(prefix="lfm-benchmark-") as folder:
         try:
             import robomimic.utils.dataset as _  # noqa: F401
@@ -84,7 +84,7 @@ def _ratio(name: str, sides: list[Callable[[], None]], count: int, settings: Set
 
 
 def write_demonstrations(file: Path, count: int = EPISODES, length: int = LENGTH) -> None:
-    """Random numbers as a file of lfm collect."""
+    """Write random numbers as a file of lfm collect."""
     random, parts = np.random.default_rng(0), []
     for number in range(count):
         episode = episodes.Episode(number, "", success=True)
@@ -102,14 +102,14 @@ def write_demonstrations(file: Path, count: int = EPISODES, length: int = LENGTH
 
 
 def prepare_store(file: Path, out: Path) -> None:
-    """What lfm prepare does."""
+    """Do what lfm prepare does."""
     with open_demos(file, {TASK.environment: TASK.contract}) as demos, Progress(disable=True) as bar:
         converted = prepare.convert_all([prepare.Tally(demos, demos.path.name)], prepare.joint_split([demos]), bar)
         write_store(out, converted, demos.contract, demos.split, demos.source())
 
 
 def windows(path: Path) -> Windows:
-    """As many, and as much of each, as robomimic's class gives: one begins at every step, with all observations."""
+    """Make as many windows, and as large, as robomimic's class: one begins at every step, with all observations."""
     store = open_store(path)
     observation, action, ends = (torch.from_numpy(array) for array in store.read("train"))
     index = WindowIndex.of(ends, HORIZON, STACK, HORIZON - STACK + 1)
@@ -117,7 +117,7 @@ def windows(path: Path) -> Windows:
 
 
 def sequence_dataset(file: Path, cache: str) -> Any:
-    """robomimic's data set of the same windows."""
+    """Return robomimic's data set of the same windows."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         from robomimic.utils import obs_utils
         from robomimic.utils.dataset import SequenceDataset
@@ -171,7 +171,7 @@ def _streamed(folder: Path) -> Iterator[Ratio]:
 
 
 def read_large(path: str, kind: str) -> tuple[float, float]:
-    """Windows per second, and how much more memory the process took at its peak [MB]."""
+    """Return windows per second, and how much more memory the process took at its peak [MB]."""
     torch.set_num_threads(1)
     torch.randn(1000, 1000)
     before, source = _memory("VmRSS"), open_store(path)
@@ -192,7 +192,7 @@ def _large() -> Iterator[Episode]:
 
 
 def _memory(key: str) -> float:
-    """VmRSS: now in main memory; VmHWM: the most there ever was [MB]. Of Linux."""
+    """Read the process's memory (on Linux): VmRSS, now in main memory; VmHWM, the most there ever was [MB]."""
     line = next(
         line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith(key)
     )

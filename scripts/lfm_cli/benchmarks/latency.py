@@ -29,7 +29,7 @@ from lfm_policy.training.distillation.students import merged
 
 Side = Callable[[], object]
 Times = Mapping[str, np.ndarray]
-"""Of each side, the milliseconds of each call."""
+"""For each side, the milliseconds of each call."""
 
 NETWORK = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [128, 256, 512], "time_dim": 128}
 PLAIN = NETWORK | {"_target_": "_benchmarks.plain_unet1d.PlainUnet1d"}
@@ -38,7 +38,7 @@ TEACHER = Schedule.geometric(4, 0.15, 1.25)
 
 
 def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
-    """Ratios against DDIM-16 and DDPM-100, the policy's own overhead, and onnxruntime against torch."""
+    """Yield ratios against DDIM-16 and DDPM-100, the policy's own overhead, and onnxruntime against torch."""
     torch.set_num_threads(settings.threads)
     chains = {
         "teacher": _policy(TEACHER, NETWORK),
@@ -93,7 +93,7 @@ def _graph(policy: LFMPolicy, out: Path, threads: int) -> OnnxPolicy:
 
 
 def _call(policy: ChunkPolicy) -> Side:
-    """One chunk from one observation history."""
+    """Return a call for one chunk from one observation history."""
     generator = np.random.default_rng(0)
     history = (1, policy.observation_steps, policy.contract.observation_dim)
     histories = generator.standard_normal(history).astype(np.float32)
@@ -102,7 +102,7 @@ def _call(policy: ChunkPolicy) -> Side:
 
 
 def _bare(policy: LFMPolicy) -> Side:
-    """The network forwards of one chunk and nothing else."""
+    """Return a call of the network forwards of one chunk and nothing else."""
     x, cond = torch.randn(1, *policy.noise_shape), torch.randn(1, 2 * policy.contract.observation_dim)
     t, blocks = torch.ones(1), nn.ModuleList(policy.chain.blocks)
 
@@ -115,7 +115,7 @@ def _bare(policy: LFMPolicy) -> Side:
 
 
 def _take_turns(sides: Mapping[str, Side], rounds: int, seconds: float) -> Times:
-    """Milliseconds of each call; the sides take turns, each for at least `seconds` a round."""
+    """Return the milliseconds of each call; the sides take turns, each for at least `seconds` per round."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()
@@ -129,7 +129,7 @@ def _take_turns(sides: Mapping[str, Side], rounds: int, seconds: float) -> Times
 
 
 def _ratio(name: str, times: Times, ours: str, theirs: str, target: float | None, what: str) -> Ratio:
-    """Theirs over ours, of the medians."""
+    """Return theirs over ours, of the medians."""
     low, high = float(np.median(times[ours])), float(np.median(times[theirs]))
     spread = "; ".join(f"{side} {_percentiles(times[side])}" for side in (ours, theirs))
     return Ratio(f"latency.{name}", high / low, target, low, high, "ms", f"{what}; p50/p95/p99 in ms: {spread}")

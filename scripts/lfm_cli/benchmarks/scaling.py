@@ -35,11 +35,11 @@ SCHEDULE = Schedule.geometric(4, 0.15, 1.25)
 SEED = 100000
 EPISODE_STEPS = 80
 UPDATES = 3
-"""Of each block in one measurement."""
+"""Updates of each block in one measurement."""
 
 
 def measure(settings: Settings) -> Iterator[Ratio]:
-    """The suite's ratios; on a machine with fewer than two idle cores they say so."""
+    """Yield the suite's ratios; on a machine with fewer than two idle cores they say so."""
     yield _rollouts(settings, "parent")
     yield _rollouts(settings, "workers")
     yield _blocks(settings)
@@ -58,7 +58,7 @@ def _rollouts(settings: Settings, place: PolicyIn) -> Ratio:
 
 
 def _episodes_per_second(policy: LFMPolicy, seeds: Sequence[int], workers: int, place: PolicyIn) -> float:
-    """Speed of workers that are running, each with what it needs."""
+    """Return the speed of workers that are running, each with what it needs."""
     with Runner(policy, lift, RunnerOptions(workers=workers, policy_in=place)) as runner:
         runner.run(range(workers))
         started = time.perf_counter()
@@ -67,14 +67,14 @@ def _episodes_per_second(policy: LFMPolicy, seeds: Sequence[int], workers: int, 
 
 
 def lift() -> Environment:
-    """Lift with short episodes."""
+    """Make Lift with short episodes."""
     environment = lfm_envs.make("robosuite/lift")
     environment.horizon = EPISODE_STEPS  # pyright: ignore[reportAttributeAccessIssue]
     return environment
 
 
 def _policy() -> LFMPolicy:
-    """Random weights: the episodes all take their full length."""
+    """Make a policy with random weights: the episodes all take their full length."""
     torch.manual_seed(0)
     contract = TASKS["lift"].contract
     network = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": list(DIMS)}
@@ -102,7 +102,7 @@ def _blocks(settings: Settings) -> Ratio:
 
 
 def train(blocks: Sequence[int]) -> None:
-    """A few updates of some blocks, one after the other, as with ranks=blocks."""
+    """Make a few updates of some blocks, one after the other, as with ranks=blocks."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pool = TensorPool(torch.randn(4096, STEPS, ACTION), torch.randn(4096, COND))

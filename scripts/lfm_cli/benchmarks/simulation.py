@@ -29,7 +29,7 @@ PLAIN_EPISODES = 5
 
 
 def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
-    """Steps per second for each task, then rollouts of the checkpoint on Lift."""
+    """Yield the ratios of steps per second for each task, then of rollouts of the checkpoint on Lift."""
     for name in TASKS:
         yield _steps(name, settings)
     yield _threads("lift", settings)
@@ -71,7 +71,7 @@ def _threads(name: str, settings: Settings) -> Ratio:
 
 
 def _vector_steps(side: "gymnasium.vector.VectorEnv", members: int) -> float:
-    """Steps per second of all members at once, on actions that hold where the hands are."""
+    """Return steps per second of all members at once, on actions that hold where the hands are."""
     seen, _ = side.reset(seed=SEED)
     poses = np.tile([1.0, 0, 0, 0, -1, 0, -1], (members, 1))
     actions = np.concatenate([seen[:, :3].astype(np.float64), poses], axis=1)
@@ -82,7 +82,7 @@ def _vector_steps(side: "gymnasium.vector.VectorEnv", members: int) -> float:
 
 
 def _expert_actions(env: "RobosuiteEnvironment", name: str) -> np.ndarray:
-    """The delta actions (STEPS at most, 7 * arms) of one episode."""
+    """Return the delta actions (STEPS at most, 7 * arms) of one episode."""
     from lfm_envs.episodes import perform
     from lfm_envs.experts import expert
 
@@ -119,7 +119,7 @@ def _rollouts(checkpoint: str, settings: Settings) -> Ratio:
 
 
 def _plain_rollout_seconds(policy: "LFMPolicy", seeds: range) -> float:
-    """Seconds an episode takes that runs to its horizon, whatever happens."""
+    """Return the seconds that an episode takes that runs to its horizon, whatever happens."""
     from lfm_policy.chunks.horizon import RecedingHorizon
 
     env = lfm_envs.make("robosuite/lift", simulation="robosuite")

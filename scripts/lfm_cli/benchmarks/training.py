@@ -26,7 +26,7 @@ SMALL, SMALL_BATCH = (32, 64, 128), 64
 
 
 def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
-    """The suite's ratios."""
+    """Yield the suite's ratios."""
     keep_freed_memory()  # as the trainer does; the plain network profits too
     yield from _updates(settings)
     yield from _small(settings)
@@ -69,7 +69,7 @@ def _small(settings: Settings) -> Iterator[Ratio]:
 
 
 def _step(network: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], bf16: bool = False) -> Callable[[], None]:
-    """Forward and backward."""
+    """Run forward and backward."""
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -98,7 +98,7 @@ def _blocks(settings: Settings) -> Ratio:
 
 
 def _update(parallel: int) -> Callable[[], None]:
-    """One update of all blocks by the trainer: batch, losses, gradients, AdamW, moving average."""
+    """Make one update of all blocks by the trainer: batch, losses, gradients, AdamW, moving average."""
     torch.manual_seed(0)
     chain = FlowChain([_networks(DIMS)[1] for _ in range(BLOCKS)], Schedule.geometric(BLOCKS, 0.15, 1.25))
     pool = TensorPool(torch.randn(4096, STEPS, ACTION), torch.randn(4096, COND))

@@ -23,7 +23,7 @@ from lfm_policy.training.settings import OptimiserSettings
 
 STEPS, ACTION, COND, BLOCKS = 16, 10, 38, 4
 UPDATES = 40
-"""Of each run, for each of the suite's repeats; compilation and capture fall into the first half."""
+"""Updates of each run, for each of the suite's repeats; compilation and capture fall into the first half."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Sizes:
 
 
 def measure(settings: Settings) -> Iterator[Ratio]:
-    """The suite's ratios on the first CUDA device."""
+    """Yield the suite's ratios on the first CUDA device."""
     yield from compare(torch.device("cuda"), Sizes(), UPDATES * settings.repeats)
 
 
 def compare(device: torch.device, sizes: Sizes, updates: int) -> Iterator[Ratio]:
-    """The ratios from runs of so many updates."""
+    """Yield the ratios from runs of so many updates."""
     data = TensorDataset(torch.randn(sizes.windows, STEPS, ACTION), torch.randn(sizes.windows, COND))
     pool = TensorPool(*(part.to(device) for part in data.tensors))
     together, alone = [tuple(range(BLOCKS))], [(n,) for n in range(BLOCKS)]
@@ -64,7 +64,7 @@ def compare(device: torch.device, sizes: Sizes, updates: int) -> Iterator[Ratio]
 def _seconds(
     pool: TensorPool, sizes: Sizes, groups: Sequence[tuple[int, ...]], updates: int, *, compiled: bool
 ) -> float:
-    """Of one update of every block by the trainer, those of a group together."""
+    """Return the seconds of one update of every block by the trainer, those of a group together."""
     blocks: list[nn.Module] = [ConditionalUnet1d(ACTION, COND, sizes.ours) for _ in range(BLOCKS)]
     chain = FlowChain(blocks, Schedule.geometric(BLOCKS, 0.15, 1.25)).to(pool.x.device)
     phases = tuple(Phase(group, "marginal", updates) for group in groups)
@@ -79,7 +79,7 @@ def _seconds(
 
 
 def _diffusion_policy(data: TensorDataset, sizes: Sizes, updates: int, device: torch.device) -> float:
-    """Seconds of one update."""
+    """Return the seconds of one update."""
     network = PlainUnet1d(ACTION, COND, sizes.theirs, time_dim=256).to(device)
     average = [p.detach().clone() for p in network.parameters()]
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)

@@ -39,7 +39,7 @@ def _cell(chain: Sequence[Stage]) -> dict[str, Any]:
 
 
 def _closing(settings: Settings, task: str, methods: Sequence[str]) -> Stage:
-    """One report on all methods of a task: a function of all their trainings."""
+    """Make one report on all methods of a task: a function of all their trainings."""
     before = None
     for method in methods:
         (train,) = _stages(settings, task, method)

@@ -91,7 +91,7 @@ def _section(cells: Cells, table: int) -> Iterator[str]:
 
 
 def _ratios(cells: Cells) -> Iterator[str]:
-    """The distance of LFM over that of each other method, where two seeds or more have both."""
+    """Yield the distance of LFM over that of each other method, where two seeds or more have both."""
     from scipy.stats import t  # a second, which asking for help should not wait for
 
     found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}

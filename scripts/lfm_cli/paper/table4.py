@@ -104,7 +104,7 @@ def _temperature(cell: Mapping[str, Any]) -> float:
 
 
 def _pairs(cells: Cells) -> Iterator[str]:
-    """A line for each LFM cell that has a global FM cell of the same task, size, seed and temperature."""
+    """Yield a line for each LFM cell that has a global FM cell of the same task, size, seed and temperature."""
 
     def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
         return cell["task"], cell["size"], cell["seed"], _temperature(cell)

@@ -80,7 +80,7 @@ class Settings(Frozen):
     )
 
     def run(self, task: str, method: str) -> Path:
-        """The folder of one training."""
+        """Return the folder of one training."""
         return self.out / task / f"{self.size}_{method}_seed{self.seed}"
 
     @property
@@ -89,7 +89,7 @@ class Settings(Frozen):
         return "" if self.temperature == 1 else f"_temperature{self.temperature:g}"
 
     def training(self, task: str, method: str) -> dict[str, Any]:
-        """Overrides that the trainings of all tables take."""
+        """Return overrides that the trainings of all tables take."""
         values: dict[str, Any] = {"size": self.size, "seed": self.seed, "out": self.run(task, method)}
         if self.updates is not None:
             values |= {"updates": self.updates}
@@ -101,7 +101,7 @@ class Table:
     """One table of the paper: which cells it has, how one is measured, how all are shown."""
 
     folder: str
-    """Of its cells in docs/results."""
+    """Folder of its cells in docs/results."""
     tasks: tuple[str, ...]
     """Its columns."""
     methods: Mapping[str, Mapping[str, str]]
@@ -121,12 +121,12 @@ class Table:
 
 
 def by_task(cells: Cells) -> Cells:
-    """Cells in the order of tables with a row each."""
+    """Return cells in the order of tables with one row each."""
     return sorted(cells, key=lambda cell: (cell["task"], cell["size"], cell["method"]))
 
 
 def trained(cell: Mapping[str, Any], digits: int = 2) -> str:
-    """The first columns of a cell's row: task, method, size in millions to so many digits, training."""
+    """Write the first columns of a cell's row: task, method, size in millions to so many digits, training."""
     training = cell["training"]
     size = f"{cell['size']}, {training['parameters'] / 1e6:.{digits}f} M"
     minutes = f"{training['seconds'] / 60:.0f} min"
@@ -135,7 +135,7 @@ def trained(cell: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, marked when files differ from it, other than results; the version of an installed package.
+    """Return the checkout's commit, marked when files differ from it (results aside); else the package's version.
 
     A package that is installed inside somebody else's repository is not of that repository's commit.
     """

@@ -39,7 +39,7 @@ def stand_frame(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generato
 
 
 def assembled(env: RobosuiteEnvironment) -> bool:
-    """Whether the frame stands in its base."""
+    """Say whether the frame stands in its base."""
     return bool(env.simulation._check_frame_assembled())
 
 

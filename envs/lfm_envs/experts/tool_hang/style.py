@@ -16,9 +16,9 @@ class Style:
     careful: float
     """Pace of the insertion and of the hanging."""
     tilt: float
-    """Of the grasp on the frame, against its upright's normal."""
+    """Tilt of the grasp on the frame, against its upright's normal."""
     frame_offset: float
-    """Of the grasp along the frame's grip."""
+    """Offset of the grasp along the frame's grip."""
     frame_hover: float
     """Height of the approach above the frame."""
     high: float
@@ -28,7 +28,7 @@ class Style:
     rest: np.ndarray
     """Where the hand turns downward between frame and tool."""
     tool_offset: float
-    """Of the grasp along the tool's grip."""
+    """Offset of the grasp along the tool's grip."""
     tool_hover: float
     """Height of the approach above the tool."""
     over: float

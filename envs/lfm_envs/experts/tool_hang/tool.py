@@ -17,7 +17,7 @@ TOOL, BODY, HOLE = "tool", "tool_root", "tool_hole1_center"
 HOOK_TOP = np.array([-0.04375, 0.0, 0.102])
 """Top of the hook's upright, in the frame [m]."""
 HOOK_HEIGHT = 0.012
-"""Of the hook's upright above the bar [m]."""
+"""Height of the hook's upright above the bar [m]."""
 INWARD = 0.006
 """How far the ring moves along the bar for each radian [m]."""
 RING_GAP, RING_HALF = 0.0097, 0.0035
@@ -39,7 +39,7 @@ def hang_tool(env: RobosuiteEnvironment, hand: Hand, style: Style) -> Generator[
 
 
 def hanging_pose(env: RobosuiteEnvironment, tilt: float) -> Pose:
-    """Where the hole's centre and how the tool must be for the ring, tilted by `tilt` [rad], to rest on the hook.
+    """Find where the hole's centre and how the tool must be for the ring, tilted by `tilt` [rad], to rest on the hook.
 
     At tilt 0 the ring lies on the bar, around the hook's upright. From 20° on it moves inward along the bar, midway
     between touching the upright with its upper edge and the bar's end with its lower one.
@@ -125,7 +125,7 @@ def _swing(env: RobosuiteEnvironment, held: Held, to: float) -> Generator[Comman
 
 
 def _tilt(env: RobosuiteEnvironment, held: Held) -> float:
-    """How far the handle points down now [rad]."""
+    """Return how far the handle points down now [rad]."""
     handle = _frame(env).matrix.T @ held.pose.matrix[:, 0]
     return float(np.arctan2(-handle[2], handle[0]))
 
