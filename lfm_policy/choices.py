@@ -77,7 +77,7 @@ class SolverChange(Frozen):
     tolerance: float | None = Field(default=None, gt=0, description="of dopri5; null: the checkpoint's")
 
     def __call__(self, solver: Solver) -> Solver:
-        """`solver` with these changes."""
+        """Return `solver` with these changes."""
         return replace(solver, **self.given)
 
     @property

@@ -14,7 +14,7 @@ VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def use_writable_cache() -> None:
-    """Where numba could keep machine code nowhere, let it do so in a temporary folder. Before numba is imported.
+    """Let numba use a temporary folder where it could keep machine code nowhere. Before numba is imported.
 
     It tries the folder of the code and the user's cache; without either, functions that are to be kept (robosuite's
     are) cannot be compiled.
@@ -27,7 +27,7 @@ def use_writable_cache() -> None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made if need be; only trying tells (mounts, containers)."""
+    """Say whether files can be made in a folder, which is made if need be; only trying tells (mounts, containers)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -37,7 +37,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _temporary_folder() -> Path:
-    """The same in every process of a user; a fresh one if somebody else could have put code into it."""
+    """Return the same folder in every process of a user; a fresh one if somebody else could have put code into it."""
     folder = Path(tempfile.gettempdir()) / f"lfm-numba-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

@@ -87,7 +87,7 @@ class Contract(Frozen):
     """What actions and observations mean. Poses are per arm; their gripper command is -1 open, +1 closed.
 
     `action_form` "absolute" with rotation "rot6d_rows" is position [m] 3, the first two rows of the rotation
-    matrix 6, gripper 1: ten numbers an arm. Actions without poses have rotation "none", no controllers, and `actions`
+    matrix 6, gripper 1: ten numbers per arm. Actions without poses have rotation "none", no controllers, and `actions`
     that name their numbers.
     """
 

@@ -31,7 +31,7 @@ _NOTHING = "nothing"
 
 
 def resolved(path: str | Path) -> Path:
-    """The place that a path leads to through links, also where nothing is yet.
+    """Return the place that a path leads to through links, also where nothing is yet.
 
     Raises:
         OSError: the links go in a circle.
@@ -150,7 +150,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file.
+    """Return the hexadecimal SHA-256 of a file.
 
     Raises:
         OSError: it cannot be read, or is a pipe or a device.
@@ -161,7 +161,7 @@ def sha256(path: str | Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """Hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -191,7 +191,7 @@ def require_same(
 
 
 def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Nested mappings as dotted names, each with how its value is written."""
+    """Flatten nested mappings to dotted names, each with how its value is written."""
     if not isinstance(value, Mapping):
         return {name: repr(value)}
     parts = (_flat(item, f"{name}.{key}" if name else str(key)) for key, item in value.items())
@@ -231,7 +231,7 @@ def _fsync(path: Path) -> None:
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
-    """A new folder and what holds its lock; None on file systems without locks, whose leftovers stay."""
+    """Make a new folder; return it and its lock's holder, None on file systems without locks: leftovers stay there."""
     while True:
         folder = parent / f"{PREFIX}{secrets.token_hex(6)}{SUFFIX}"
         folder.mkdir()

@@ -31,7 +31,7 @@ def usable_cores(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path(
 
 
 def _quotas(groups: Path, membership: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group around this process is given, where there is a limit."""
+    """List the cores' worth of time that each control group around this process is given, where there is a limit."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
@@ -69,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def child_surroundings() -> Iterator[None]:
-    """What a child that is started here inherits: one thread, and Ctrl-C left to the parent, which ends it."""
+    """Have a child that is started here inherit one thread, and leave Ctrl-C to the parent, which ends it."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with one_thread():

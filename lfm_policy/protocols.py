@@ -45,7 +45,7 @@ class Environment(Protocol):
         ...
 
     def render(self, width: int, height: int) -> np.ndarray:
-        """The current scene as uint8 (height, width, 3). Raises RolloutError where no renderer is available."""
+        """Draw the current scene as uint8 (height, width, 3). Raises RolloutError where no renderer is available."""
         ...
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class SeeingEnvironment(Environment, Protocol):
     """An environment whose contract has cameras."""
 
     def look(self) -> Mapping[str, np.ndarray]:
-        """What the cameras see now, by `Camera.key`: uint8 (height, width, 3). Drawn only when asked for."""
+        """Return what the cameras see now, by `Camera.key`: uint8 (height, width, 3). Drawn only when asked for."""
         ...
 
 
@@ -115,7 +115,7 @@ class WarmChunkPolicy(ChunkPolicy, Protocol):
     def resume(
         self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray, frames: np.ndarray | None = None
     ) -> ChunkBatch:
-        """As `predict`, from running chunks (B, T, action_dim) whose latest observations are those of `histories`."""
+        """Do as `predict`, from running chunks (B, T, action_dim) whose latest observations are in `histories`."""
         ...
 
 

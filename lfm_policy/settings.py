@@ -47,7 +47,7 @@ def _explain(model: type[BaseModel], row: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Field names of the record that `path` leads to, searching through optional and union types."""
+    """Return the field names of the record that `path` leads to, searching through optional and union types."""
     candidates: list[Any] = [model]
     for part in path:
         step = []

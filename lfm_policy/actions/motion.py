@@ -78,7 +78,7 @@ def blend(contract: Contract, start: np.ndarray, end: np.ndarray, part: float) -
 
 
 def _unit(quaternions: np.ndarray) -> np.ndarray:
-    """Quaternions (B, 4) of length 1; zeros, which are none, become the identity."""
+    """Scale quaternions (B, 4) to length 1; zeros, which are none, become the identity."""
     length = np.linalg.norm(quaternions, axis=-1, keepdims=True)
     return np.where(length > 0, quaternions / np.maximum(length, 1e-12), [0.0, 0.0, 0.0, 1.0])
 

@@ -43,7 +43,7 @@ def hand_columns(contract: Contract) -> list[tuple[int, int]]:
 
 
 def can_anchor(contract: Contract) -> bool:
-    """Whether `hand_columns` finds something."""
+    """Say whether `hand_columns` finds something."""
     try:
         return bool(hand_columns(contract))
     except ContractError:
@@ -64,7 +64,7 @@ def moving_columns(contract: Contract) -> list[int]:
 
 
 def matrix_to_rot6d(matrix: ArrayLike) -> Array:
-    """First two rows of a rotation matrix: (..., 3, 3) -> (..., 6)."""
+    """Return the first two rows of a rotation matrix: (..., 3, 3) -> (..., 6)."""
     matrix = np.asarray(matrix)
     return matrix[..., :2, :].reshape(*matrix.shape[:-2], 6)
 
@@ -79,7 +79,7 @@ def rot6d_to_matrix(rot6d: ArrayLike) -> Array:
 
 
 def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
-    """Axis-angle (..., 3) [rad] to rotation matrix (..., 3, 3)."""
+    """Turn axis-angle (..., 3) [rad] into a rotation matrix (..., 3, 3)."""
     rotvec = np.asarray(rotvec, dtype=np.float64)
     from scipy.spatial.transform import Rotation  # half a second, which asking for help should not wait for
 
@@ -87,7 +87,7 @@ def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
 
 
 def matrix_to_rotvec(matrix: ArrayLike) -> Array:
-    """Rotation matrix (..., 3, 3) to axis-angle (..., 3) [rad], the angle in [0, π]."""
+    """Turn a rotation matrix (..., 3, 3) into axis-angle (..., 3) [rad], the angle in [0, π]."""
     matrix = np.asarray(matrix, dtype=np.float64)
     from scipy.spatial.transform import Rotation  # half a second, which asking for help should not wait for
 
@@ -95,12 +95,12 @@ def matrix_to_rotvec(matrix: ArrayLike) -> Array:
 
 
 def encode_absolute(position: ArrayLike, matrix: ArrayLike, gripper: ArrayLike) -> Array:
-    """One arm's action from position (..., 3) [m], rotation matrix (..., 3, 3) and gripper (..., 1): (..., 10)."""
+    """Make an arm's action of position (..., 3) [m], rotation matrix (..., 3, 3) and gripper (..., 1): (..., 10)."""
     return np.concatenate([np.asarray(position), matrix_to_rot6d(matrix), np.asarray(gripper)], axis=-1)
 
 
 def decode_absolute(action: ArrayLike) -> tuple[Array, Array, Array]:
-    """Inverse of `encode_absolute`; predicted rotations are orthonormalised.
+    """Invert `encode_absolute`; predicted rotations are orthonormalised.
 
     Raises:
         ValueError: the last axis is not ARM_WIDTH wide.
@@ -112,7 +112,7 @@ def decode_absolute(action: ArrayLike) -> tuple[Array, Array, Array]:
 
 
 def rotation_distance(a: ArrayLike, b: ArrayLike) -> Array:
-    """Angle between rotations a and b, (..., 3, 3) each: (...,) [rad]."""
+    """Return the angle between rotations a and b, (..., 3, 3) each: (...,) [rad]."""
     relative = np.swapaxes(np.asarray(a), -1, -2) @ np.asarray(b)
     return np.asarray(np.linalg.norm(matrix_to_rotvec(relative), axis=-1))
 

@@ -17,7 +17,7 @@ def card(
     parity: Mapping[str, float],
     results: Mapping[str, Any] | None,
 ) -> str:
-    """The Markdown text.
+    """Return the Markdown text.
 
     Args:
         name: of the bundle.
@@ -39,7 +39,7 @@ def card(
 
 
 def measured(results: Mapping[str, Any]) -> Rows:
-    """What an evaluation's summary.json says, as rows of a table."""
+    """Return what an evaluation's summary.json says, as rows of a table."""
     low, high = results["interval"]
     run = results.get("run", {})
     rows = [

@@ -31,7 +31,7 @@ class Exported:
     sizes: dict[str, int]
     """Bytes of each file."""
     parity: dict[str, float]
-    """Of each graph, the largest difference between its actions and the bundle's torch policy [normalised units]."""
+    """Largest difference between each graph's actions and the bundle's torch policy [normalised units]."""
 
 
 def export(
@@ -78,7 +78,7 @@ def export(
 
 
 def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: int = 0) -> float:
-    """Largest difference between the chunks of two forms of a policy over random observations [normalised units]."""
+    """Return the largest difference between two forms' chunks over random observations [normalised units]."""
     generator = np.random.default_rng(seed)
     normalised = generator.standard_normal((samples, policy.observation_steps, policy.contract.observation_dim))
     histories = policy.encoding.observation_normalizer.denormalize(
@@ -95,7 +95,7 @@ def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: in
 
 
 def _evaluations(policy: LFMPolicy) -> int:
-    """Network evaluations that the chain and its solver spend on a chunk."""
+    """Return the number of network evaluations that the chain and its solver spend on a chunk."""
     return policy.predict(*(rows.numpy() for rows in example(policy, batch=1))).nfe
 
 
@@ -109,7 +109,7 @@ def _require_parity(parity: Mapping[str, float]) -> None:
 
 
 def _write_checksums(directory: Path) -> None:
-    """Of all files that decide what the policy does."""
+    """Write the checksums of all files that decide what the policy does."""
     files = [path for path in sorted(directory.iterdir()) if path.name not in (layout.CHECKSUMS, layout.CARD)]
     _write_json(directory / layout.CHECKSUMS, {path.name: sha256(path) for path in files})
 

@@ -35,7 +35,7 @@ from lfm_policy.models.sight import Frames, Sight
 
 OPSET = 20
 DOMAIN = "lfm"
-"""Of the function that is a block's network."""
+"""Domain of the function that is a block's network."""
 
 _TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
 """Number formats as safetensors and as ONNX name them."""
@@ -80,7 +80,7 @@ def require_fixed(policy: LFMPolicy) -> None:
 
 
 def example(policy: LFMPolicy, batch: int = 2) -> tuple[Tensor, ...]:
-    """Random observations, noise and, where it has cameras, pictures of the policy's shapes."""
+    """Draw random observations, noise and, where it has cameras, pictures of the policy's shapes."""
     generator = torch.Generator().manual_seed(0)
     history = (batch, policy.observation_steps, policy.contract.observation_dim)
     inputs = torch.randn(history, generator=generator), torch.randn((batch, *policy.noise_shape), generator=generator)
@@ -92,13 +92,13 @@ def example(policy: LFMPolicy, batch: int = 2) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def condition_of(policy: LFMPolicy) -> Tensor:
-    """The condition (2, C) under the example's inputs."""
+    """Return the condition (2, C) under the example's inputs."""
     histories, _, *frames = example(policy)
     return policy.condition(histories, policy.see(frames[0] if frames else None))
 
 
 def program(policy: LFMPolicy) -> ExportedProgram:
-    """torch.export's program of the sampler, for any batch.
+    """Return torch.export's program of the sampler, for any batch.
 
     It is not stored: a .pt2 archive keeps its example inputs as a pickle, and torch.export.load falls back to
     unrestricted unpickling.
@@ -208,14 +208,14 @@ class _Graph:
         self._functions: dict[str, FunctionProto] = {}
 
     def add(self, kind: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
-        """A node; the name of its output."""
+        """Add a node; return the name of its output."""
         self._count += 1  # over all loops: names inside may not be those outside
         output = output or f"{kind}_{self._count}"
         self._nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
         return output
 
     def constant(self, value: np.ndarray | float) -> str:
-        """A tensor that is kept in the graph, float32 unless integer."""
+        """Keep a tensor in the graph, float32 unless integer; return its name."""
         array = np.asarray(value)
         array = array if array.dtype == np.int64 else array.astype(np.float32)
         name = f"constant_{len(self._tensors)}"
@@ -223,7 +223,7 @@ class _Graph:
         return name
 
     def weight(self, name: str) -> str:
-        """A stored weight, as float32."""
+        """Return the name of a stored weight, as float32."""
         if name not in self._tensors:
             self._tensors[name] = self._stored.reference(name)
             if self._tensors[name].data_type != TensorProto.FLOAT:
@@ -231,12 +231,12 @@ class _Graph:
         return name if self._tensors[name].data_type == TensorProto.FLOAT else f"{name}.float32"
 
     def affine(self, x: str, normalizer: AffineNormalizer) -> str:
-        """x * scale + offset."""
+        """Add x * scale + offset."""
         scaled = self.add("Mul", x, self.constant(normalizer.scale.numpy()))
         return self.add("Add", scaled, self.constant(normalizer.offset.numpy()))
 
     def rotations(self, x: str, rows: RotationRows) -> str:
-        """`RotationRows.forward`."""
+        """Add `RotationRows.forward`."""
         keep, left, right, mix, constant = (
             self.constant(matrix.numpy()) for matrix in (rows.keep, rows.left, rows.right, rows.mix, rows.constant)
         )
@@ -245,12 +245,12 @@ class _Graph:
         return self.add("Add", kept, self.add("MatMul", products, mix))
 
     def inverse(self, x: str, normalizer: AffineNormalizer, output: str = "") -> str:
-        """(x - offset) / scale."""
+        """Add (x - offset) / scale."""
         shifted = self.add("Sub", x, self.constant(normalizer.offset.numpy()))
         return self.add("Div", shifted, self.constant(normalizer.scale.numpy()), output=output)
 
     def sight(self, sight: Sight) -> str:
-        """The features of the pictures: `Sight.forward`."""
+        """Add the features of the pictures: `Sight.forward`."""
         shape = (2, len(sight.encoders), *sight.whole, 3)
         call = translate(_Sight(sight), sight, "Sight", (torch.zeros(shape, dtype=torch.uint8),), ({0: BATCH},))
         self._functions[call.function.name] = call.function
@@ -258,7 +258,7 @@ class _Graph:
         return self.add(call.function.name, FRAMES, *weights, domain=DOMAIN)
 
     def sample(self, policy: LFMPolicy, cond: str) -> str:
-        """From noise to normalised actions: `FlowChain.to_data`."""
+        """Add the way from noise to normalised actions: `FlowChain.to_data`."""
         noise, condition = example(policy)[1], condition_of(policy)
         keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
         x, call = NOISE, None
@@ -275,7 +275,7 @@ class _Graph:
         return x
 
     def _solve(self, x: str, chain: FlowChain, n: int, velocity: "_Call") -> str:
-        """Block n from t = 1 to t = 0: `ode.integrate` of `FlowChain.velocity` with a fixed step.
+        """Carry x through block n from t = 1 to t = 0: `ode.integrate` of `FlowChain.velocity` with a fixed step.
 
         Several steps are a loop of one, since onnxruntime's time to load a graph grows faster than the graph.
         """
@@ -294,7 +294,7 @@ class _Graph:
         return self.add("Loop", self.constant(np.array(chain.solver.steps)), "", x, body=body)
 
     def _step(self, x: str, chain: FlowChain, n: int, velocity: "_Call", at: Callable[[Sequence[float]], str]) -> str:
-        """One step of the solver; `at` gives the current step's one of as many numbers as there are steps."""
+        """Add one step of the solver; `at` gives the current step's one of as many numbers as there are steps."""
         stages, gains = TABLEAUX[chain.solver.method]
         step, slopes = -1 / chain.solver.steps, list[str]()
         for offset, before in stages:
@@ -316,7 +316,7 @@ class _Graph:
         return x
 
     def model(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> onnx.ModelProto:
-        """The graph as a model, its functions included."""
+        """Return the graph as a model, its functions included."""
         graph = helper.make_graph(self._nodes, "sampler", inputs, outputs, list(self._tensors.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
         return helper.make_model(
@@ -336,7 +336,7 @@ class _Call:
     cond: str
     weights: Sequence[str]
     shape: list[int]
-    """Of a sample."""
+    """Shape of a sample."""
 
     def __call__(self, graph: _Graph, x: str, t: str) -> str:
         return graph.add(self.function, x, t, self.cond, *self.weights, domain=DOMAIN)
@@ -353,7 +353,7 @@ class _Stored:
         self._first = 8 + length
 
     def reference(self, name: str) -> TensorProto:
-        """A tensor whose data are in the file."""
+        """Return a tensor whose data are in the file."""
         entry = self._header[name]
         begin, end = entry["data_offsets"]
         tensor = TensorProto(name=name, data_type=_TYPES[entry["dtype"]], dims=entry["shape"], raw_data=b"")
@@ -363,7 +363,7 @@ class _Stored:
 
 
 def _same(block: nn.Module, other: nn.Module) -> bool:
-    """Whether two blocks differ in nothing but their weights."""
+    """Say whether two blocks differ in nothing but their weights."""
     return repr(block) == repr(other) and not any(isinstance(value, Tensor) for value in vars(block).values())
 
 
@@ -377,7 +377,7 @@ def _scalar(name: str, kind: int) -> ValueInfoProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of operators of libraries that are not installed, and of its own deprecations."""
+    """Silence the exporter's warnings of its own deprecations, and of operators of libraries that are not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

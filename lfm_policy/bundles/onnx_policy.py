@@ -100,7 +100,7 @@ class OnnxPolicy:
         return (self.bundle.config.policy.horizon, self.contract.action_dim)
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py.
+        """Predict as a `ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py.
 
         Raises:
             ContractError: an array has another shape.
@@ -184,7 +184,7 @@ def _try(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
 
 
 def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
-    """The graph belongs to the weights, and its inputs and output are those of the contract."""
+    """Require that the graph belongs to the weights, and that its inputs and output are those of the contract."""
     config, contract = bundle.config, bundle.contract
     if session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY) != bundle.checksums[WEIGHTS]:
         raise CheckpointError(f"{bundle.directory}: its graph was made for other weights; export the bundle again")

@@ -102,7 +102,7 @@ def require_policy(model: "LFMPolicy | FlowModel", source: str | Path) -> "LFMPo
 
 
 def _stored(source: str | Path, expected: Contract | None) -> bundle.Bundle | Path:
-    """A bundle, read once, or the folder of what should be a checkpoint."""
+    """Return a bundle, read once, or the folder of what should be a checkpoint."""
     directory = locate(source)
     return bundle.read(directory, expected) if bundle.is_bundle(directory) else directory
 

@@ -14,17 +14,17 @@ from lfm_policy.models.pretrained import Weights, checkpoint_in, read_small
 
 NORMALIZERS = ("observation", "action")
 PREFIXES = ("chain.", "sight.")
-"""Of the weights in a policy's state: the chain's, and those of the encoders of pictures."""
+"""Prefixes of the weights in a policy's state: the chain's, and those of the encoders of pictures."""
 
 
 def config_of(policy: LFMPolicy, dtype: Dtype, nfe: int) -> BundleConfig:
-    """What config.json says of a policy, with the solver it has now."""
+    """Return what config.json says of a policy, with the solver it has now."""
     chain = policy.spec.chain.model_copy(update={"solver": policy.chain.solver})
     return BundleConfig(dtype=dtype, nfe=nfe, policy=policy.spec.model_copy(update={"chain": chain}))
 
 
 def normalizer_of(policy: LFMPolicy) -> Normalizer:
-    """Both normalisers as numbers; float32 values survive JSON exactly."""
+    """Return both normalisers as numbers; float32 values survive JSON exactly."""
     affine = {}
     for name in NORMALIZERS:
         module = getattr(policy.encoding, f"{name}_normalizer")
@@ -33,7 +33,7 @@ def normalizer_of(policy: LFMPolicy) -> Normalizer:
 
 
 def rounded(policy: LFMPolicy, dtype: Dtype) -> dict[str, Tensor]:
-    """The state of chain and encoders in the number format of a bundle.
+    """Return the state of chain and encoders in the number format of a bundle.
 
     Raises:
         ConfigError: a weight does not fit it.

@@ -36,7 +36,7 @@ class BestOf:
         return self.policy.portable
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`; the network evaluations of the densities count, vector-Jacobian products do not."""
+        """Predict as a `ChunkPolicy`; the densities' network evaluations count, vector-Jacobian products do not."""
         rows, repeated = len(histories), np.repeat(histories, self.count, axis=0)
         seen = None if frames is None else np.repeat(frames, self.count, axis=0)
         batch = self.policy.predict(repeated, noise.reshape(-1, *self.policy.noise_shape), seen)

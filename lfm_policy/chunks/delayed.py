@@ -44,7 +44,7 @@ class Link(Frozen):
         return {} if self == Link() else self.model_dump(mode="json")
 
     def horizon(self, policy: ChunkPolicy, seed: int) -> RecedingHorizon:
-        """The episode of `seed` under this link."""
+        """Return the episode of `seed` under this link."""
         return RecedingHorizon(policy, seed) if self == Link() else LinkedHorizon(policy, seed, self)
 
 

@@ -136,7 +136,7 @@ class RecedingHorizon(EpisodeInputs):
         return Executed(actions, seam=0)
 
     def act(self, observation: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
-        """One observation (observation_dim,) in, one action (action_dim,) out; predicts when the last chunk is over.
+        """Take one observation (observation_dim,), give one action (action_dim,); predict when the last chunk is over.
 
         Of a policy with cameras, what they see now too: uint8 (cameras, height, width, 3).
         """
@@ -147,7 +147,7 @@ class RecedingHorizon(EpisodeInputs):
         return self._queue.popleft()
 
     def _executable(self, chunk: np.ndarray | None) -> np.ndarray:
-        """The actions (Ta, action_dim) of a chunk that are executed."""
+        """Return the actions (Ta, action_dim) of a chunk that are executed."""
         if chunk is None:
             raise RolloutError("there is no chunk, and no earlier one to go on with")
         first, count = self._policy.observation_steps - 1, self._policy.action_steps

@@ -31,7 +31,7 @@ class Monitor:
         policy: whose conditional density is asked.
         score: "density" is -log p(chunk | observation) [nats], by Hutchinson's estimator with `draws` probes.
             "residual" is how far each block's velocity is from the one that its training would ask for at the chunk,
-            averaged over blocks and `draws` fixed times and noises: one evaluation a block and draw. "variance" looks
+            averaged over blocks and `draws` fixed times and noises: one evaluation per block and draw. "variance" looks
             at the observation alone: that of `draws` samples of the policy.
         draws: fixed draws, the same for every chunk, so that scores differ by what is judged only.
         seed: of the draws.
@@ -56,7 +56,7 @@ class Monitor:
         self._times = (torch.arange(draws) + torch.rand(draws, generator=generator)) / draws
 
     def scores(self, histories: np.ndarray, chunks: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
-        """Scores (B,) of chunks (B, T, action_dim) under histories (B, To, observation_dim), raw units.
+        """Return the scores (B,) of chunks (B, T, action_dim) under histories (B, To, observation_dim), raw units.
 
         Of a policy with cameras, under what they saw too: uint8 (B, cameras, height, width, 3).
         """
@@ -75,13 +75,13 @@ class Monitor:
         return values.double().cpu().numpy()
 
     def _density(self, x: Tensor, cond: Tensor) -> Tensor:
-        """-log p, each probe with a copy of the chunk."""
+        """Return -log p, each probe with a copy of the chunk."""
         copies = (rows.repeat_interleave(self.draws, 0) for rows in (x, cond))
         found = log_prob(self.policy.chain, *copies, estimator=self._probes).log_prob
         return -found.view(len(x), self.draws).mean(1)
 
     def _residual(self, x: Tensor, cond: Tensor) -> Tensor:
-        """Block n's matching loss between the chunk's marginal at t_n and its OU step, chunk by chunk."""
+        """Return block n's matching loss between the chunk's marginal at t_n and its OU step, chunk by chunk."""
         chain, draws = self.policy.chain, self.draws
         repeated, times = cond.repeat_interleave(draws, 0), self._times.to(x).repeat(len(x))
         first, second = (noise.to(x).repeat(len(x), 1, 1) for noise in self._noise.unbind(1))
@@ -104,7 +104,7 @@ class Monitor:
 
 @dataclass(frozen=True, kw_only=True)
 class _OneEach(Hutchinson):
-    """One probe a row: those given, again and again."""
+    """One probe per row: those given, again and again."""
 
     signs: Tensor
     probes: int = 1
@@ -126,6 +126,6 @@ class Threshold(Frozen):
 
     @classmethod
     def calibrate(cls, monitor: Monitor, scores: Sequence[float] | np.ndarray, quantile: float) -> "Threshold":
-        """The quantile of held-out scores."""
+        """Return the quantile of held-out scores."""
         value = float(np.quantile(scores, quantile))
         return cls(score=monitor.score, draws=monitor.draws, quantile=quantile, value=value, calibration=len(scores))

@@ -58,7 +58,7 @@ class Timeline:
         return min(arrival - step, placed.end - step)
 
     def at(self, step: int) -> np.ndarray | None:
-        """The action (action_dim,) for `step`; None where no chunk says anything about it. Steps may not go back."""
+        """Return the action (action_dim,) for `step`; None where no chunk covers it. Steps may not go back."""
         self._forget(step)
         covering = [placed for placed in self._chunks if placed.seam <= step < placed.end]
         if not covering:
@@ -70,7 +70,7 @@ class Timeline:
         return (weights / weights.sum()) @ rows
 
     def remainder(self, step: int) -> np.ndarray | None:
-        """What the newest chunk says from the oldest observation of `step`'s history on: (m, action_dim), m <= T.
+        """Return the newest chunk from the oldest observation of `step`'s history on: (m, action_dim), m <= T.
 
         None where it holds no action for `step`.
         """
@@ -80,7 +80,7 @@ class Timeline:
         return newest.rows[max(0, step - self._before - newest.first) :]
 
     def running(self, step: int) -> np.ndarray | None:
-        """The newest chunk as one whose latest observation is that of `step`, (T, action_dim); it ends standing still.
+        """Return the newest chunk as if its latest observation were `step`'s, (T, action_dim); it ends standing still.
 
         None where it holds no action for `step`.
         """
@@ -101,7 +101,7 @@ class Timeline:
 
 
 def complete(remainder: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    """The chunk (T, action_dim) that begins with what was promised (m, action_dim) and ends as the fresh one does."""
+    """Return the chunk (T, action_dim) that begins as was promised (m, action_dim) and ends as the fresh one does."""
     return np.concatenate([remainder, fresh[len(remainder) :]]).astype(np.float32)
 
 

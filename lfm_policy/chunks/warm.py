@@ -43,13 +43,13 @@ class WarmStart:
         return self.policy.portable
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`: the whole chain, from noise."""
+        """Predict as a `ChunkPolicy`: the whole chain, from noise."""
         return self.policy.predict(histories, noise, frames)
 
     def resume(
         self, histories: np.ndarray, noise: np.ndarray, running: np.ndarray, frames: np.ndarray | None = None
     ) -> ChunkBatch:
-        """`WarmChunkPolicy`: the last `blocks` blocks, from the running chunks (B, T, action_dim), noised."""
+        """Resume as a `WarmChunkPolicy`: the last `blocks` blocks, from running chunks (B, T, action_dim), noised."""
         policy, device = self.policy, self.policy.device
         with policy.computing():
             history = torch.from_numpy(histories).to(device)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 _CLOSE = 1e-6
-"""Of a period: two times that near are the same tick, whatever the rounding."""
+"""Share of a period: two times that near each other are the same tick, whatever the rounding."""
 
 
 @runtime_checkable
@@ -16,7 +16,7 @@ class Clock(Protocol):
     """Where time comes from; tests bring their own."""
 
     def now(self) -> float:
-        """Monotonic time [s]."""
+        """Return the monotonic time [s]."""
         ...
 
     def sleep_until(self, moment: float) -> None:
@@ -28,7 +28,7 @@ class MonotonicClock:
     """The machine's monotonic clock, the same for all of its processes."""
 
     def now(self) -> float:
-        """[s]"""
+        """Return the monotonic time [s]."""
         return time.monotonic()
 
     def sleep_until(self, moment: float) -> None:
@@ -52,7 +52,7 @@ class Ticker:
     """Tick k is due at start + k / rate, whatever happened before.
 
     Args:
-        rate_hz: ticks a second.
+        rate_hz: ticks per second.
         clock: where time comes from.
         start: when tick 0 is due [s]; now if None.
     """
@@ -71,7 +71,7 @@ class Ticker:
         return Tick(index, due, skipped)
 
     def catch_up(self) -> int:
-        """After a wait inside a tick: the tick that time has come to, which is taken as served."""
+        """Return, after a wait inside a tick, the tick that time has come to, which is taken as served."""
         self._last = max(self._last, self._current())
         return self._last
 
@@ -107,7 +107,7 @@ class Pace:
         return sum(late > self.tolerance_ms for late in self.late_ms) + self.skipped
 
     def summary(self) -> dict[str, Any]:
-        """As plain values: counts, and the lateness [ms] of the ticks that were served."""
+        """Return plain values: counts, and the lateness [ms] of the ticks that were served."""
         late = np.array(self.late_ms or [0.0])
         quantiles = {f"late_ms_p{q:g}": round(float(np.percentile(late, q)), 3) for q in (50, 99, 99.9)}
         return {

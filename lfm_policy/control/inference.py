@@ -29,7 +29,7 @@ class Request:
     """A chunk that is wanted."""
 
     step: int
-    """Of the latest observation in the history."""
+    """Step of the latest observation in the history."""
     history: np.ndarray
     """float32 (To, observation_dim)."""
     noise: np.ndarray

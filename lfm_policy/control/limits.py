@@ -97,7 +97,7 @@ class Limits(Frozen):
 
 
 def in_metres(contract: Contract) -> bool:
-    """Whether actions are points in a space that is measured in metres."""
+    """Say whether actions are points in a space that is measured in metres."""
     return contract.space in ("poses", "position") and contract.unit == "m"
 
 
@@ -168,7 +168,7 @@ def _per_number(
     margin: float,
     room: float,
 ) -> Limits:
-    """Limits of each number by itself; a number that never moved is held where it was."""
+    """Return the limits of each number by itself; a number that never moved is held where it was."""
     low, high = lows.min(0).ravel(), highs.max(0).ravel()
     change = [np.max([orders[order].reshape(-1, len(low)).max(0) for orders in steepest], axis=0) for order in range(3)]
     entries, moving, gripping = [], iter(range(len(low))), iter(range(grips.shape[1]))

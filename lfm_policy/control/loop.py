@@ -140,7 +140,7 @@ class ControlLoop:
             self._accept(self._inference.take(), 0)
 
     def _tick(self, tick: Tick) -> bool:
-        """One control period; False when it was the last."""
+        """Control for one period; return False when it was the last."""
         reading, episode = self._robot.read(), self._episode
         self._inputs.observe(reading.rows, reading.frames)
         episode.success |= reading.success
@@ -163,7 +163,7 @@ class ControlLoop:
         return True
 
     def _chunks(self, step: int) -> int:
-        """Take a chunk that has come, ask for one where it is time; returns the step that it is now."""
+        """Take a chunk that has come, ask for one where it is time; return the step that it is now."""
         if answer := self._inference.poll():
             self._accept(answer, step)
         if step < self._next_ask or self._inference.busy:

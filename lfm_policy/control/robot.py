@@ -127,7 +127,7 @@ class SimulatedRobot:
 
     Args:
         factory: makes the environment, in the child; picklable.
-        rate_hz: steps a second.
+        rate_hz: steps per second.
         log: file that takes what the child prints.
         realtime: ask the kernel to run the child before all other processes.
 
@@ -148,7 +148,7 @@ class SimulatedRobot:
         assert isinstance(ready, Ready)
         self.contract, self.horizon = ready.contract, ready.horizon
         self.counts: dict[str, int] = {}
-        """Of the last episode: steps, those that held an old command, commands that no step used, steps left out."""
+        """Counts of the last episode: steps, those that held an old command, commands no step used, steps left out."""
 
     def __enter__(self) -> "SimulatedRobot":
         return self
@@ -218,7 +218,7 @@ def run_first() -> bool:
 
 
 def _live(connection: Connection, log: str, parent: int, rate_hz: float, realtime: bool) -> None:
-    """Life of the child."""
+    """Run as the child process."""
     output = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)

@@ -199,7 +199,7 @@ class Gate:
 
 
 def _ranges(contract: Contract, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest value of each number that is clipped to them: those of grippers."""
+    """Return the lowest and highest value of each number that is clipped to them: those of grippers."""
     low, high = np.full(contract.action_dim, -np.inf), np.full(contract.action_dim, np.inf)
     for column in contract.grippers:
         entry = limits.numbers[column] if limits.numbers else None

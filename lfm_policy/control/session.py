@@ -107,7 +107,7 @@ def _robot(place: "Robot | Callable[[], Environment]", options: SessionOptions) 
 def run(
     loop: ControlLoop, robot: Robot, options: SessionOptions, stop: EmergencyStop
 ) -> tuple[list[Episode], Counter[str]]:
-    """Episode after episode, until as many are done or as much time has been controlled; and the simulator's counts."""
+    """Run episodes until as many are done or as much time has been controlled; also return the simulator's counts."""
     episodes: list[Episode] = []
     world: Counter[str] = Counter()
     target = 60 * options.minutes if options.minutes else float(options.episodes)
@@ -129,7 +129,7 @@ def run(
 def summarize(
     policy: "ChunkPolicy", episodes: list[Episode], world: Counter[str], tolerance_ms: float
 ) -> dict[str, Any]:
-    """All episodes together, and one by one, as plain values."""
+    """Summarise all episodes together, and one by one, as plain values."""
     pace, refusals = Pace(tolerance_ms), Counter[str]()
     for episode in episodes:
         pace.extend(episode.pace)

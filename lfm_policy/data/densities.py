@@ -27,20 +27,20 @@ class Density(Protocol):
     """A density on the plane."""
 
     def entropy(self) -> float:
-        """-E log p [nats]."""
+        """Return -E log p [nats]."""
         ...
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """Single-precision samples, on the CPU as the generator."""
+        """Draw single-precision samples, on the CPU as the generator."""
         ...
 
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """log p(x) [nats]."""
+        """Return log p(x) [nats]."""
         ...
 
 
 class MaskDensity:
-    """A mixture of one Gaussian a pixel, weighted by the pixel's darkness.
+    """A mixture of one Gaussian per pixel, weighted by the pixel's darkness.
 
     The centres of the outermost pixels lie on the border of [-4, 4]²; the standard deviations (4/w, 4/h) are half a
     pixel, as in the public code of arXiv 2410.02548.
@@ -87,7 +87,7 @@ class MaskDensity:
             raise DataError(f"{path}: {error}") from None
 
     def entropy(self) -> float:
-        """By quadrature with four points a pixel: two a standard deviation."""
+        """Integrate by quadrature with four points per pixel: two per standard deviation."""
         reach, parts = 5, 4
         places = torch.arange(-reach, reach + 1, dtype=torch.float64)
         padded = functional.pad(self.weights, (2 * reach,) * 4)[None, None]
@@ -100,7 +100,7 @@ class MaskDensity:
         return total * self._pitch.prod().item() / parts**2
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """Pixels by their weight, then the jitter."""
+        """Draw pixels by their weight, then the jitter."""
         cumulated = self.weights.flatten().cumsum(0)
         places = torch.rand(count, generator=generator, dtype=torch.float64) * cumulated[-1]
         pixels = torch.searchsorted(cumulated, places, right=True).clamp(max=len(cumulated) - 1)
@@ -109,7 +109,7 @@ class MaskDensity:
         return (centres + self._std * torch.randn(count, 2, generator=generator, dtype=torch.float64)).float()
 
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """The pixels within five of x: ten standard deviations."""
+        """Sum over the pixels within five of x: ten standard deviations."""
         return torch.cat([self._log_prob(part) for part in x.double().split(16384)])
 
     def _log_prob(self, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class MaskDensity:
         return torch.einsum("brc,bc,br->b", patches, *kernels).log()
 
     def _kernel(self, pixels: Tensor, axis: int) -> Tensor:
-        """The jitter's density on one axis, `pixels` away from a centre."""
+        """Return the jitter's density on one axis, `pixels` away from a centre."""
         z = pixels * self._pitch[axis] / self._std[axis]
         return torch.exp(-0.5 * z.square()) / (self._std[axis] * math.sqrt(2 * math.pi))
 
@@ -134,18 +134,18 @@ class Checkerboard:
     """Uniform on every second of the 2 x 2 squares of [-4, 4]²."""
 
     def entropy(self) -> float:
-        """Half of the area is used."""
+        """Return the logarithm of the half of the area that is used."""
         return math.log(32)
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """A column, then one of its two squares."""
+        """Draw a column, then one of its two squares."""
         column = torch.randint(4, (count,), generator=generator)
         row = 2 * torch.randint(2, (count,), generator=generator) + column % 2
         corner = 2.0 * torch.stack([column, row], dim=1) - HALF_WIDTH
         return corner + 2 * torch.rand(count, 2, generator=generator)
 
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """-log 32 on the squares."""
+        """Return -log 32 on the squares."""
         column, row = torch.floor((x.double() + HALF_WIDTH) / 2).T
         inside = (x.abs() <= HALF_WIDTH).all(dim=1) & ((column + row) % 2 == 0)
         return torch.where(inside, x.new_tensor(-self.entropy(), dtype=torch.float64), -torch.inf)
@@ -155,7 +155,7 @@ class _Analytic(ABC):
     """A density whose entropy comes from quadrature of its own log_prob on [-8, 8]²."""
 
     def entropy(self) -> float:
-        """By the midpoint rule."""
+        """Integrate by the midpoint rule."""
         edge, cells = 8.0, 320
         axis = (torch.arange(cells, dtype=torch.float64) + 0.5) * (2 * edge / cells) - edge
         log_p = torch.cat([self.log_prob(part) for part in torch.cartesian_prod(axis, axis).split(16384)])
@@ -163,7 +163,7 @@ class _Analytic(ABC):
 
     @abstractmethod
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """Log-density [nats] of points (B, 2)."""
+        """Return the log-density [nats] of points (B, 2)."""
 
 
 class Gaussian:
@@ -174,16 +174,16 @@ class Gaussian:
     """Lower triangular; the covariance is root rootᵀ."""
 
     def entropy(self) -> float:
-        """log(2πe) + log det root."""
+        """Return log(2πe) + log det root."""
         return math.log(2 * math.pi * math.e) + self.root.diagonal().log().sum().item()
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """An affine map of normal noise."""
+        """Draw an affine map of normal noise."""
         noise = torch.randn(count, 2, generator=generator, dtype=torch.float64)
         return (self.mean + noise @ self.root.T).float()
 
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """The closed form."""
+        """Evaluate the closed form."""
         return torch.distributions.MultivariateNormal(self.mean, scale_tril=self.root).log_prob(x.double())
 
 
@@ -193,12 +193,12 @@ class EightGaussians(_Analytic):
     radius, std = 4 / math.sqrt(2), 0.5 / math.sqrt(2)
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """A centre, then noise."""
+        """Draw a centre, then noise."""
         centre = self._centres()[torch.randint(8, (count,), generator=generator)]
         return centre.float() + self.std * torch.randn(count, 2, generator=generator)
 
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """A mixture in closed form."""
+        """Evaluate a mixture in closed form."""
         return _gaussians(x, self._centres(), self.std)
 
     def _centres(self) -> Tensor:
@@ -212,14 +212,14 @@ class TwoMoons(_Analytic):
     std = 0.2
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """A place on one of the arcs, then noise."""
+        """Draw a place on one of the arcs, then noise."""
         angle = math.pi * torch.rand(count, generator=generator)
         upper = torch.randint(2, (count, 1), generator=generator).bool()
         centre = torch.where(upper, *self._arcs(angle))
         return centre + self.std * torch.randn(count, 2, generator=generator)
 
     def log_prob(self, x: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
-        """The arcs as 64 Gaussians each, half the noise apart."""
+        """Take the arcs as 64 Gaussians each, half the noise apart."""
         angle = (torch.arange(64, dtype=torch.float64) + 0.5) * (math.pi / 64)
         return _gaussians(x, torch.cat(self._arcs(angle)), self.std)
 
@@ -240,7 +240,7 @@ class Pinwheel(_Analytic):
     std = (0.3, 0.1)
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count 2"]:
-        """An arm, a point along it, the turn."""
+        """Draw an arm, a point along it, the turn."""
         point = torch.randn(count, 2, generator=generator) * torch.tensor(self.std) + torch.tensor([1.0, 0.0])
         arm = torch.randint(self.arms, (count,), generator=generator) * (2 * math.pi / self.arms)
         return 2 * _turn(point, arm + self.rate * point.norm(dim=1).exp())
@@ -265,12 +265,12 @@ ANALYTIC: Mapping[AnalyticDensity, Density] = {
 
 
 def _gaussians(x: Tensor, centres: Tensor, std: float) -> Tensor:
-    """Log-density of an equal mixture of round Gaussians."""
+    """Return the log-density of an equal mixture of round Gaussians."""
     squares = torch.cdist(x.double(), centres, compute_mode="donot_use_mm_for_euclid_dist").square()
     return (-0.5 / std**2 * squares).logsumexp(1) - math.log(len(centres) * 2 * math.pi * std**2)
 
 
 def _turn(x: Tensor, angle: Tensor) -> Tensor:
-    """Points (b, 2) rotated by angles (b,) [rad]."""
+    """Rotate points (b, 2) by angles (b,) [rad]."""
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], dim=1)

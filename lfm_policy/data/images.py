@@ -43,19 +43,19 @@ class ImagePool:
         return len(self.pictures) * (1 + self.flips)
 
     def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
-        """The pictures at `index` (B,): x (B, C * H * W)."""
+        """Return the pictures at `index` (B,): x (B, C * H * W)."""
         pictures = self.pictures[index % len(self.pictures)]
         mirrored = (index >= len(self.pictures)).view(-1, 1, 1, 1)
         return Sample(torch.where(mirrored, pictures.flip(-1), pictures).flatten(1).float() / 127.5 - 1)
 
 
 def pixel_normalizer(dim: int) -> AffineNormalizer:
-    """Grey values 0 … 255 to [-1, 1]."""
+    """Map grey values 0 … 255 to [-1, 1]."""
     return AffineNormalizer.min_max(torch.tensor([0.0, 255.0])[:, None].expand(2, dim))
 
 
 def as_pictures(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Grey values (B, C * H * W), rounded and clipped: (B, *shape), uint8."""
+    """Turn grey values (B, C * H * W), rounded and clipped, into pictures: (B, *shape), uint8."""
     return x.round().clamp(0, 255).to(torch.uint8).unflatten(1, tuple(shape))
 
 
@@ -105,7 +105,7 @@ def _arrays(path: Path) -> Images:
 
 
 def _cifar10(path: Path) -> Images:
-    """Records of a label and 3 x 32 x 32 bytes."""
+    """Read records of a label and 3 x 32 x 32 bytes."""
     missing = [name for name in (*CIFAR, "test_batch.bin") if not (path / name).exists()]
     if missing:
         raise DataError(f"{path}: CIFAR-10's binary version lacks {', '.join(missing)}")
@@ -141,7 +141,7 @@ def _pictures(folder: Path, side: int) -> Tensor:
 
 
 def _picture(file: Path, side: int) -> Tensor:
-    """The largest square in the middle, resized."""
+    """Read the largest square in the middle, resized."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -71,7 +71,7 @@ def store_demonstrations(
 
 
 def _episode(number: int, demonstration: Demonstration, contract: Contract) -> Episode:
-    """The episode as the store has it; `number` counts all that came, for messages."""
+    """Return the episode as the store has it; `number` counts all that came, for messages."""
     observations, action = demonstration.observations, np.asarray(demonstration.actions, np.float32)
     try:
         if isinstance(observations, Mapping):

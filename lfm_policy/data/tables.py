@@ -40,9 +40,9 @@ class Source:
     file: str
     """In the published archive."""
     columns: int
-    """Of the file's rows."""
+    """Number of columns in the file's rows."""
     dim: int | None
-    """Of the points; None where the rows decide it."""
+    """Dimension of the points; None where the rows decide it."""
     sizes: tuple[int, int, int]
     """Published points for training, validation and test."""
     load: Callable[[Path, int], Table]
@@ -78,12 +78,12 @@ def load_table(name: TableName, path: str | Path, noise_seed: int = 0) -> Table:
 
 
 def as_published(name: TableName, table: Table) -> bool:
-    """Whether the splits have the published numbers of points."""
+    """Say whether the splits have the published numbers of points."""
     return (len(table.train), len(table.valid), len(table.test)) == SOURCES[name].sizes
 
 
 def patch_vectors(patches: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """BSDS300's recipe: add uniform [0, 1), divide by 256, subtract each patch's mean, drop the last pixel.
+    """Follow BSDS300's recipe: add uniform [0, 1), divide by 256, subtract the patch's mean, drop the last pixel.
 
     Args:
         patches: grey values (N, h, w), uint8.
@@ -98,7 +98,7 @@ def patch_vectors(patches: np.ndarray, generator: np.random.Generator) -> np.nda
 
 
 def _power(path: Path, _: int) -> Table:
-    """Shuffled; without reactive power and intensity; noise as wide as the rounding of each column but time."""
+    """Shuffle; leave out reactive power and intensity; add noise as wide as the rounding of each column but time."""
     rows = _read(path, 8)
     random = np.random.RandomState(42)  # the published split and noise are this generator's
     rows = rows[random.permutation(len(rows))]
@@ -109,7 +109,7 @@ def _power(path: Path, _: int) -> Table:
 
 
 def _gas(path: Path, _: int) -> Table:
-    """Without sensors that correlate above 0.98 with another; all rows decide about mean, deviation and correlation."""
+    """Drop sensors that correlate above 0.98 with another; all rows decide about mean, deviation and correlation."""
     rows = _read(path, SENSORS)
     while len(copies := np.flatnonzero((np.corrcoef(rows.T) > 0.98).sum(axis=1) > 1)):
         rows = np.delete(rows, copies[0], axis=1)
@@ -121,7 +121,7 @@ def _miniboone(path: Path, _: int) -> Table:
 
 
 def _bsds300(path: Path, noise_seed: int) -> Table:
-    """The published points as they are, or grey patches by the same recipe."""
+    """Load the published points as they are, or grey patches by the same recipe."""
     if path.suffix != ".npz":
         with _hdf5(path) as file:
             _require(path, set(SPLITS) <= set(file), f"data sets {', '.join(SPLITS)}", ", ".join(file))
@@ -143,7 +143,7 @@ def _split(rows: np.ndarray) -> Table:
 
 
 def _standardised(rows: np.ndarray) -> Table:
-    """Mean 0 and deviation 1 over training and validation."""
+    """Scale to mean 0 and deviation 1 over training and validation."""
     table = _split(rows)
     known = rows[: len(rows) - len(table.test)]
     mean, std = known.mean(axis=0), known.std(axis=0)
@@ -152,7 +152,7 @@ def _standardised(rows: np.ndarray) -> Table:
 
 
 def _read(path: Path, columns: int) -> np.ndarray:
-    """Rows of a file (N, columns), double precision."""
+    """Read the rows of a file (N, columns), double precision."""
     match path.suffix:
         case ".npy":
             rows = np.load(path, allow_pickle=False)
@@ -174,7 +174,7 @@ def _read(path: Path, columns: int) -> np.ndarray:
 
 
 def _hint(name: str) -> str:
-    """How to get rid of a pickle."""
+    """Say how to get rid of a pickle."""
     if name != "gas":
         return ""
     labels = ", ".join(f"'{label}'" for label in LABELS)

@@ -32,7 +32,7 @@ class Loss:
     factor: Tensor
 
     def __call__(self) -> Float[Tensor, ""]:
-        """Its value, with a gradient for the network's weights."""
+        """Return the value, with a gradient for the network's weights."""
         return (self.offset + self.factor * self.network(self.x, self.t, self.cond)).square().mean()
 
 
@@ -70,19 +70,19 @@ class FlowChain(nn.Module):
     def to_noise(
         self, x: Batch, cond: Cond = None, *, start: int = 0, stop: int | None = None, solver: Solver | None = None
     ) -> Transport:
-        """T_n for n = start … stop - 1: carry samples of p_start to samples of p_stop (all blocks by default)."""
+        """Apply T_n for n = start … stop - 1: carry samples of p_start to p_stop (all blocks by default)."""
         stop = len(self.blocks) if stop is None else stop
         return self._through(range(start, stop), x, cond, 0.0, 1.0, solver)
 
     def to_data(
         self, x: Batch, cond: Cond = None, *, start: int | None = None, stop: int = 0, solver: Solver | None = None
     ) -> Transport:
-        """T_n^{-1} for n = start - 1 … stop: carry samples of p_start to p_stop (from noise to data by default)."""
+        """Apply T_n^{-1}, n = start - 1 … stop: carry samples of p_start to p_stop (from noise to data by default)."""
         start = len(self.blocks) if start is None else start
         return self._through(range(start - 1, stop - 1, -1), x, cond, 1.0, 0.0, solver)
 
     def velocity(self, n: int, x: Batch, t: Times | Float[Tensor, ""], cond: Cond = None) -> Batch:
-        """Block n's velocity at x and t, one time a sample or one for all."""
+        """Return block n's velocity at x and t, one time per sample or one for all."""
         times = t.expand(x.shape[0])  # len(x) would fix the batch when exported
         if not self.precondition:
             return self.blocks[n](x, times, cond)
@@ -92,13 +92,13 @@ class FlowChain(nn.Module):
     def regression(
         self, n: int, x: Batch, t: Times, cond: Cond, target: Batch, scale: Float[Tensor, "..."] | None = None
     ) -> Loss:
-        """Mean squared error, per dimension, of block n's velocity at x and t, times `scale`, against `target`."""
+        """Return block n's mean squared velocity error, per dimension, at x and t, times `scale`, against `target`."""
         scale, one = x.new_ones(()) if scale is None else scale, x.new_ones(())
         inner, skip, outer = self.preconditioning(n, column(t, x)) if self.precondition else (one, 0 * one, one)
         return Loss(self.blocks[n], inner * x, t, cond, scale * skip * x - target, scale * outer)
 
     def preconditioning(self, n: int, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Factors (inner, skip, outer), shaped like t, of v(x, t) = skip x + outer F(inner x, t), F being the network.
+        """Return factors (inner, skip, outer), shaped like t, of v(x, t) = skip x + outer F(inner x, t), F the network.
 
         For data of unit variance, skip x is the best linear guess, and F has inputs and targets of unit variance: it is
         to predict (mean z - std x_0) / |(mean, std)|, the "v" of Salimans and Ho (2022).
@@ -108,12 +108,12 @@ class FlowChain(nn.Module):
         return inner, inner**2 * (mean * mean_rate + std * std_rate), inner * (mean * std_rate - std * mean_rate)
 
     def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Loss:
-        """E || v(I_t, t) - dI_t/dt ||² of block n between samples of p_n and their OU steps (eq. 8), per dimension."""
+        """Return E || v(I_t, t) - dI_t/dt ||², per dimension, of block n, p_n's samples to their OU steps (eq. 8)."""
         x, rate = interpolate(self.interpolant, left, right, t)
         return self.regression(n, x, t, cond, rate)
 
     def marginal_loss(self, n: int, data: Batch, noise: Batch, t: Times, cond: Cond = None) -> Loss:
-        """The same with p_n the OU marginal of `data`, and E[dI_t/dt | I_t, data] in the place of dI_t/dt.
+        """Return the same with p_n the OU marginal of `data`, and E[dI_t/dt | I_t, data] in the place of dI_t/dt.
 
         That leaves the minimum where it is and takes variance from the target (Rao and Blackwell).
         """
@@ -121,7 +121,7 @@ class FlowChain(nn.Module):
         return self.regression(n, mean * data + std * noise, t, cond, mean_rate * data + std_rate * noise)
 
     def trajectory(self, x: Batch, cond: Cond = None, *, pieces: int = 1, solver: Solver | None = None) -> list[Batch]:
-        """From noise to data: x, then the state after each of `pieces` equal parts of each block's time, N first."""
+        """Go from noise to data: x, then the state after each of `pieces` equal parts of each block's time, N first."""
         states = [x]
         for n in reversed(range(len(self.blocks))):
             for k in range(pieces):

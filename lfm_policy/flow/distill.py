@@ -1,7 +1,7 @@
-"""Distillation of a chain into one evaluation a block (Algorithm A.1 of arXiv 2410.02548).
+"""Distillation of a chain into one evaluation per block (Algorithm A.1 of arXiv 2410.02548).
 
 A student block is the map x + f(x). Written as one Euler step of a velocity v from t = 1 to t = 0 it is x - v(x, 1), so
-f = -v(·, 1), and the student is a chain like any other, whose solver takes one Euler step a block.
+f = -v(·, 1), and the student is a chain like any other, whose solver takes one Euler step per block.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ ONE_STEP = Solver("euler", 1)
 
 @dataclass(frozen=True)
 class Trajectories:
-    """The teacher's ways to data, equally many states a block, the data first; and what they are conditioned on."""
+    """The teacher's ways to data, equally many states per block, the data first; and what they are conditioned on."""
 
     states: Float[Tensor, "s b *event"]
     cond: Float[Tensor, "b c"] | None = None
@@ -39,7 +39,7 @@ def trajectory(
     *,
     inside: bool = False,
 ) -> Float[Tensor, "s b *event"]:
-    """What the chain makes of `noise`: samples of p_0, p_1, …, p_N; with `inside` those after every solver step too."""
+    """Return what the chain makes of `noise`: samples of p_0, …, p_N; with `inside`, after every solver step too."""
     solver = solver or chain.solver
     pieces = solver.steps if inside else 1
     states = chain.trajectory(noise, cond, pieces=pieces, solver=replace(solver, steps=solver.steps // pieces))
@@ -62,7 +62,7 @@ def distil(
         sampler: makes the student's own states for "on_policy": the student itself or its moving average.
         draw: a batch of the teacher's trajectories, as the generator decides.
         phases: what to train, from `fit.plan`.
-        optimise: the optimiser's loop, called once a phase.
+        optimise: the optimiser's loop, called once per phase.
         target: what a block starts from.
     """
 

@@ -47,7 +47,7 @@ class Pool(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
-        """The samples at `index` (B,), in a variant that the generator decides where there are several."""
+        """Return the samples at `index` (B,), in a variant that the generator decides where there are several."""
         ...
 
 
@@ -59,7 +59,7 @@ class TensorPool(Sample):
         return len(self.x)
 
     def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
-        """The samples at `index` (B,)."""
+        """Return the samples at `index` (B,)."""
         return Sample(self.x[index], None if self.cond is None else self.cond[index])
 
 
@@ -77,7 +77,7 @@ class Phase:
 
 
 def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Phase, ...]:
-    """The phases of a fit in which every block takes `steps` updates, so that all modes cost the same.
+    """Return the phases of a fit in which every block takes `steps` updates, so that all modes cost the same.
 
     Args:
         mode: "sequential" is Algorithm 1; "simulation_free" trains all blocks at once from OU marginals;
@@ -99,7 +99,7 @@ def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Pha
 
 
 Losses = Callable[[torch.Generator], Iterator[Loss]]
-"""Draws one batch a block, as the generator decides; the losses may then be computed side by side."""
+"""Draws one batch per block, as the generator decides; the losses may then be computed side by side."""
 
 Optimise = Callable[[int, Phase, Losses], None]
 """Carries out phase number k: the warm start, then `phase.steps` updates of its blocks; may resume in the middle."""
@@ -124,7 +124,7 @@ def fit(
         sampler: the networks that push samples forward: the trained ones themselves or their moving average.
         pool: the data, samples of p_0.
         phases: what to train in which order, from `plan`.
-        optimise: the optimiser's loop, called once a phase.
+        optimise: the optimiser's loop, called once per phase.
         batch: samples in one update.
         time_law: the law of t.
         coupling: of a block's two ends.
@@ -136,7 +136,7 @@ def fit(
     position, current = 0, pool  # samples of p_position
 
     def samples(phase: Phase) -> Pool:
-        """Pushed on when a batch is drawn: a resumed run skips the phases that are done."""
+        """Push samples on when a batch is drawn: a resumed run skips the phases that are done."""
         nonlocal position, current
         if phase.source == "marginal":
             return pool
@@ -168,7 +168,7 @@ def draw_loss(
     partner: Sample | None = None,
     rows: slice = slice(None),
 ) -> Loss:
-    """Block n's loss on `rows` of a batch: from OU marginals of the data x, or between pushed x and its OU step.
+    """Draw block n's loss on `rows` of a batch: from OU marginals of data x, or between pushed x and its OU step.
 
     With a `partner`, the right end is the OU step of the partner's left end.
     """
@@ -185,7 +185,7 @@ def draw_loss(
 
 @torch.no_grad()
 def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int = 4096) -> Pool:
-    """A pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop)."""
+    """Return a pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop)."""
     parts = [pool.take(index) for index in torch.arange(len(pool)).split(batch)]
     x = torch.cat([sampler.to_noise(part.x, part.cond, start=start, stop=stop).x for part in parts])
     conds = [part.cond for part in parts if part.cond is not None]
@@ -207,7 +207,7 @@ def _partner(pool: Pool, sample: Sample, coupling: Coupling, generator: torch.Ge
 
 
 def _left_end(chain: FlowChain, n: int, x: Tensor, source: Source, generator: torch.Generator) -> Tensor:
-    """A sample of p_n from pushed x, or from data x by one OU step."""
+    """Draw a sample of p_n from pushed x, or from data x by one OU step."""
     return x if source == "pushforward" or n == 0 else chain.schedule.marginal(n, x, _normal_like(x, generator))
 
 

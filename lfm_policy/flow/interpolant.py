@@ -16,7 +16,7 @@ Cond = Float[Tensor, "b c"] | None
 
 
 def interpolate(kind: Interpolant, left: Batch, right: Batch, t: Times) -> tuple[Batch, Batch]:
-    """I_t(x_l, x_r) and dI_t/dt.
+    """Return I_t(x_l, x_r) and dI_t/dt.
 
     linear (optimal transport): x_l + t (x_r - x_l); trigonometric: cos(πt/2) x_l + sin(πt/2) x_r.
     """
@@ -25,7 +25,7 @@ def interpolate(kind: Interpolant, left: Batch, right: Batch, t: Times) -> tuple
 
 
 def gaussian_path(kind: Interpolant, schedule: Schedule, n: int, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Given data x_0, block n's x_t is mean x_0 + std z: (mean, std) and their time derivatives, each shaped like t."""
+    """Give (mean, std) of block n's x_t = mean x_0 + std z for data x_0, with time derivatives, each shaped like t."""
     keep, old = schedule.factors(schedule.time(n))
     rho, fresh = schedule.factors(schedule.gammas[n] if n < schedule.blocks - 1 else math.inf)
     a, b, a_rate, b_rate = _weights(kind, t)
@@ -36,12 +36,12 @@ def gaussian_path(kind: Interpolant, schedule: Schedule, n: int, t: Tensor) -> t
 
 
 def column(t: Times, like: Tensor) -> Tensor:
-    """One time a sample, shaped to multiply samples."""
+    """Shape one time per sample to multiply samples."""
     return t.view(-1, *[1] * (like.ndim - 1))
 
 
 def _weights(kind: Interpolant, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """a and b of x_t = a x_l + b x_r, and their time derivatives."""
+    """Return a and b of x_t = a x_l + b x_r, and their time derivatives."""
     if kind == "linear":
         return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)
     cos, sin = (t * (math.pi / 2)).cos(), (t * (math.pi / 2)).sin()

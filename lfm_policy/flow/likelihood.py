@@ -37,7 +37,7 @@ class Hutchinson:
             raise ValueError(f"Hutchinson's estimator needs at least one probe, found {self.probes}")
 
     def draw(self, x: Tensor) -> Float[Tensor, "probes ..."]:
-        """Signs shaped (probes, *x.shape)."""
+        """Draw signs shaped (probes, *x.shape)."""
         generator = torch.Generator(x.device).manual_seed(self.seed)
         bits = torch.randint(2, (self.probes, *x.shape), generator=generator, device=x.device)
         return 2 * bits.to(x.dtype) - 1
@@ -50,7 +50,7 @@ class Likelihood:
     log_prob: Float[Tensor, " b"]
     """[nats]"""
     variance: Float[Tensor, " b"] | None
-    """Of each value, from Hutchinson's probes [nats²]; None where the divergence is exact or has a single probe."""
+    """Variance of each value, from Hutchinson's probes [nats²]; None with an exact divergence or a single probe."""
     nfe: int
     """Network evaluations along the path; vector-Jacobian products are not counted."""
 
@@ -61,21 +61,21 @@ class Likelihood:
 
     @property
     def standard_error(self) -> float:
-        """Of `nll`, from the spread over the batch, Hutchinson's noise included [nats]."""
+        """Standard error of `nll`, from the spread over the batch, Hutchinson's noise included [nats]."""
         return self.log_prob.std().item() / math.sqrt(len(self.log_prob))
 
 
 def log_prob(
     chain: FlowChain, x: Batch, cond: Cond = None, *, solver: Solver | None = None, estimator: Hutchinson | None = None
 ) -> Likelihood:
-    """log p(x | cond) of the chain's samples, in the precision of x and the chain, fp32 or fp64 (never TF32).
+    """Return log p(x | cond) of the chain's samples, in the precision of x and the chain, fp32 or fp64 (never TF32).
 
     Args:
         chain: the blocks; each must treat the samples of a batch one by one, as batch normalisation does not.
         x: data.
         cond: what each sample is conditioned on.
         solver: in place of the chain's own.
-        estimator: of the divergence; None computes it exactly with one vector-Jacobian product a dimension.
+        estimator: of the divergence; None computes it exactly with one vector-Jacobian product per dimension.
     """
     passage = with_log_det(chain, x, cond, range(len(chain.blocks)), solver, estimator)
     noise, gains = passage.state
@@ -108,7 +108,7 @@ def with_log_det(
 def divergence(
     velocity: Callable[[Tensor], Tensor], x: Batch, probes: Float[Tensor, "k _ *event"]
 ) -> tuple[Batch, Float[Tensor, "k b"]]:
-    """velocity(x), and ε·(∂v/∂x)ε of each sample for each of K probes, which are shared by the batch or one a sample.
+    """Return velocity(x), and ε·(∂v/∂x)ε per sample for each of K probes, shared by the batch or one per sample.
 
     Summed over the unit vectors it is the exact divergence, averaged over random signs Hutchinson's estimate.
     """
@@ -122,7 +122,7 @@ def divergence(
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """fp32 products are computed as such on GPUs too."""
+    """Compute fp32 products as such on GPUs too."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

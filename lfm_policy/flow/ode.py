@@ -46,7 +46,7 @@ def integrate(field: Field, state: State, start: float, end: float, solver: Solv
 
 
 def _advance(state: State, slopes: list[State], weights: list[float], step: float) -> State:
-    """state + step Σ_j w_j slope_j, component by component."""
+    """Return state + step Σ_j w_j slope_j, component by component."""
     for slope, weight in zip(slopes, weights, strict=True):
         if weight:
             state = tuple(s + (step * weight) * d for s, d in zip(state, slope, strict=True))
@@ -54,7 +54,7 @@ def _advance(state: State, slopes: list[State], weights: list[float], step: floa
 
 
 def _adaptive(field: Field, state: State, start: float, end: float, solver: Solver) -> Solution:
-    """torchdiffeq's dopri5 (Dormand and Prince, 1980)."""
+    """Integrate by torchdiffeq's dopri5 (Dormand and Prince, 1980)."""
     from torchdiffeq import odeint  # half a second, which commands that take fixed steps should not wait
 
     evaluations = 0

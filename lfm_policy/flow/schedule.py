@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def ou_step(x: Float[Tensor, "*shape"], gamma: float, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """(OU)_0^γ: e^{-γ} x + sqrt(1 - e^{-2γ}) z with standard normal `noise` z."""
+    """Take the step (OU)_0^γ: e^{-γ} x + sqrt(1 - e^{-2γ}) z with standard normal `noise` z."""
     keep, spread = Schedule.factors(gamma)
     return keep * x + spread * noise
 
@@ -30,14 +30,14 @@ class Schedule:
 
     @classmethod
     def geometric(cls, blocks: int, c: float, rho: float) -> "Schedule":
-        """γ_n = ρ^(n-1) c for n = 1 … N - 1 (eq. 25; γ_N is not used)."""
+        """Choose γ_n = ρ^(n-1) c for n = 1 … N - 1 (eq. 25; γ_N is not used)."""
         if blocks < 1:
             raise ValueError(f"a chain needs at least one block, found {blocks}")
         return cls(tuple(c * rho**n for n in range(blocks - 1)))
 
     @classmethod
     def cosine(cls, blocks: int) -> "Schedule":
-        """e^{-t_n} = cos(πn / 2N): the data fade from p_n like a cosine (Nichol and Dhariwal 2021)."""
+        """Choose e^{-t_n} = cos(πn / 2N): the data fade from p_n like a cosine (Nichol and Dhariwal 2021)."""
         if blocks < 1:
             raise ValueError(f"a chain needs at least one block, found {blocks}")
         times = [-math.log(math.cos(math.pi * n / (2 * blocks))) for n in range(blocks)]
@@ -45,7 +45,7 @@ class Schedule:
 
     @staticmethod
     def factors(time: float) -> tuple[float, float]:
-        """Of the sample and of the noise in an OU step: e^{-time} and sqrt(1 - e^{-2 time})."""
+        """Return the factors of the sample and of the noise in an OU step: e^{-time} and sqrt(1 - e^{-2 time})."""
         return math.exp(-time), math.sqrt(-math.expm1(-2 * time))
 
     @property
@@ -54,15 +54,15 @@ class Schedule:
         return len(self.gammas) + 1
 
     def time(self, n: int) -> float:
-        """Cumulated OU time at which block n starts, t_n = γ_1 + … + γ_n in the paper's count."""
+        """Return the cumulated OU time at which block n starts, t_n = γ_1 + … + γ_n in the paper's count."""
         return math.fsum(self.gammas[:n])
 
     def marginal(
         self, n: int, data: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]
     ) -> Float[Tensor, "*shape"]:
-        """A sample of (OU)_0^{t_n} p_0, where block n starts when all blocks before it are exact."""
+        """Draw a sample of (OU)_0^{t_n} p_0, where block n starts when all blocks before it are exact."""
         return ou_step(data, self.time(n), noise)
 
     def target(self, n: int, left: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Block n's right end, coupled with its left end: one OU step of `left`; for the last block q itself."""
+        """Draw block n's right end, coupled with its left end: one OU step of `left`; for the last block q itself."""
         return noise if n == self.blocks - 1 else ou_step(left, self.gammas[n], noise)

@@ -90,7 +90,7 @@ def diagnose(
 
 @torch.no_grad()
 def path_shape(chain: FlowChain, n: int, sample: Sample, pieces: int = 16) -> tuple[float, float, float]:
-    """Mean squared speed, curvature and error of one Euler step of block n's paths from samples of p_{n+1} to p_n."""
+    """Return the mean squared speed, curvature and one-step Euler error of block n's paths from p_{n+1} to p_n."""
 
     def field(t: Tensor, state: State) -> State:
         return (chain.velocity(n, state[0], t, sample.cond),)
@@ -111,7 +111,7 @@ def path_shape(chain: FlowChain, n: int, sample: Sample, pieces: int = 16) -> tu
 
 
 def _pushed(chain: FlowChain, n: int, sample: Sample, log_p: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """T_n(x) and, where it was known of x, its log-density."""
+    """Return T_n(x) and, where it was known of x, its log-density."""
     if log_p is None:
         return chain.to_noise(sample.x, sample.cond, start=n, stop=n + 1).x, None
     after, gains = with_log_det(chain, sample.x, sample.cond, range(n, n + 1), None, None).state
@@ -119,7 +119,7 @@ def _pushed(chain: FlowChain, n: int, sample: Sample, log_p: Tensor | None) -> t
 
 
 def _kl(log_p: Tensor, x: Tensor) -> tuple[float, float]:
-    """Mean of log p - log q over x, and its standard error."""
+    """Return the mean of log p - log q over x, and its standard error."""
     log_q = -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
     return (log_p - log_q).mean().item(), (log_p - log_q).std().item() / math.sqrt(len(x))
 

@@ -15,7 +15,7 @@ def energy_distance(x: Float[Tensor, "o k *event"], y: Float[Tensor, "o m *event
 
 
 def mean_distance(x: Tensor) -> Tensor:
-    """E|X - X'| over distinct draws (o, k, *event): (o,)."""
+    """Return E|X - X'| over distinct draws (o, k, *event): (o,)."""
     k = x.shape[1]
     return torch.cdist(x.flatten(2), x.flatten(2)).sum((1, 2)) / (k * (k - 1))
 
@@ -23,7 +23,7 @@ def mean_distance(x: Tensor) -> Tensor:
 def energy_coefficient(
     x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], generator: torch.Generator, permutations: int = 200
 ) -> tuple[float, float]:
-    """(2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y| as a V-statistic, and its 95th percentile if both had one law.
+    """Give (2 E|x - y| - E|x - x'| - E|y - y'|) / 2 E|x - y| as a V-statistic; its 95th percentile if both had one law.
 
     Between 0 and 1, without a unit. The percentile comes from random relabelling.
     """

@@ -33,14 +33,14 @@ class Moments:
 
 
 def moments(features: Features, pictures: UInt8[Tensor, "n c h w"], batch: int = 250) -> Moments:
-    """Of the features of all pictures."""
+    """Return the moments of the features of all pictures."""
     shown = track(pictures.split(batch), "features", transient=True, disable=not Console().is_terminal)
     values = torch.cat([features(part).double().cpu() for part in shown])
     return Moments(values.mean(dim=0), torch.cov(values.T))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|μ_a - μ_b|² + tr(C_a + C_b - 2 (C_a C_b)^{1/2}), as in FID (Heusel et al. 2017)."""
+    """Return |μ_a - μ_b|² + tr(C_a + C_b - 2 (C_a C_b)^{1/2}), as in FID (Heusel et al. 2017)."""
     values, vectors = torch.linalg.eigh(a.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     mixed = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def features(self, pictures: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b 128"]:
-        """What Fréchet distances are measured on."""
+        """Return what Fréchet distances are measured on."""
         return self.layers(pictures.to(self.head.weight.device).float() / 127.5 - 1)
 
 
@@ -82,7 +82,7 @@ class TrainedClassifier:
 
 
 def classifier_for(images: Images, folder: Path, steps: int, device: torch.device) -> TrainedClassifier:
-    """The classifier in `folder`; trained there once, so that all runs on the same pictures share it.
+    """Return the classifier in `folder`; trained there once, so that all runs on the same pictures share it.
 
     Pictures without labels are turned by quarters, and the turn is what it learns to tell (Gidaris et al. 2018).
     """
@@ -100,7 +100,7 @@ def classifier_for(images: Images, folder: Path, steps: int, device: torch.devic
 
 
 def inception(weights: Path, device: torch.device) -> Features:
-    """The features of FID, 2048 a picture: torch-fidelity's port of the original network.
+    """Return the features of FID, 2048 per picture: torch-fidelity's port of the original network.
 
     Args:
         weights: its file of weights, pt_inception-2015-12-05-6726825d.pth.

@@ -17,7 +17,7 @@ class Latency(Frozen):
     calls: int
 
     def highest_rate_hz(self, actions: int = 1) -> float:
-        """The control rate [Hz] at which 99 % of the calls end in time.
+        """Return the control rate [Hz] at which 99 % of the calls end in time.
 
         Args:
             actions: control periods that a call may take: 1 when the robot waits for its chunk, the executed actions

@@ -26,7 +26,7 @@ class PairedComparison(Frozen):
 
 
 def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927); (0, 1) without episodes."""
+    """Return the 95 % score interval of a proportion (Wilson 1927); (0, 1) without episodes."""
     if not 0 <= successes <= episodes:
         raise ValueError(f"expected 0 <= successes <= episodes, found {successes} of {episodes}")
     if episodes == 0:
@@ -40,7 +40,7 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
 
 
 def paired_comparison(first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedComparison:
-    """Difference of two success rates with the adjusted Wald interval of Bonett and Price (2012).
+    """Compare two success rates with the adjusted Wald interval of Bonett and Price (2012) for their difference.
 
     Args:
         first: success by seed.
@@ -70,7 +70,7 @@ def paired_comparison(first: Mapping[int, bool], second: Mapping[int, bool]) -> 
 
 
 def auroc(usual: Sequence[float] | np.ndarray, unusual: Sequence[float] | np.ndarray) -> float:
-    """Probability that an unusual score is above a usual one, ties counting half.
+    """Return the probability that an unusual score is above a usual one, ties counting half.
 
     Raises:
         ValueError: one side is empty.
@@ -82,7 +82,7 @@ def auroc(usual: Sequence[float] | np.ndarray, unusual: Sequence[float] | np.nda
 
 
 def auroc_interval(usual: Sequence[float] | np.ndarray, unusual: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """95 % score interval of `auroc`, with a length above 0 also where the scores separate perfectly.
+    """Return the 95 % score interval of `auroc`, with a length above 0 also where the scores separate perfectly.
 
     Its ends are the areas from which the observed one is 1.96 standard errors away, by Hanley and McNeil's (1982)
     formula with equal sides (Newcombe 2006, method 5).

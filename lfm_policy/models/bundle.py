@@ -40,7 +40,7 @@ Precision = Literal["float32"]
 """What a graph computes in; its weights are those of model.safetensors, in their number format."""
 
 LARGEST = 16 << 20
-"""Of a JSON file [bytes]."""
+"""Largest size of a JSON file [bytes]."""
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -108,7 +108,7 @@ class Bundle:
     checksums: dict[str, str]
 
     def graph(self, precision: str) -> Path:
-        """The file of one of the graphs.
+        """Return the file of one of the graphs.
 
         Raises:
             CheckpointError: the bundle has no such graph.
@@ -132,17 +132,17 @@ class Bundle:
 
 
 def graph_name(precision: str) -> str:
-    """File name of the graph of a precision."""
+    """Return the file name of the graph of a precision."""
     return f"sampler.{precision}.onnx"
 
 
 def is_bundle(directory: str | Path) -> bool:
-    """Whether a directory, or the pretrained bundle of that name, claims to be a bundle."""
+    """Say whether a directory, or the pretrained bundle of that name, claims to be a bundle."""
     return any((candidate / CHECKSUMS).exists() and _has_normalizer(candidate) for candidate in _candidates(directory))
 
 
 def _has_normalizer(directory: Path) -> bool:
-    """Whether the folder has a file that bundles have and checkpoints have not, or its checksums say so."""
+    """Say whether the folder has a file that bundles have and checkpoints have not, or its checksums say so."""
     if (directory / NORMALIZER).exists():
         return True
     sums = _json(directory / CHECKSUMS)

@@ -44,12 +44,12 @@ class FlowModel(Pretrained):
 
     @classmethod
     def networks(cls, spec: FlowSpec, *, trust_code: bool) -> dict[str, Any]:
-        """`Pretrained.networks`: those of the blocks."""
+        """See `Pretrained.networks`: those of the blocks."""
         return {"chain.blocks": spec.chain.networks(trust_code=trust_code, dim=spec.dim)}
 
     @classmethod
     def made(cls, parts: Sequence[Any], tensors: Mapping[str, Tensor], where: str, *, trust_code: bool) -> "FlowModel":
-        """`Pretrained.made`."""
+        """See `Pretrained.made`."""
         (spec,) = parts
         return cls(spec, trust_code=trust_code)
 
@@ -60,19 +60,19 @@ class FlowModel(Pretrained):
 
     @torch.no_grad()
     def sample(self, noise: Float[Tensor, "b dim"], solver: Solver | None = None) -> Transport:
-        """Samples (B, dim) from standard normal noise, and the network evaluations that each took."""
+        """Return samples (B, dim) from standard normal noise, and the network evaluations that each took."""
         passage = self.chain.to_data(noise, solver=solver)
         return replace(passage, x=self.normalizer.denormalize(passage.x))
 
     @torch.no_grad()
     def trajectory(self, noise: Float[Tensor, "b dim"], pieces: int = 1) -> list[Tensor]:
-        """The way from noise to data: the noise, then the state after each of `pieces` parts of each block."""
+        """Return the way from noise to data: the noise, then the state after each of `pieces` parts of each block."""
         return [self.normalizer.denormalize(x) for x in self.chain.trajectory(noise, pieces=pieces)]
 
     def log_prob(
         self, x: Float[Tensor, "b dim"], solver: Solver | None = None, estimator: Hutchinson | None = None
     ) -> Likelihood:
-        """Log-densities of x (B, dim), the normaliser's change of volume included; see `flow.log_prob`."""
+        """Return log-densities of x (B, dim), the normaliser's change of volume included; see `flow.log_prob`."""
         likelihood = log_prob(self.chain, self.normalizer.normalize(x), solver=solver, estimator=estimator)
         return replace(likelihood, log_prob=likelihood.log_prob + self.normalizer.log_det(x))
 

@@ -48,13 +48,13 @@ class DiffusionChain(FlowChain):
         t: Float[Tensor, " b"],
         cond: Float[Tensor, "b c"] | None = None,
     ) -> Loss:
-        """Mean squared error of the noise `right` predicted from `left` diffused to level floor(K t) (DDPM, eq. 14)."""
+        """Return the mean squared error of noise `right` predicted from `left` at level floor(K t) (DDPM, eq. 14)."""
         k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
         noisy = _levels(self.sampler, Solver(), self.clip).add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
         return self.regression(n, noisy, k.to(noisy.dtype) / NOISE_LEVELS, cond, right)
 
     def marginal_loss(self, n: int, data: Tensor, noise: Tensor, t: Tensor, cond: Tensor | None = None) -> Loss:
-        """The same loss: the left end is the data."""
+        """Return the same loss: the left end is the data."""
         return self.loss(n, data, noise, t, cond)
 
     def to_data(
@@ -84,7 +84,7 @@ class DiffusionChain(FlowChain):
         stop: int | None = None,
         solver: Solver | None = None,
     ) -> Transport:
-        """Not defined: see Raises.
+        """Refuse: the way to noise is not defined, see Raises.
 
         Raises:
             TypeError: always; a diffusion model has no map from data to noise.
@@ -97,7 +97,7 @@ class DiffusionChain(FlowChain):
 
 @lru_cache
 def _levels(sampler: Sampler, solver: Solver, clip: bool) -> DDPMScheduler | DDIMScheduler:
-    """Diffusers' scheduler, set to as many steps as the solver has."""
+    """Set diffusers' scheduler to as many steps as the solver has."""
     if solver.method != "euler" or solver.steps > NOISE_LEVELS:
         raise ValueError(
             f"a diffusion baseline takes 1 to {NOISE_LEVELS} steps of method euler, "
@@ -110,7 +110,7 @@ def _levels(sampler: Sampler, solver: Solver, clip: bool) -> DDPMScheduler | DDI
 
 
 def _seeded(row: Tensor) -> torch.Generator:
-    """A generator that the row's own bits decide."""
+    """Make a generator that the row's own bits decide."""
     bits = row.detach().float().cpu().contiguous().view(torch.int32).long()
     mixed = (bits.flatten() * torch.arange(1, bits.numel() + 1)).sum()
     return torch.Generator().manual_seed(int(mixed) & (2**63 - 1))

@@ -185,14 +185,14 @@ def hands(contract: Contract) -> Float[Tensor, "d a"]:
 
 
 def _anchored_chunks(windows: StreamedWindows, hands: Float[Tensor, "d a"]) -> Iterator[Tensor]:
-    """The windows' chunks (B, T * A), their positions from the newest observation's hand on."""
+    """Yield the windows' chunks (B, T * A), their positions from the newest observation's hand on."""
     for index in torch.arange(len(windows)).split(4096):
         batch = windows.gather(index)
         yield (batch.action - batch.observation[:, -1:] @ hands).flatten(1)
 
 
 def condition_width(spec: PolicySpec, contract: Contract) -> int:
-    """Numbers that a history becomes: a quaternion's four columns are six, the first two rows of its matrix."""
+    """Count the numbers that a history becomes: a quaternion's four columns are six, its matrix's first two rows."""
     _require_places(spec.quaternions, contract)
     return spec.observation_steps * (contract.observation_dim + 2 * len(spec.quaternions))
 

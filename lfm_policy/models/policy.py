@@ -63,7 +63,7 @@ class LFMPolicy(Pretrained):
 
     @classmethod
     def networks(cls, spec: PolicySpec, contract: Contract, *, trust_code: bool) -> dict[str, Any]:
-        """`Pretrained.networks`: those of the blocks, and the encoders of pictures where there are cameras."""
+        """See `Pretrained.networks`: those of the blocks, and the encoders of pictures where there are cameras."""
         if (spec.vision is None) != (not contract.cameras):
             raise ContractError(
                 f"a policy has an encoder where its contract has cameras, found encoder {spec.vision} and "
@@ -76,7 +76,7 @@ class LFMPolicy(Pretrained):
 
     @classmethod
     def made(cls, parts: Sequence[Any], tensors: Mapping[str, Tensor], where: str, *, trust_code: bool) -> "LFMPolicy":
-        """`Pretrained.made`: with the normalisers that are stored."""
+        """See `Pretrained.made`: with the normalisers that are stored."""
         spec, contract = parts
         return cls(spec, Encoding.restored(spec, contract, tensors, where), trust_code=trust_code)
 
@@ -136,7 +136,7 @@ class LFMPolicy(Pretrained):
         return self.encoding.device
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The simulation-free training loss of a batch, the mean over blocks, and its parts.
+        """Return the simulation-free training loss of a batch, the mean over blocks, and its parts.
 
         Args:
             batch: "observation.state" (B, To, D) and "action" (B, T, A), in raw units; of a policy with cameras
@@ -158,11 +158,11 @@ class LFMPolicy(Pretrained):
         self.spec = PolicySpec.model_validate(self.spec.model_dump() | {"temperature": temperature})
 
     def latent(self, noise: Float[Tensor, "b t a"]) -> Float[Tensor, "b t a"]:
-        """Where the chain begins: standard normal noise at the policy's temperature."""
+        """Draw where the chain begins: standard normal noise at the policy's temperature."""
         return noise if self.spec.temperature == 1 else self.spec.temperature * noise
 
     def see(self, frames: Frames | None) -> Float[Tensor, "b f"] | None:
-        """The features of the cameras' newest pictures; None for a policy without cameras.
+        """Return the features of the cameras' newest pictures; None for a policy without cameras.
 
         Raises:
             ContractError: pictures are missing, have another shape, or nobody is there to see them.
@@ -203,7 +203,7 @@ class LFMPolicy(Pretrained):
         return chunk if state.ndim > 1 else chunk[0]
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py."""
+        """Predict as a `ChunkPolicy`: histories (B, To, D) and noise (B, T, A) as float32 arrays; see protocols.py."""
         seen = None if frames is None else torch.from_numpy(frames)
         with self.computing():
             actions, nfe = self._chunk(
@@ -261,7 +261,7 @@ class LFMPolicy(Pretrained):
         return observation.to(self.device)
 
     def _frames(self, batch: Mapping[str, Tensor | np.ndarray], single: bool = False) -> Tensor | None:
-        """The cameras' pictures in a batch (B, K, H, W, 3); LeRobot's lie channels first."""
+        """Return the cameras' pictures in a batch (B, K, H, W, 3); LeRobot's lie channels first."""
         if self.sight is None:
             return None
         keys = [f"{IMAGES}.{camera.name}" for camera in self.contract.cameras]
@@ -289,7 +289,7 @@ class LFMPolicy(Pretrained):
         action: Float[Tensor, "b t a"],
         features: Float[Tensor, "b f"] | None = None,
     ) -> Sample:
-        """`Encoding.sample`."""
+        """See `Encoding.sample`."""
         return self.encoding.sample(history, action, features)
 
     def digest(self) -> str:
@@ -303,7 +303,7 @@ class LFMPolicy(Pretrained):
 
 
 def _state(batch: Mapping[str, Tensor | np.ndarray]) -> Tensor:
-    """The observations of a batch, as float32."""
+    """Return the observations of a batch, as float32."""
     if STATE not in batch:
         raise ContractError(f"expected observations under '{STATE}', found {sorted(batch)}")
     return torch.as_tensor(batch[STATE], dtype=torch.float32)
@@ -318,7 +318,7 @@ def _require_agreement(spec: PolicySpec, encoding: Encoding) -> None:
 
 
 _PREFIX = "encoding."
-"""Of the normalisers here; in files they have none, as in the first format."""
+"""Prefix of the normalisers here; in files they have none, as in the first format."""
 
 
 def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

@@ -22,7 +22,7 @@ from lfm_policy.models.device import usable_device
 Weights = Literal["ema", "raw"]
 WEIGHTS, EMA, CHECKSUMS = "model.safetensors", "ema.safetensors", "checksums.json"
 LARGEST_DESCRIPTION = 4 << 20
-"""Of a JSON file that describes a model [bytes]."""
+"""Largest size of a JSON file that describes a model [bytes]."""
 
 Model = TypeVar("Model", bound="Pretrained")
 
@@ -158,7 +158,7 @@ def few_modules(tensors: int, where: str) -> Iterator[None]:
 
 
 def checkpoint_in(directory: str | Path) -> Path:
-    """The checkpoint itself, given it or the folder of a run that holds one.
+    """Return the checkpoint itself, given it or the folder of a run that holds one.
 
     Raises:
         CheckpointError: there is none.

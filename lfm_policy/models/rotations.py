@@ -63,17 +63,17 @@ class RotationRows(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... f"]:
-        """Observations whose quaternions have not been scaled; F = D + 2 Q."""
+        """Return observations whose quaternions have not been scaled; F = D + 2 Q."""
         return x @ self.keep + ((x @ self.left) * (x @ self.right)) @ self.mix + self.constant
 
 
 def other_columns(dim: int, quaternions: Sequence[int]) -> list[int]:
-    """The columns of an observation of width `dim` that are no quaternion's."""
+    """Return the columns of an observation of width `dim` that are no quaternion's."""
     return [k for k in range(dim) if not any(first <= k < first + 4 for first in quaternions)]
 
 
 def quaternion_columns(blocks: Iterable[Tensor | np.ndarray]) -> tuple[int, ...]:
-    """The first columns of the quaternions: four neighbours of length 1 in every row of all blocks (S, D)."""
+    """Return the first columns of the quaternions: four neighbours of length 1 in every row of all blocks (S, D)."""
     unit: Tensor | None = None
     for block in blocks:
         lengths = torch.as_tensor(block).unfold(1, 4, 1).norm(dim=2)

@@ -56,22 +56,22 @@ class Sight(nn.Module):
         self.register_buffer("offset", torch.zeros(self.features))
 
     def forward(self, frames: Frames) -> Float[Tensor, "b f"]:
-        """The features of whole pictures, by their middle."""
+        """Return the features of whole pictures, by their middle."""
         return self.scale * self.encode(self.middle(frames)) + self.offset
 
     def encode(self, frames: Parts) -> Float[Tensor, "b f"]:
-        """The features of cropped pictures, as the encoders give them."""
+        """Return the features of cropped pictures, as the encoders give them."""
         pictures = frames.permute(0, 1, 4, 2, 3).to(self.scale.dtype) * (2 / 255) - 1
         return torch.cat([encoder(pictures[:, k]) for k, encoder in enumerate(self.encoders)], dim=1)
 
     def middle(self, frames: Frames) -> Parts:
-        """The middle of each picture."""
+        """Return the middle of each picture."""
         height, width = self.size
         top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
         return frames[:, :, top : top + height, left : left + width]
 
     def crop(self, frames: Frames, generator: torch.Generator) -> Parts:
-        """A part of each picture, anywhere in it, as the generator decides."""
+        """Return a part of each picture, anywhere in it, as the generator decides."""
         count, cameras, *whole = frames.shape[:4]
         rows, columns = (
             torch.randint(side - part + 1, (count * cameras, 1), generator=generator, device=generator.device)
@@ -94,7 +94,7 @@ class Sight(nn.Module):
 
     @torch.no_grad()
     def table(self, frames: Frames, crops: int, seed: int = 0) -> Float[Tensor, "v s f"]:
-        """The features of many pictures: by their middle, then by `crops` random parts of each."""
+        """Return the features of many pictures: by their middle, then by `crops` random parts of each."""
         device = self.scale.device
         generator = torch.Generator(device).manual_seed(seed)
         variants = [[self(part.to(device)) for part in frames.split(BATCH)]]

@@ -18,7 +18,7 @@ _FILES = ["*.json", "*.safetensors", "*.onnx", bundle.CARD]
 
 
 def is_server(source: str | Path) -> bool:
-    """Whether a source is the address of a policy server."""
+    """Say whether a source is the address of a policy server."""
     return str(source).startswith(("ws://", "wss://"))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NormalizerKind = Literal["affine", "whitening", "radial"]
 
 LARGEST, LONGEST, DEEPEST = 2**20, 64, 4
-"""Of a network's arguments: the largest number, the longest list or map, and how deep they may be nested."""
+"""Bounds on a network's arguments: the largest number, the longest list or map, and how deep they may be nested."""
 LONGEST_TEXT = 200
 MOST_STEPS = 10_000
 """Solver steps in a block."""
@@ -178,7 +178,7 @@ _ORDER = (
     *("precondition", "initial_diffusion", "normalizer", "anchored", "quaternions", "temperature", "diffusion"),
     *("vision", "crop"),
 )
-"""Of the keys in the first format."""
+"""Order of the keys in the first format."""
 
 
 def _first_format(spec: PolicySpec | FlowSpec) -> str:

@@ -18,7 +18,7 @@ __all__ = ["ConditionalUnet1d", "SharedBlocks", "VelocityGrid", "VelocityMlp", "
 def build_blocks(
     spec: Mapping[str, Any], blocks: int, *, share: bool = False, own_only: bool = False, **sizes: int
 ) -> nn.ModuleList:
-    """The networks of a chain's `blocks`: one each, or a single one that also takes the block's index. See `build`."""
+    """Build a chain's `blocks` networks: one each, or a single one that also takes the block's index. See `build`."""
     if share:
         sizes["cond_dim"] = sizes.get("cond_dim", 0) + blocks
         return SharedBlocks(build(spec, own_only=own_only, **sizes), blocks)

@@ -70,7 +70,7 @@ class VelocityGrid(nn.Module):
 
 
 def interpolated(grid: Float[Tensor, "n n f"], place: Float[Tensor, "b 2"]) -> Float[Tensor, "b f"]:
-    """Bilinear values of a grid over [0, 1]², the border's outside."""
+    """Interpolate a grid over [0, 1]² bilinearly; outside, take the border's values."""
     nodes = grid.shape[0]
     position = place * (nodes - 1)
     corner = position.detach().floor().clamp(0, nodes - 2)

@@ -12,7 +12,7 @@ from lfm_policy.errors import ConfigError
 
 
 def grown(spec: Mapping[str, Any], network: nn.Module, times: int) -> dict[str, Any]:
-    """The description of the same network with about `times` the parameters: its widths times the root of it.
+    """Return the description of the same network with about `times` the parameters: its widths times the root of it.
 
     Args:
         spec: `_target_` and arguments, as for `networks.build`.

@@ -16,7 +16,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_layer(name: str) -> nn.Module:
-    """One of "relu", "elu", "silu", or "softplus" with β = 20, as in the paper's 2D networks.
+    """Build one of "relu", "elu", "silu", or "softplus" with β = 20, as in the paper's 2D networks.
 
     Raises:
         ValueError: there is no such activation.
@@ -27,7 +27,7 @@ def activation_layer(name: str) -> nn.Module:
 
 
 def perceptron(inputs: int, outputs: int, width: int, layers: int, activation: str) -> nn.Sequential:
-    """Hidden layers of one width, each with its activation, and a linear layer to the outputs."""
+    """Stack hidden layers of one width, each with its activation, and a linear layer to the outputs."""
     hidden: list[nn.Module] = []
     for _ in range(layers):
         hidden += [nn.Linear(inputs, width), activation_layer(activation)]

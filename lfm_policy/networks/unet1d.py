@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         self._fused = Fused(self.first, self.film[1], self.second, self.skip)
 
     def forward(self, x: Float[Tensor, "t b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "t b o"]:
-        """`condition` has been through Mish, once for all blocks."""
+        """Return the block's output; `condition` has been through Mish, once for all blocks."""
         if applies(x, self.training):
             return self._fused(x, condition)
         scale, shift = self.film(condition).chunk(2, dim=1)

@@ -36,7 +36,7 @@ class VelocityUnet2d(nn.Module):
         dim: width of x.
         cond_dim: width of the condition, 0 for none.
         width: channels of the first level, even.
-        multipliers: of the width, one a level; each level halves the side.
+        multipliers: of the width, one per level; each level halves the side.
         layers: residual blocks of a level.
         attention: sides of the levels that attend to themselves.
         channels: of the images.

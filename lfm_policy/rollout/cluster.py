@@ -62,7 +62,7 @@ class ClusterRunner(EpisodeRunner):
             self._ray.shutdown()
 
     def _finished(self, seeds: list[int]) -> Iterator[list[EpisodeResult]]:
-        """The results of each task, as it ends."""
+        """Yield the results of each task, as it ends."""
         task = self._ray.remote(num_cpus=1, max_retries=self._retries)(_episodes)
         parts = self._ray.put(self._parts)
         size = task_size(len(seeds), int(self._ray.cluster_resources().get("CPU", 1)))
@@ -86,12 +86,12 @@ class ClusterRunner(EpisodeRunner):
 
 
 def task_size(episodes: int, cpus: int) -> int:
-    """Episodes of one task."""
+    """Return the number of episodes of one task."""
     return max(1, min(LARGEST_TASK, episodes // (TASKS_PER_CPU * cpus)))
 
 
 def _episodes(parts: Any, seeds: list[int]) -> list[EpisodeResult]:
-    """The life of a task."""
+    """Play the episodes of a task."""
     policy, factory, options, name, link = parts
     return Runner(policy, factory, options, name=name, link=link).run(seeds)
 

@@ -87,7 +87,7 @@ def sentence(found: Comparison, first: str, second: str) -> str:
 
 @contextlib.contextmanager
 def _playing(evaluation: Evaluation, out: Path) -> Iterator[Episodes]:
-    """Workers that stay, and the episodes that they or earlier runs have played."""
+    """Yield workers that stay, and the episodes that they or earlier runs have played."""
     log = episode_log(evaluation, out)
     with evaluation.runner([log]) as runner:
 

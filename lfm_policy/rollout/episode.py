@@ -47,7 +47,7 @@ class Episode:
         self._success = segment.success
 
     def plan(self, chunk: np.ndarray, nfe: int, seconds: float) -> np.ndarray:
-        """Accept a chunk; returns the actions to execute now, (k, action_dim), fewer where the episode ends before.
+        """Accept a chunk; return the actions to execute now, (k, action_dim), fewer where the episode ends before.
 
         Args:
             chunk: (T, action_dim).
@@ -59,7 +59,7 @@ class Episode:
         return self._advance(chunk)
 
     def go_on(self) -> np.ndarray:
-        """Do without the chunk, which was lost; returns the actions to execute now, (k, action_dim)."""
+        """Do without the chunk, which was lost; return the actions to execute now, (k, action_dim)."""
         return self._advance(None)
 
     def _advance(self, chunk: np.ndarray | None) -> np.ndarray:
@@ -72,7 +72,7 @@ class Episode:
         return actions
 
     def result(self, workers: int = 1, attempts: int = 1) -> EpisodeResult:
-        """The result of an episode that is over."""
+        """Return the result of an episode that is over."""
         commands = np.concatenate(self._commands)[: self._steps]
         rewards = np.concatenate(self._rewards)
         seam, inner = (jerk and round(jerk, 3) for jerk in seam_jerk(self._contract, commands, self._seams))

@@ -1,4 +1,4 @@
-"""Results on disk: episodes.jsonl grows by one line an episode, so that an interrupted evaluation continues."""
+"""Results on disk: episodes.jsonl grows by one line per episode, so that an interrupted evaluation continues."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ _CHECKED = re.compile(rb'(\{.*),"sha256":"([0-9a-f]{16})"\}', re.DOTALL)
 
 
 class EpisodeLog(Subscriber):
-    """The episodes of one run in a folder: `run.json` says what they are of, `episodes.jsonl` holds one a line.
+    """The episodes of one run in a folder: `run.json` says what they are of, `episodes.jsonl` holds one per line.
 
     Args:
         folder: made if needed.
@@ -73,7 +73,7 @@ def read_episodes(path: str | Path) -> list[EpisodeResult]:
 
 
 def _line(result: EpisodeResult) -> bytes:
-    """An episode as JSON whose last key is the beginning of the SHA-256 of what stands before it."""
+    """Write an episode as JSON whose last key is the beginning of the SHA-256 of what stands before it."""
     record = result.model_dump_json().encode().removesuffix(b"}")
     return b'%s,"sha256":"%s"}\n' % (record, _checksum(record))
 

@@ -55,7 +55,7 @@ class Evaluation:
         return f"{self.identity.get('environment', 'evaluation')}: {self.name}"
 
     def runner(self, subscribers: Sequence[Subscriber]) -> Runner:
-        """What runs episodes on this machine."""
+        """Return what runs episodes on this machine."""
         return Runner(self.policy, self.factory, self.options, subscribers, self.name, self.link)
 
 

@@ -58,7 +58,7 @@ class EpisodeResult(Frozen):
     """Network evaluations of the whole episode."""
     final_reward: float
     largest_reward: float | None = None
-    """Of any step; None in logs of older versions, as `mean_reward`."""
+    """Largest reward of any step; None in logs of older versions, as `mean_reward`."""
     mean_reward: float | None = None
     digest: str
     """Hash of every observation and action: equal digests mean the same episode, bit for bit."""

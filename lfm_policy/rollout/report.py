@@ -32,12 +32,12 @@ class Report(Frozen):
     """Mean steps of the successful episodes."""
     median_steps: float | None
     nfe: float
-    """Network evaluations a chunk."""
+    """Network evaluations per chunk."""
     ms_per_chunk: float
     """Median time of a policy call [ms]."""
     ms_per_chunk_p95: float
     episodes_per_minute: float
-    """Of wall time while the environments ran; start and report aside."""
+    """Episodes per minute of wall time while the environments ran; start and report aside."""
     failed_seeds: tuple[int, ...]
     redone: int
     """Episodes that were done again because their worker failed."""
@@ -46,7 +46,7 @@ class Report(Frozen):
     inner_jerk: float | None = None
     """The same within chunks."""
     unit: str = "m"
-    """Of the commands; empty where they have none, or several."""
+    """Unit of the commands; empty where they have none, or several."""
     score: Score | None = None
     """Which reward of each episode the task is judged by, beside success."""
     mean_score: float | None = None
@@ -107,7 +107,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
-    """The report as (label, value) pairs, for tables."""
+    """Return the report as (label, value) pairs, for tables."""
     low, high = report.interval
     succeeded = round(report.success * report.episodes)
     steps = "no success"

@@ -144,7 +144,7 @@ class Runner(EpisodeRunner):
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[None]:
-        """Workers and the policy's seat, none at first; they end with the context."""
+        """Have workers and the policy's seat, none at first; they end with the context."""
         with tempfile.TemporaryDirectory(prefix="lfm-workers-") as logs:
             self._logs, self._crew, self._seat = Path(logs), [], None
             try:
@@ -187,7 +187,7 @@ class Runner(EpisodeRunner):
     def _absorb(
         self, worker: Worker, turn: "_Turn", reply: Reply, seat: Seat, frame: FrameSize
     ) -> EpisodeResult | None:
-        """Take in what a worker says; returns the result once its episode is over."""
+        """Take in what a worker says; return the result once its episode is over."""
         if isinstance(reply, Failure):
             self._redo(worker, turn, reply)
             return None

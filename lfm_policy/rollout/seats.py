@@ -1,7 +1,7 @@
 """Where the policy sits: in this process, answering all workers' episodes in batches, or as a copy in every worker.
 
 One process for all is right for a GPU, and for a policy that cannot be copied. On a CPU it is full once its workers ask
-for more chunks than one core computes, with 20 evaluations a chunk that is at 1.5 workers; copies have no such limit.
+for more chunks than one core computes, with 20 evaluations per chunk that is at 1.5 workers; copies have no such limit.
 The episodes are the same, bit for bit.
 """
 
@@ -36,7 +36,7 @@ class Seat(Protocol):
         ...
 
     def absorb(self, worker: Worker, reply: Segment | EpisodeResult) -> EpisodeResult | None:
-        """Take in what a worker says; returns the result once its episode is over."""
+        """Take in what a worker says; return the result once its episode is over."""
         ...
 
     def act(self, frame: FrameSize) -> None:
@@ -59,14 +59,14 @@ class ParentSeat:
         self._waiting: list[Worker] = []
 
     def begin(self, worker: Worker, seed: int, frame: FrameSize) -> None:
-        """`Seat`."""
+        """See `Seat`."""
         assert worker.ready is not None
         horizon = self._link.horizon(self._policy, seed)
         self._episodes[worker] = Episode(seed, horizon, self._policy.contract, worker.ready.horizon)
         worker.reset(seed, frame)
 
     def absorb(self, worker: Worker, reply: Segment | EpisodeResult) -> EpisodeResult | None:
-        """`Seat`."""
+        """See `Seat`."""
         assert isinstance(reply, Segment)
         episode = self._episodes[worker]
         episode.absorb(reply)
@@ -76,7 +76,7 @@ class ParentSeat:
         return None
 
     def act(self, frame: FrameSize) -> None:
-        """`Seat`: chunks from noise and chunks that continue others are predicted in calls of their own."""
+        """See `Seat`: chunks from noise and chunks that continue others are predicted in calls of their own."""
         fresh: list[Worker] = []
         resumed: list[Worker] = []
         for worker in self._waiting:
@@ -107,15 +107,15 @@ class WorkerSeat:
         self._player = player
 
     def begin(self, worker: Worker, seed: int, frame: FrameSize) -> None:
-        """`Seat`."""
+        """See `Seat`."""
         worker.play(seed, self._player, frame)
 
     def absorb(self, worker: Worker, reply: Segment | EpisodeResult) -> EpisodeResult | None:
-        """`Seat`."""
+        """See `Seat`."""
         return reply if isinstance(reply, EpisodeResult) else None
 
     def act(self, frame: FrameSize) -> None:
-        """`Seat`: nobody waits."""
+        """See `Seat`: nobody waits."""
 
 
 class AutoSeat:
@@ -138,12 +138,12 @@ class AutoSeat:
         self._where: dict[Worker, Seat] = {}
 
     def begin(self, worker: Worker, seed: int, frame: FrameSize) -> None:
-        """`Seat`."""
+        """See `Seat`."""
         self._where[worker] = self._copies or self._parent
         self._where[worker].begin(worker, seed, frame)
 
     def absorb(self, worker: Worker, reply: Segment | EpisodeResult) -> EpisodeResult | None:
-        """`Seat`."""
+        """See `Seat`."""
         result = self._where[worker].absorb(worker, reply)
         if self._copies is None and self._may:
             self._steps_s += reply.seconds if isinstance(reply, Segment) else 0.0
@@ -154,7 +154,7 @@ class AutoSeat:
         return result
 
     def act(self, frame: FrameSize) -> None:
-        """`Seat`."""
+        """See `Seat`."""
         self._parent.act(frame)
 
     def _consider(self) -> None:
@@ -171,9 +171,9 @@ class AutoSeat:
 
 
 def copies_pay(policy_s: float, steps_s: float, workers: int, episodes: int) -> bool:
-    """Whether copies of a policy end sooner, the time for making them included.
+    """Say whether copies of a policy end sooner, the time for making them included.
 
-    One process for all takes max(p, (p + s) / W) per episode, W processes with a copy each (p + s) / W.
+    One process for all takes max(p, (p + s) / W) per episode, W processes with one copy each (p + s) / W.
 
     Args:
         policy_s: p, time of an episode that the policy takes [s].

@@ -7,13 +7,13 @@ class Subscriber:
     """Hears what the runner does; override what is of interest. Video, progress and logs are subscribers."""
 
     def on_start(self, seed: int) -> None:
-        """The episode of `seed` begins, or begins again after its worker failed."""
+        """Note that the episode of `seed` begins, or begins again after its worker failed."""
 
     def on_segment(self, seed: int, segment: Segment) -> None:
-        """The start, or a few steps, of the episode of `seed` have happened."""
+        """Note that the start, or a few steps, of the episode of `seed` have happened."""
 
     def on_end(self, result: EpisodeResult) -> None:
-        """An episode is over."""
+        """Note that an episode is over."""
 
     def on_failure(self, seed: int, attempt: int, reason: str) -> None:
-        """The worker of `seed` failed, and the episode will be redone."""
+        """Note that the worker of `seed` failed, and that the episode will be redone."""

@@ -23,7 +23,7 @@ class VideoWriter(Subscriber):
 
     Args:
         folder: made if needed.
-        fps: frames per second, one frame a control step [Hz].
+        fps: frames per second, one frame per control step [Hz].
     """
 
     def __init__(self, folder: str | Path, fps: float) -> None:
@@ -80,7 +80,7 @@ def file_name(result: EpisodeResult) -> str:
 
 
 def choose(results: Sequence[EpisodeResult], per_class: int) -> list[EpisodeResult]:
-    """The first `per_class` successes and as many failures, by seed."""
+    """Choose the first `per_class` successes and as many failures, by seed."""
     ordered = sorted(results, key=lambda result: result.seed)
     return [result for outcome in (True, False) for result in [r for r in ordered if r.success == outcome][:per_class]]
 

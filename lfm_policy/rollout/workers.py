@@ -93,7 +93,7 @@ class Worker:
         )
 
     def receive(self) -> Reply:
-        """The answer that lies in the pipe, or a `Failure` that says how the child ended."""
+        """Return the answer that lies in the pipe, or a `Failure` that says how the child ended."""
         self.deadline = None
         try:
             reply = self.connection.recv()
@@ -170,7 +170,7 @@ def _ending(exitcode: int | None) -> str:
 
 
 def _serve(connection: Connection, log: str, parent: int) -> None:
-    """Life of a child: make the environment, answer requests, leave when the parent closes the pipe or is gone."""
+    """Run as a child: make the environment, answer requests, leave when the parent closes the pipe or is gone."""
     output = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
@@ -209,7 +209,7 @@ def _answer(connection: Connection) -> None:
 
 
 def _next(connection: Connection) -> Any:
-    """The next request; None when the parent closes the pipe."""
+    """Receive the next request; None when the parent closes the pipe."""
     try:
         return connection.recv()
     except EOFError:

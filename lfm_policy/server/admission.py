@@ -69,7 +69,7 @@ class Admission:
             oldest.abort()
 
     def settle(self, transport: Transport) -> None:
-        """The handshake is over, whatever came of it."""
+        """Note that the handshake is over, whatever came of it."""
         self._pending.pop(transport, None)
 
     def turn_away(self) -> None:
@@ -99,7 +99,7 @@ class Admission:
         self._taken.pop(place, None)
 
     def asked(self, place: Place) -> None:
-        """A client has asked for something it may ask for."""
+        """Note that a client has asked for something it may ask for."""
         place.asked = self._clock()
 
     def _make_room(self, among: list[Place], now: float, what: str) -> None:
@@ -116,7 +116,7 @@ class Admission:
 
 
 def address_of(host: str) -> str:
-    """What counts as one address: of IPv6 the network of 64 bits that one customer has."""
+    """Return what counts as one address: of IPv6 the network of 64 bits that one customer has."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

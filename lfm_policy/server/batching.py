@@ -97,7 +97,7 @@ class Batcher:
                 await self._call(self._running)
 
     def _take(self) -> list[_Job]:
-        """The next call's jobs, in order of arrival; those whose client is gone are dropped."""
+        """Take the next call's jobs, in order of arrival; those whose client is gone are dropped."""
         jobs: list[_Job] = []
         rows = 0
         while self._waiting:

@@ -139,7 +139,7 @@ class PolicyClient:
         return self._greeting.digest
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`: histories (B, To, D), noise (B, *noise_shape), frames (B, cameras, H, W, 3); see protocols.py.
+        """See `ChunkPolicy`: histories (B, To, D), noise (B, *noise_shape), frames (B, cameras, H, W, 3).
 
         More than the server allows at once are asked for in several requests.
 
@@ -168,11 +168,11 @@ class PolicyClient:
         return ChunkBatch(np.stack([self._chunk(part) for part in parts]), self._nfe(reply))
 
     def _pictures(self, frames: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The pictures (cameras, height, width, 3) of one observation under their cameras' names."""
+        """Return the pictures (cameras, height, width, 3) of one observation under their cameras' names."""
         return {} if frames is None else {c.key: f for c, f in zip(self.contract.cameras, frames, strict=True)}
 
     def _most_items(self) -> int:
-        """Items of a batch that fit the server's limits."""
+        """Return how many items of a batch fit the server's limits."""
         limits = self._greeting.limits
         numbers = self.observation_steps * self.contract.observation_dim + math.prod(self.noise_shape)
         pictures = math.prod(self.contract.frames_shape or (0,))
@@ -180,7 +180,7 @@ class PolicyClient:
         return max(1, min(limits.max_batch, fitting))
 
     def _chunk(self, part: Any) -> np.ndarray:
-        """The chunk in a reply: finite, (T, action_dim)."""
+        """Read the chunk in a reply: finite, (T, action_dim)."""
         chunk = part.get("chunk") if isinstance(part, dict) else None
         expected = self.noise_shape[0], self.contract.action_dim
         if not isinstance(chunk, np.ndarray) or chunk.shape != expected or chunk.dtype.kind != "f":
@@ -197,7 +197,7 @@ class PolicyClient:
         return nfe
 
     def session(self, seed: int) -> "ClientSession":
-        """An episode whose history and noise the server keeps; the noise is that of `RecedingHorizon(policy, seed)`."""
+        """Make an episode whose history and noise the server keeps, the noise of `RecedingHorizon(policy, seed)`."""
         return ClientSession(self, seed)
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ class RobotConnection(ServerConnection):
             super().data_received(data)
 
     def send_data(self) -> None:
-        """Before the close frame of a message that is too long goes a text, for clients that show no reasons."""
+        """Send a text before the close frame of a message that is too long, for clients that show no reasons."""
         error = self.protocol.parser_exc
         if error is not None and self.offence is None and not isinstance(error, EOFError):
             self.offence = str(error)
@@ -84,7 +84,7 @@ class FrameCounter:
         self._rest, self._skip = b"", 0
 
     def small(self, data: bytes, enough: int) -> int:
-        """Small frames that begin in the next piece of the stream; counting stops above `enough`."""
+        """Count the small frames that begin in the next piece of the stream; counting stops above `enough`."""
         data = self._rest + data
         if not self._open:
             end = data.find(_HEADERS_END)

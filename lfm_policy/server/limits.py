@@ -61,7 +61,7 @@ class ServerOptions(Frozen):
 
 
 def message_limit(policy: ChunkPolicy, max_batch: int) -> int:
-    """Bytes of the longest message that a robot needs: a batch of histories with noise and pictures.
+    """Return the bytes of the longest message that a robot needs: a batch of histories with noise and pictures.
 
     Numbers count as the nine bytes that they have in a list; pictures are one set as large as cameras usually send
     them, or several of the contract's size.
@@ -83,7 +83,7 @@ class Rate:
         self._tokens, self._at = float(self._capacity), clock()
 
     def take(self, count: int) -> None:
-        """Raises LimitError when `count` now are more than the rate allows."""
+        """Raise LimitError when `count` now are more than the rate allows."""
         now = self._clock()
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate_hz)
         self._at = now
@@ -124,7 +124,7 @@ class ApiKeys:
         return bool(self._digests)
 
     def allow(self, authorization: str | None) -> bool:
-        """Whether an Authorization header (Api-Key, Bearer, or Basic with the key as password) holds a known key.
+        """Say whether an Authorization header (Api-Key, Bearer, or Basic with the key as password) holds a known key.
 
         Every key is compared, each in constant time.
         """

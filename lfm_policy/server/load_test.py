@@ -24,7 +24,7 @@ class Load:
     """Refusals and broken connections, one for each."""
 
     def summary(self, seconds: float) -> dict[str, Any]:
-        """Percentiles as plain JSON values."""
+        """Return percentiles as plain JSON values."""
         shares = {"p50_ms": 50, "p95_ms": 95, "p99_ms": 99, "max_ms": 100}
         latency = self.latency_ms
         return {
@@ -52,7 +52,7 @@ def load(
         seconds: how long.
         chunks_hz: chunks per second that each asks for; None: control rate / Ta, as a robot does.
         api_key: where the server asks for one.
-        tick: called with the numbers so far, about ten times a second.
+        tick: called with the numbers so far, about ten times per second.
 
     Raises:
         ServingError: nobody answers at all.

@@ -61,30 +61,30 @@ class Metrics:
         self._last: deque[dict[str, Any]] = deque(maxlen=_CHUNKS)
 
     def connected(self, key: int, peer: str) -> None:
-        """A client has been let in."""
+        """Note that a client has been let in."""
         self.clients[key] = ClientRecord(peer)
         self._connections.set(len(self.clients))
 
     def disconnected(self, key: int) -> None:
-        """A client is gone."""
+        """Note that a client is gone."""
         self.clients.pop(key, None)
         self._connections.set(len(self.clients))
 
     def sessions(self, count: int) -> None:
-        """`count` sessions are open now."""
+        """Note that `count` sessions are open now."""
         self._sessions.set(count)
 
     def answered(self, outcome: str) -> None:
-        """A message was answered: "ok", "refused", "limited" or "failed"."""
+        """Note that a message was answered: "ok", "refused", "limited" or "failed"."""
         self._requests.labels(outcome).inc()
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def turned_away(self, status: int) -> None:
-        """A connection was refused with an HTTP status."""
+        """Note that a connection was refused with an HTTP status."""
         self._away.labels(str(status)).inc()
 
     def predicted(self, key: int, prediction: Prediction, seconds: float) -> None:
-        """A client's chunks were predicted, `seconds` after its message had arrived."""
+        """Note that a client's chunks were predicted, `seconds` after its message had arrived."""
         now, client = time.monotonic(), self.clients[key]
         count = len(prediction.chunks)
         self._chunk_count.inc(count)
@@ -101,11 +101,11 @@ class Metrics:
         self._last.append({"at": now, "peer": client.peer, "batch": prediction.batch, "chunk": chunk})
 
     def prometheus(self) -> bytes:
-        """The text format that Prometheus scrapes."""
+        """Write the text format that Prometheus scrapes."""
         return generate_latest(self.registry)
 
     def snapshot(self) -> dict[str, Any]:
-        """The recent past as plain JSON values: times in seconds before now, latencies in milliseconds."""
+        """Return the recent past as plain JSON values: times in seconds before now, latencies in milliseconds."""
         now, latency = time.monotonic(), np.array(self._latency_ms)
         counts = np.histogram(np.minimum(latency, _EDGES_MS[-1]), _EDGES_MS)[0] if latency.size else np.zeros(25, int)
         quantiles = np.percentile(latency, (50, 95, 99, 100)) if latency.size else np.full(4, np.nan)
@@ -137,7 +137,7 @@ class Metrics:
 
 
 def _rate(times: "deque[float]", now: float) -> float:
-    """Events per second over the last _WINDOW_S seconds, or over what `times` still holds of them."""
+    """Return events per second over the last _WINDOW_S seconds, or over what `times` still holds of them."""
     recent = [at for at in times if now - at <= _WINDOW_S]
     if len(recent) == times.maxlen:
         return len(recent) / max(now - recent[0], 1e-9)

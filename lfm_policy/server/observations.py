@@ -91,7 +91,7 @@ class Names:
         return cls(contract, names)
 
     def targets(self, name: str) -> tuple[str, ...]:
-        """What of the contract a robot's name stands for; nothing where the policy does not observe it."""
+        """Return what of the contract a robot's name stands for; nothing where the policy does not observe it."""
         if name in self._targets:
             return self._targets[name]
         if name in self._widths or name in self.cameras:
@@ -107,7 +107,7 @@ class Names:
         return ()
 
     def width(self, targets: tuple[str, ...]) -> int:
-        """Numbers in one row of what a robot's name stands for."""
+        """Return how many numbers are in one row of what a robot's name stands for."""
         return self.contract.observation_dim if targets == (STATE,) else sum(self._widths[name] for name in targets)
 
 
@@ -145,7 +145,7 @@ def observe(message: Mapping[str, Any], names: Names) -> Observed:
 
 
 def as_floats(array: np.ndarray, name: str) -> np.ndarray:
-    """The numbers as float32.
+    """Return the numbers as float32.
 
     Raises:
         ServingError: one is not finite, or larger than any sensor reads.
@@ -160,7 +160,7 @@ def as_floats(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _rows(value: Any, name: str, width: int) -> np.ndarray:
-    """What was sent under `name` as float32 rows of `width` numbers; a single number is a row of width 1."""
+    """Return what came under `name` as float32 rows of `width` numbers; a single number is a row of width 1."""
     array = as_array(value, name)
     if width == 1 and array.ndim == 0:
         array = array.reshape(1)
@@ -175,7 +175,7 @@ def _rows(value: Any, name: str, width: int) -> np.ndarray:
 
 
 def _picture(value: Any, name: str, camera: Camera) -> np.ndarray:
-    """The newest of a camera's pictures, uint8 (height, width, 3)."""
+    """Return the newest of a camera's pictures, uint8 (height, width, 3)."""
     shape = camera.height, camera.width, camera.channels
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.shape[-3:] != shape or value.ndim > 4:
         found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -186,7 +186,7 @@ def _picture(value: Any, name: str, camera: Camera) -> np.ndarray:
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
-    """The numbers that a client sends as an array, nested lists, or one number.
+    """Return the numbers that a client sends as an array, nested lists, or one number.
 
     Raises:
         ServingError: they are none.
@@ -220,7 +220,7 @@ def _joined(found: Mapping[str, np.ndarray], given: list[str], contract: Contrac
 
 
 def _entries(message: Mapping[Any, Any], inside: str = "") -> Iterator[tuple[str, Any]]:
-    """What a message holds beside our own keys, the maps in it opened: names joined by a slash."""
+    """Yield what a message holds beside our own keys, the maps in it opened: names joined by a slash."""
     for name, value in message.items():
         if not isinstance(name, str):
             raise ServingError(f"expected names as keys, found {shown(name)}")

@@ -38,11 +38,11 @@ class Pages:
         self._page = files("lfm_policy.server").joinpath("status.html").read_bytes()
 
     def health(self, stopping: bool) -> Response:
-        """200 while the server takes requests, 503 when it stops."""
+        """Answer 200 while the server takes requests, 503 when it stops."""
         return refuse(503, "stopping\n") if stopping else _respond(200, "text/plain", b"OK\n")
 
     def answer(self, method: str, path: str) -> Response:
-        """The page of a path."""
+        """Return the page of a path."""
         if method != "GET":
             return refuse(405, f"expected GET, found {shown(method, 20)}\n")
         match path:
@@ -67,7 +67,7 @@ class Pages:
 
 
 def refuse(status: int, text: str) -> Response:
-    """An error in plain text."""
+    """Answer with an error in plain text."""
     return _respond(status, "text/plain", text.encode())
 
 

@@ -213,7 +213,7 @@ def _contract(value: Any) -> Contract:
 
 
 def _count(value: Any, enough: int) -> int:
-    """Values within a value, itself included; counting stops above `enough`."""
+    """Count the values within a value, itself included; counting stops above `enough`."""
     count, parts = 0, [value]
     while parts and count <= enough:
         part = parts.pop()

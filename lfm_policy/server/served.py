@@ -68,7 +68,7 @@ def load(settings: ServeSettings, opener: Opener) -> Served:
 
 
 def metadata(served: Served, options: ServerOptions, max_message_bytes: int) -> dict[str, Any]:
-    """The first frame that a client gets."""
+    """Return the first frame that a client gets."""
     policy = served.policy
     limits = options.model_dump(include={"max_batch", "rate_hz", "idle_s", "ping_s"})
     return {

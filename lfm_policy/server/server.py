@@ -1,4 +1,4 @@
-"""The policy server: openpi's websocket protocol, one handler a client, the policy in a thread of its own.
+"""The policy server: openpi's websocket protocol, one handler per client, the policy in a thread of its own.
 
 On connect the server sends its metadata, contract included. Every message is answered by one frame: the actions, or a
 text that says what is wrong, after which the connection is closed, with code 1011 for a bad request, 1013 where a
@@ -187,7 +187,7 @@ class PolicyServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, connection: ServerConnection) -> None:
-        """Life of one connection."""
+        """Serve one connection from beginning to end."""
         assert isinstance(connection, RobotConnection)
         client = _Client(
             next(self._numbers),
@@ -326,7 +326,7 @@ def _is_busy(connection: RobotConnection) -> bool:
 
 
 def _advice(contract: Contract) -> str:
-    """What to send to a client whose message is too long."""
+    """Say what to send to a client whose message is too long."""
     if contract.cameras:
         return "send the newest uint8 picture of each camera, and ask for fewer chunks at once"
     return "this policy observes no pictures: send arrays of the contract's observations only, or ask for fewer chunks"

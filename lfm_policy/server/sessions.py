@@ -1,4 +1,4 @@
-"""Sessions: episodes whose observation history and noise the server keeps, so that a client may send one row a time."""
+"""Sessions: episodes whose observation history and noise the server keeps, so that a client may send row by row."""
 
 import secrets
 import time
@@ -41,7 +41,7 @@ class SessionPool:
         return sum(len(member) for member in self.members)
 
     def require_room(self, member: "Sessions") -> None:
-        """Raises LimitError when `member` may not open one more session."""
+        """Raise LimitError when `member` may not open one more session."""
         if not len(member) or self._used() < self._further:
             return
         for other in self.members:
@@ -83,7 +83,7 @@ class Sessions:
         return session
 
     def of(self, query: Query) -> Session:
-        """The session that a query continues, begins, or is by itself, with the query's observations in its history.
+        """Return the session that a query continues, begins, or is by itself, its observations in the history.
 
         Raises:
             ServingError: the query states a seed for an episode under way.

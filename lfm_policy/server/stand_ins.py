@@ -30,7 +30,7 @@ class ZeroPolicy:
         self.noise_shape = (horizon, contract.action_dim)
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`; noise and pictures are not used."""
+        """Predict as a `ChunkPolicy`; noise and pictures are not used."""
         resting = rest_actions(self.contract, histories[:, -1])
         actions = np.zeros((len(histories), self.contract.action_dim)) if resting is None else resting
         return ChunkBatch(np.repeat(actions[:, None].astype(np.float32), self.noise_shape[0], axis=1), nfe=0)
@@ -87,7 +87,7 @@ class ReplayPolicy:
         return cls(store.contract, recorded.observation, recorded.action, *horizons)
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
-        """`ChunkPolicy`; noise and pictures are not used."""
+        """Predict as a `ChunkPolicy`; noise and pictures are not used."""
         gaps = histories[:, -1, None] * self._scale - self._observations
         nearest = np.square(gaps).sum(axis=2).argmin(axis=1)
         return ChunkBatch(self._chunks[nearest], nfe=0)

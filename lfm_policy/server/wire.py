@@ -109,7 +109,7 @@ _PLAIN, _LIST, _MAP, _TEXT, _EXTENSION = range(5)
 
 
 def _head(byte: int) -> tuple[int, int, int]:
-    """Kind of a msgpack value by its first byte, bytes that hold its size, and what is added to that size."""
+    """Return a msgpack value's kind by its first byte, the bytes that hold its size, and what is added to that size."""
     if byte < 0x80 or byte >= 0xE0 or 0xC0 <= byte <= 0xC3:  # small integers, nil, booleans
         return _PLAIN, 0, 0
     if byte < 0xA0:  # small maps and lists

@@ -18,12 +18,12 @@ from lfm_policy.training.loop import Trainer, TrainerState
 
 
 def block_folder(out: Path, n: int) -> Path:
-    """Of block n's own run."""
+    """Return the folder of block n's own run."""
     return out / "blocks" / str(n)
 
 
 def block_phase(phase: Phase, n: int) -> Phase:
-    """The part of a phase that trains block n."""
+    """Return the part of a phase that trains block n."""
     return replace(phase, blocks=(n,), drawn=phase.blocks)
 
 
@@ -45,7 +45,7 @@ def merge(trainer: Trainer, out: Path) -> None:
 
 
 def _finished(folder: Path, n: int, total: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-    """Block n's record, weights and averages, from its own run of `total` updates."""
+    """Return block n's record, weights and averages, from its own run of `total` updates."""
     try:
         record = read_json(folder / "trainer.json")
         states = [load_file(folder / f"{name}.safetensors") for name in ("model", "ema")]

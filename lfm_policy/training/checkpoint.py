@@ -37,7 +37,7 @@ class Checkpointer:
         self._last = time.monotonic()
 
     def __call__(self, trainer: Trainer, *, force: bool) -> None:
-        """`loop.Saver`."""
+        """See `loop.Saver`."""
         if not force and time.monotonic() - self._last < self.seconds:
             return
         state = trainer.state()
@@ -113,7 +113,7 @@ class Snapshots:
         self.directory, self.model, self.count, self.save = directory, model, count, save
 
     def __call__(self, trainer: Trainer, *, force: bool) -> None:
-        """`loop.Saver`."""
+        """See `loop.Saver`."""
         self.save(trainer, force=force)
         if trainer.done not in {round(k * trainer.total / self.count) for k in range(1, self.count + 1)}:
             return
@@ -128,5 +128,5 @@ def _length(fingerprint: Mapping[str, Any]) -> list[Any]:
 
 
 def _named(ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a chain, named as in the state of its model."""
+    """Return the weights of a chain, named as in the state of its model."""
     return {f"{_CHAIN}{name}": value for name, value in ema.items()}

@@ -33,7 +33,7 @@ class Ranks:
         return self.rank == 0
 
     def rows(self, batch: int) -> slice:
-        """This rank's rows of each batch. Raises ConfigError when the ranks cannot have equally many."""
+        """Return this rank's rows of each batch. Raises ConfigError when the ranks cannot have equally many."""
         if batch % self.world:
             raise ConfigError(f"batch={batch} cannot be shared by {self.world} processes: use a multiple of that")
         return slice(self.rank, None, self.world)
@@ -63,14 +63,14 @@ class Ranks:
             )
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         if self.world > 1:
             distributed.barrier()
 
 
 @contextmanager
 def joined(device: torch.device, *, busy: bool = False) -> Iterator[Ranks]:
-    """The ranks that torchrun's environment tells of, connected while the context lasts; alone without torchrun.
+    """Yield the ranks that torchrun's environment tells of, connected in the context; alone without torchrun.
 
     Args:
         device: where this process computes; ranks on GPUs exchange tensors by NCCL, on CPUs by gloo.
@@ -91,5 +91,5 @@ def joined(device: torch.device, *, busy: bool = False) -> Iterator[Ranks]:
 
 
 def parallel_blocks(wanted: int | None, device: torch.device) -> int:
-    """Blocks whose gradients are computed side by side: as many as cores by default, one on a GPU."""
+    """Return how many blocks' gradients are computed side by side: as many as cores by default, one on a GPU."""
     return wanted or (1 if device.type == "cuda" else usable_cores())

@@ -24,7 +24,7 @@ class Ema:
         self.step = 0
 
     def decay(self) -> float:
-        """Weight of the old average in the next update."""
+        """Return the weight of the old average in the next update."""
         return min(self.max_decay, 1 - (1 + self.step) ** -self.power)
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ class OneByOne:
     """Each loss by itself. Blocks share no weight, so that threads do not meet and the bits do not depend on them.
 
     Args:
-        parallel: losses computed side by side, a thread each.
+        parallel: losses computed side by side, one thread each.
     """
 
     def __init__(self, parallel: int = 1) -> None:
@@ -90,7 +90,7 @@ class Compiled:
     def _losses(
         self, weights: list[Tensor], x: Tensor, t: Tensor, cond: Tensor | None, offset: Tensor, factor: Tensor
     ) -> Tensor:
-        """Each block's loss (N,), from inputs with the blocks first."""
+        """Return each block's loss (N,), from inputs with the blocks first."""
 
         def one(weights: list[Tensor], buffers: dict[str, Tensor], *loss: Tensor | None) -> Tensor:
             x, t, cond, offset, factor = loss
@@ -102,7 +102,7 @@ class Compiled:
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Parameters with their number first, each lying in memory as it did before."""
+    """Stack the parameters, their number first, each lying in memory as it did before."""
     first = parts[0]
     memory = torch.stack([part.detach().as_strided((part.numel(),), (1,)) for part in parts])
     return memory.as_strided((len(parts), *first.shape), (first.numel(), *first.stride())).requires_grad_()

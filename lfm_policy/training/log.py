@@ -94,12 +94,12 @@ class RunLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; those that an interruption cut short or that are damaged are left out."""
+    """Read the lines of a metrics.jsonl; those that an interruption cut short or that are damaged are left out."""
     return [record for _, record in _readable(Path(path))]
 
 
 def _readable(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines that can be read, and what they say."""
+    """Yield the lines that can be read, and what they say."""
     content = path.read_bytes() if path.exists() else b""
     for line in content.split(b"\n")[:-1]:
         with suppress(ValueError, RecursionError):  # not UTF-8, no JSON: it is only a log
@@ -114,7 +114,7 @@ def _lines_until(path: Path, start: int) -> list[str]:
 
 
 def wandb_mode(settings: LogSettings) -> Mode:
-    """wandb's mode, from the settings or else from wandb's variables."""
+    """Return wandb's mode, from the settings or else from wandb's variables."""
     if settings.mode is not None:
         return settings.mode
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
@@ -159,7 +159,7 @@ def _start_wandb(folder: Path, config: Mapping[str, Any], settings: LogSettings,
 
 
 def _run_id(folder: Path, start: int) -> str:
-    """The id of the folder's wandb run; a run that starts anew gets a new one."""
+    """Return the id of the folder's wandb run; a run that starts anew gets a new one."""
     path, fresh = folder / "wandb.json", uuid4().hex[:8]
     if start and path.exists():
         with suppress(OSError, ValueError, TypeError, KeyError):  # damaged: its metrics go to a new one

@@ -1,4 +1,4 @@
-"""The training loop: one page of plain torch, counted in steps. `flow.fit` calls it once a phase.
+"""The training loop: one page of plain torch, counted in steps. `flow.fit` calls it once per phase.
 
 Everything random in step s of phase k comes from a generator seeded with (seed, k, s), and the learning rate is a
 function of s: a run that was interrupted continues bit for bit from its last checkpoint.
@@ -106,7 +106,7 @@ class Trainer:
         self._one_by_one = OneByOne(parallel)
 
     def optimise(self, k: int, phase: Phase, losses: Losses) -> None:
-        """`flow.fit.Optimise`: the updates of phase k that are still to be done."""
+        """See `flow.fit.Optimise`: the updates of phase k that are still to be done."""
         if k < self._phase:
             return
         if self._step == 0:
@@ -132,7 +132,7 @@ class Trainer:
         self._save(self, force=True)
 
     def state(self) -> TrainerState:
-        """Where the run stands; with the chain's weights all that it needs to go on, bit for bit.
+        """Say where the run stands; with the chain's weights all that it needs to go on, bit for bit.
 
         The tensors are the trainer's own: save them before the next update.
         """
@@ -164,7 +164,7 @@ class Trainer:
         return sum(phase.steps for phase in self.phases)
 
     def _new_optimiser(self, phase: Phase) -> torch.optim.AdamW:
-        """A fresh optimiser over the phase's blocks."""
+        """Make a fresh optimiser over the phase's blocks."""
         s = self.settings
         return torch.optim.AdamW(
             self._parameters(phase),
@@ -176,7 +176,7 @@ class Trainer:
         )
 
     def _parameters(self, phase: Phase) -> list[torch.nn.Parameter]:
-        """Of the phase's blocks, once where they are shared."""
+        """Return the parameters of the phase's blocks, once where they are shared."""
         return list(dict.fromkeys(p for n in phase.blocks for p in self.chain.blocks[n].parameters()))
 
     def _begin(self, phase: Phase) -> None:
@@ -186,11 +186,11 @@ class Trainer:
         self.ema.restart(self.chain, phase.blocks)
 
     def _gradients(self, phase: Phase) -> Gradients:
-        """How the phase's gradients are computed."""
+        """Choose how the phase's gradients are computed."""
         return Compiled([self.chain.blocks[n] for n in phase.blocks]) if self.settings.compiled else self._one_by_one
 
     def _backward(self, k: int, step: int, phase: Phase, losses: Losses, gradients: Gradients) -> dict[int, float]:
-        """Accumulate the gradients of one update; returns each block's mean loss."""
+        """Accumulate the gradients of one update; return each block's mean loss."""
         parts = self.settings.accumulate
         totals = torch.zeros(len(phase.blocks), device=self._device)
         for part in range(parts):
@@ -235,7 +235,7 @@ def _give_moments(optimiser: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings, moments_since: int = 0) -> float:
-    """Linear warm-up to the base rate, then half a cosine down to 0 at the end of the phase, or decay in steps.
+    """Warm up linearly to the base rate, then follow half a cosine to 0 at the phase's end, or decay in steps.
 
     A run that is made longer goes on along the schedule of the longer one; where its moments began anew, the rate
     rises to that schedule over another warm-up.

@@ -23,7 +23,7 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory taken so far [MB]: by tensors on a GPU, by the whole process elsewhere."""
+    """Return the most memory taken so far [MB]: by tensors on a GPU, by the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     per_mb = 2**20 if sys.platform == "darwin" else 2**10

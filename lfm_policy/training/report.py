@@ -50,7 +50,7 @@ class Reporter:
         self._progress = TrainingProgress(trainer.total, trainer.done, self._console)
 
     def __call__(self, report: StepReport) -> None:
-        """`Trainer.on_step`."""
+        """See `Trainer.on_step`."""
         samples_per_s = self.samples / report.seconds
         loss = sum(report.losses.values()) / len(report.losses)
         self._progress.update(report.step, loss, samples_per_s)

@@ -26,7 +26,7 @@ _DESCRIBING = ("contract", "env_args")
 
 
 def array_digest(values: np.ndarray) -> str:
-    """SHA-256 of an array's shape and values: bytes as they are, other numbers as float64."""
+    """Return the SHA-256 of an array's shape and values: bytes as they are, other numbers as float64."""
     values = np.ascontiguousarray(values if values.dtype == np.uint8 else values.astype("<f8", copy=False))
     return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
 

@@ -128,7 +128,7 @@ def _origin(published: str | None, recorded: str | None) -> Literal["hub", "mani
 
 
 def _verified(part: Path, expected: dict[str, str | None]) -> str:
-    """The file's checksum; a file with another one than `expected`, or without demonstrations, is removed."""
+    """Return the file's checksum; a file with another one than `expected`, or without demonstrations, is removed."""
     digest = sha256(part)
     try:
         for origin, value in expected.items():
@@ -164,7 +164,7 @@ def _unreachable(remote: Remote, server: str, error: Exception) -> DataError:
 
 
 def _from_hub(remote: Remote, out: Path, endpoint: str | None) -> tuple[Path, str | None]:
-    """Download through huggingface_hub, which resumes by itself; returns the file and the hub's SHA-256 of it."""
+    """Download through huggingface_hub, which resumes by itself; return the file and the hub's SHA-256 of it."""
     try:
         import huggingface_hub as hub
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError

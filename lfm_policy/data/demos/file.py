@@ -93,7 +93,7 @@ class DemoFile:
             return _read_demo(self, self.names[index])
 
     def array(self, index: int, key: str) -> np.ndarray | None:
-        """One array of a demonstration as it is in the file, of finite numbers (L, width); None if it is not there.
+        """Read an array of a demonstration as it is in the file, of finite numbers (L, width); None if it is not there.
 
         Raises:
             DataError: not numbers of that shape, or not those that were recorded.
@@ -106,7 +106,7 @@ class DemoFile:
             return values
 
     def model_xml(self, index: int) -> str | None:
-        """The simulator's model of a demonstration; None if it is not there."""
+        """Return the simulator's model of a demonstration; None if it is not there."""
         name = self.names[index]
         with readable(self.path):
             model = self.data[name].attrs.get("model_file")
@@ -114,7 +114,7 @@ class DemoFile:
             return model
 
     def source(self) -> dict[str, Any]:
-        """Provenance as JSON: file name, checksum, kind and how it was recorded."""
+        """Give the provenance as JSON: file name, checksum, kind and how it was recorded."""
         recorded = self.recording.model_dump(mode="json")
         return {"file": self.path.name, "sha256": self.sha256, "kind": self.kind, "recorded": recorded}
 
@@ -179,7 +179,7 @@ def _describe(path: Path, file: Any, contracts: Mapping[str, Contract], strict: 
 
 
 def _demonstrations(data: Any) -> tuple[list[str], list[str]]:
-    """The demonstrations in numerical order, and what else is there under such a name."""
+    """Return the demonstrations in numerical order, and what else is there under such a name."""
     found: list[str] = sorted((name for name in data if name.startswith("demo")), key=_number)
     names = [name for name in found if _is_demonstration(name, data.get(name))]
     return names, [name for name in found if name not in set(names)]
@@ -233,7 +233,7 @@ def _read_demo(file: DemoFile, name: str) -> Demo:
 
 
 def _read_arrays(file: DemoFile, name: str, where: str) -> dict[str, np.ndarray]:
-    """The arrays that a demonstration of this kind must have, and states if there are any; float64 (L, width) each."""
+    """Read the arrays that a demonstration of this kind must have, and states if any; float64 (L, width) each."""
     group, required = file.data[name], ["actions", "actions_abs" if file.kind == "native" else "states"]
     if file.kind != "raw":
         required += [f"obs/{key.name}" for key in file.contract.observations]

@@ -45,7 +45,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def find_dataset(group: h5py.Group, key: str) -> h5py.h5d.DatasetID | None:
-    """The data set of this name, None if it is not there. Raises KeyError when damaged.
+    """Return the data set of this name, None if it is not there. Raises KeyError when damaged.
 
     Its handle: opening and reading it takes a third of the time that `group[key][()]` does.
     """
@@ -72,7 +72,7 @@ def require_inside(dataset: h5py.h5d.DatasetID, where: str) -> None:
 
 
 def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
-    """All of a data set as float64 (L, width).
+    """Read all of a data set as float64 (L, width).
 
     Args:
         dataset: of any type of numbers, in any layout.
@@ -96,7 +96,7 @@ def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
 
 
 def dataset_names(group: h5py.Group) -> list[str]:
-    """All data sets below a group."""
+    """List all data sets below a group."""
     names: list[str] = []
     group.visititems(lambda name, entry: names.append(name) if isinstance(entry, h5py.Dataset) else None)
     return names

@@ -60,7 +60,7 @@ def filter_keys(masks: Mapping[str, Any]) -> list[str]:
 
 
 def _among(names: Sequence[str], masks: Mapping[str, Sequence[str]]) -> dict[Split, tuple[str, ...]]:
-    """The masks' splits of `names`; what only `valid` names is held out, without both every tenth."""
+    """Return the masks' splits of `names`; what only `valid` names is held out, without both every tenth."""
     valid = set(masks["valid"]) if "valid" in masks else set()
     if "train" in masks:
         train = set(masks["train"])

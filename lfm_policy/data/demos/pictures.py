@@ -113,7 +113,7 @@ def require_bytes(seen: Any, where: str) -> None:
 
 
 def _shapes(demo: Any) -> dict[str, tuple[int, ...]]:
-    """Shape of each data set of pictures in a demonstration."""
+    """Return the shape of each data set of pictures in a demonstration."""
     seen: Mapping[str, Any] = demo.get("obs", {})
     return {key: seen[key].shape for key in seen if key.endswith(SUFFIX) and isinstance(seen[key], h5py.Dataset)}
 
@@ -123,7 +123,7 @@ def _by_name(shapes: Mapping[str, Any]) -> list[str]:
 
 
 def _layout(shape: tuple[int, ...], where: str) -> tuple[int, int, bool]:
-    """Height, width, and whether the channels come first."""
+    """Return height, width, and whether the channels come first."""
     if len(shape) == 4 and shape[3] == 3:
         return shape[1], shape[2], False
     if len(shape) == 4 and shape[1] == 3:

@@ -46,7 +46,7 @@ class Recording(Frozen):
             )
 
     def differences(self, contract: Contract) -> list[tuple[str, Any, Any]]:
-        """Settings that change what a delta does and differ here, as (name, file's, expected); frames can be turned."""
+        """Return settings that differ and change what a delta does: (name, file's, expected); frames can be turned."""
         ours: dict[str, Any] = {"robots": contract.robots, "control_hz": contract.control_hz}
         theirs: dict[str, Any] = {"robots": self.robots, "control_hz": self.control_hz}
         for arm, (a, b) in enumerate(zip(contract.controllers, self.controllers, strict=False)):
@@ -137,7 +137,7 @@ def _only_control_delta(part: Mapping[str, Any]) -> bool:
 
 
 def _series(version: str | None) -> tuple[int, ...]:
-    """The version's first two numbers; nothing if it is not told."""
+    """Return the version's first two numbers; nothing if it is not told."""
     return tuple(int(number) for number in (version or "").split(".")[:2] if number.isdigit())
 
 
@@ -147,7 +147,7 @@ def _triple(part: Mapping[str, Any], index: int) -> Any:
 
 
 def _one(value: Any, where: str) -> float:
-    """A setting that may be given per axis; the contract has one value for all axes."""
+    """Read a setting that may be given per axis; the contract has one value for all axes."""
     values = set(value) if isinstance(value, list) else {value}
     if len(values) != 1:
         raise DataError(f"{where}: expected one controller setting for all axes, found {value}: not supported")

@@ -27,7 +27,7 @@ class Spread:
 
     @classmethod
     def of(cls, blocks: Iterable[Tensor | np.ndarray]) -> "Spread":
-        """Of the samples in all blocks (S_i, D) together, one block in memory at a time.
+        """Measure the samples in all blocks (S_i, D) together, one block in memory at a time.
 
         Raises:
             DataError: no sample, or one that is not finite.
@@ -45,7 +45,7 @@ class Spread:
         return found
 
     def _joined(self, other: "Spread") -> "Spread":
-        """Moments of two parts together (Chan, Golub and LeVeque, 1983)."""
+        """Join the moments of two parts (Chan, Golub and LeVeque, 1983)."""
         count, share = self.count + other.count, other.count / (self.count + other.count)
         apart = other.mean - self.mean
         variance = torch.lerp(self.std.square(), other.std.square(), share) + share * (1 - share) * apart.square()
@@ -74,7 +74,7 @@ class AffineNormalizer(nn.Module):
 
     @classmethod
     def standard(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":
-        """Zero mean, unit standard deviation per dimension of x (S, D); nearly constant ones are only centred.
+        """Map to zero mean, unit standard deviation per dimension of x (S, D); nearly constant ones are only centred.
 
         `columns` other than None leaves all others as they are.
         """
@@ -84,7 +84,7 @@ class AffineNormalizer(nn.Module):
 
     @classmethod
     def scalar(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":
-        """One factor 1 / max|x| for all `columns` of x (S, D), Diffusion Policy's choice for observations."""
+        """Scale all `columns` of x (S, D) by one factor 1 / max|x|, Diffusion Policy's choice for observations."""
         spread = _spread(x)
         sizes = torch.maximum(spread.low.abs(), spread.high.abs())
         largest = (sizes if columns is None else sizes[list(columns)]).max()
@@ -93,7 +93,7 @@ class AffineNormalizer(nn.Module):
 
     @classmethod
     def min_max(cls, x: Tensor | Spread, columns: Sequence[int] | None = None) -> "AffineNormalizer":
-        """The range of x (S, D) to [-1, 1] on `columns` (all when None), the identity on the others."""
+        """Map the range of x (S, D) to [-1, 1] on `columns` (all when None); leave the others as they are."""
         spread = _spread(x)
         low, high = spread.low, spread.high
         varies = high - low >= CONSTANT
@@ -102,7 +102,7 @@ class AffineNormalizer(nn.Module):
 
     @classmethod
     def identity(cls, dim: int) -> "AffineNormalizer":
-        """Leaves vectors of width `dim` as they are, on purpose."""
+        """Leave vectors of width `dim` as they are, on purpose."""
         return cls._of(torch.ones(dim), torch.zeros(dim))
 
     @classmethod
@@ -119,25 +119,25 @@ class AffineNormalizer(nn.Module):
         return normalizer
 
     def unflatten(self, *shape: int) -> "AffineNormalizer":
-        """This map for vectors that are laid out as `shape`."""
+        """Return this map for vectors that are laid out as `shape`."""
         return self._of(self.scale.view(shape), self.offset.view(shape))
 
     def scaled(self, factor: float) -> "AffineNormalizer":
-        """This map, then times `factor`."""
+        """Return this map, followed by multiplication by `factor`."""
         return self._of(self.scale * factor, self.offset * factor)
 
     def normalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Raw units to normalised ones. Raises ContractError when unfitted or the width is wrong."""
+        """Turn raw units into normalised ones. Raises ContractError when unfitted or the width is wrong."""
         self._require(x)
         return x * self.scale + self.offset
 
     def denormalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Normalised units back to raw ones. Raises ContractError when unfitted or the width is wrong."""
+        """Turn normalised units back into raw ones. Raises ContractError when unfitted or the width is wrong."""
         self._require(x)
         return (x - self.offset) / self.scale
 
     def log_det(self, x: Float[Tensor, "... D"]) -> Tensor:
-        """Log of the factor by which `normalize` changes volumes at each of the raw x."""
+        """Return the log of the factor by which `normalize` changes volumes at each of the raw x."""
         self._require(x)
         return self.scale.log().sum().expand(x.shape[: x.ndim - self.scale.ndim])
 

@@ -17,7 +17,7 @@ from lfm_policy.data.normalizers.whitening import WhiteningNormalizer
 from lfm_policy.errors import DataError
 
 KNOTS = 33
-"""Of the map of log lengths."""
+"""Number of knots of the map of log lengths."""
 
 
 class RadialNormalizer(WhiteningNormalizer):
@@ -35,7 +35,7 @@ class RadialNormalizer(WhiteningNormalizer):
 
     @classmethod
     def fit(cls, x: Tensor) -> "RadialNormalizer":
-        """Zero mean and unit covariance of x (S, D), then lengths with the quantiles of the chi distribution.
+        """Map x (S, D) to zero mean and unit covariance, then lengths to the quantiles of the chi distribution.
 
         Raises:
             DataError: the samples are not finite, there is none, or too many have the same length.
@@ -59,26 +59,26 @@ class RadialNormalizer(WhiteningNormalizer):
         return normalizer
 
     def scaled(self, factor: float) -> "RadialNormalizer":
-        """This map, then times `factor`."""
+        """Return this map, followed by multiplication by `factor`."""
         normalizer = deepcopy(self)
         normalizer.knots[1] += np.log(factor)
         return normalizer
 
     def normalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Raw units to normalised ones. Raises ContractError when unfitted or the width is wrong."""
+        """Turn raw units into normalised ones. Raises ContractError when unfitted or the width is wrong."""
         white = super().normalize(x)
         before = self._log_length(white)
         after, _ = self._spline().forward(before)
         return white * (after - before).exp().to(white.dtype)
 
     def denormalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Normalised units back to raw ones. Raises ContractError when unfitted or the width is wrong."""
+        """Turn normalised units back into raw ones. Raises ContractError when unfitted or the width is wrong."""
         after = self._log_length(x)
         before = self._spline().inverse(after)
         return super().denormalize(x * (before - after).exp().to(x.dtype))
 
     def log_det(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
-        """Log of the factor by which the map changes volumes at raw x: D log (g / r) + log (d log g / d log r) more."""
+        """Return the log of the map's change of volume at raw x: D log (g / r) + log (d log g / d log r) more."""
         before = self._log_length(WhiteningNormalizer.normalize(self, x))
         after, slope = self._spline().forward(before)
         return super().log_det(x) + (x.shape[-1] * (after - before) + slope.log()).squeeze(-1).to(x.dtype)

@@ -18,7 +18,7 @@ class Spline:
 
     @classmethod
     def through(cls, x: np.ndarray, y: np.ndarray) -> "Spline":
-        """Through strictly increasing points; Fritsch-Carlson slopes (1980), the mean one of the outermost intervals.
+        """Fit strictly increasing points; Fritsch-Carlson slopes (1980), at the ends the outermost interval's mean.
 
         Raises:
             ValueError: there are fewer than three points, or they do not increase strictly.
@@ -31,7 +31,7 @@ class Spline:
         return cls(*(torch.from_numpy(values.copy()) for values in (x, y, slope)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The map's value and its derivative at x, any shape (equations 4 and 5 of Durkan et al.)."""
+        """Return the map's value and its derivative at x, any shape (equations 4 and 5 of Durkan et al.)."""
         k = self._interval(self.x, x)
         width, mean, low, high = self._shape(k)
         xi = ((x - self.x[k]) / width).clamp(0, 1)
@@ -42,7 +42,7 @@ class Spline:
         return y + self._beyond(self.x, x) * self._end(k), derivative / below.square()
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Where the map takes the value y (equations 6 to 8 of Durkan et al.)."""
+        """Return where the map takes the value y (equations 6 to 8 of Durkan et al.)."""
         k = self._interval(self.y, y)
         width, mean, low, high = self._shape(k)
         rise = ((y - self.y[k]) / width).clamp(torch.zeros_like(mean), mean)
@@ -56,15 +56,15 @@ class Spline:
         return (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
 
     def _shape(self, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Width of the intervals, mean slope, and the slopes at both ends."""
+        """Return the intervals' width, their mean slope, and the slopes at both ends."""
         width = self.x[k + 1] - self.x[k]
         return width, (self.y[k + 1] - self.y[k]) / width, self.slope[k], self.slope[k + 1]
 
     @staticmethod
     def _beyond(knots: Tensor, at: Tensor) -> Tensor:
-        """How far outside the knots, with its sign."""
+        """Return how far x is outside the knots, with its sign."""
         return at - at.clamp(knots[0], knots[-1])
 
     def _end(self, k: Tensor) -> Tensor:
-        """Slope outside, next to interval k."""
+        """Return the slope outside, next to interval k."""
         return torch.where(k == 0, self.slope[0], self.slope[-1])

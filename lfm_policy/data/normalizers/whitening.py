@@ -22,7 +22,7 @@ class WhiteningNormalizer(AffineNormalizer):
 
     @classmethod
     def fit(cls, x: Tensor) -> "WhiteningNormalizer":
-        """Zero mean and unit covariance of x (S, D)."""
+        """Map x (S, D) to zero mean and unit covariance."""
         x = x.detach().to("cpu", torch.float64)
         rotation = torch.linalg.eigh(torch.cov(x.T)).eigenvectors
         normalizer = cls.standard(x @ rotation)
@@ -31,17 +31,17 @@ class WhiteningNormalizer(AffineNormalizer):
         return normalizer
 
     def scaled(self, factor: float) -> "WhiteningNormalizer":
-        """This map, then times `factor`."""
+        """Return this map, followed by multiplication by `factor`."""
         normalizer = super().scaled(factor)
         assert isinstance(normalizer, WhiteningNormalizer)
         normalizer.rotation.copy_(self.rotation)
         return normalizer
 
     def normalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Raw units to normalised ones. Raises ContractError when unfitted or the width is wrong."""
+        """Turn raw units into normalised ones. Raises ContractError when unfitted or the width is wrong."""
         self._require(x)
         return super().normalize(x @ self.rotation)
 
     def denormalize(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Normalised units back to raw ones. Raises ContractError when unfitted or the width is wrong."""
+        """Turn normalised units back into raw ones. Raises ContractError when unfitted or the width is wrong."""
         return super().denormalize(x) @ self.rotation.T

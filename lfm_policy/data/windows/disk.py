@@ -2,7 +2,7 @@
 
 The store is compressed in chunks of thousands of rows, of which a random window needs sixteen. So it is unpacked once,
 a block at a time, into an unnamed file of plain rows (in TMPDIR), where any window is one read. Batches are the bits
-that `Windows` would give; what stays in memory is a few numbers an episode.
+that `Windows` would give; what stays in memory is a few numbers per episode.
 """
 
 import os
@@ -61,7 +61,7 @@ class StreamedWindows:
         return len(self._index)
 
     def gather(self, index: Int[Tensor, " B"]) -> WindowBatch:
-        """The windows at `index`, a batch in main memory."""
+        """Return the windows at `index`, a batch in main memory."""
         rows = self._index.rows(index)
         # consecutive rows from the first one on; what a clamped window reads too much is not taken below
         width, file = sum(self._widths), self._file.fileno()

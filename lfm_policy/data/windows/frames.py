@@ -40,5 +40,5 @@ def read_frames(store: Store, split: Split = "train", resident: bool = True) -> 
 
 
 def frame_bytes(store: Store) -> int:
-    """Bytes of all pictures, unpacked."""
+    """Return the bytes of all pictures, unpacked."""
     return store.steps * int(np.prod(store.contract.frames_shape or (0,)))

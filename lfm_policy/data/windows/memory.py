@@ -65,7 +65,7 @@ class Windows:
         return len(self.rows)
 
     def gather(self, index: Int[Tensor, " B"]) -> WindowBatch:
-        """The windows at `index`, a batch on the device of the data."""
+        """Return the windows at `index`, a batch on the device of the data."""
         rows = self.rows[index]
         # an embedding is a table's rows by index: twice as fast as self.action[rows] on CPUs
         observation = functional.embedding(rows[:, : self.observation_steps], self.observation)
@@ -73,20 +73,20 @@ class Windows:
         return WindowBatch(observation, functional.embedding(rows, self.action), newest, pictures(self.frames, newest))
 
     def to(self, device: torch.device | str) -> "Windows":
-        """The same windows, resident on `device`; pictures stay where they are."""
+        """Return the same windows, resident on `device`; pictures stay where they are."""
         return replace(
             self, observation=self.observation.to(device), action=self.action.to(device), rows=self.rows.to(device)
         )
 
 
 def pictures(frames: Tensor | None, rows: Int[Tensor, " B"]) -> Tensor | None:
-    """The pictures (B, K, H, W, 3) of some rows; None where there are none."""
+    """Return the pictures (B, K, H, W, 3) of some rows; None where there are none."""
     return None if frames is None else frames[rows.to(frames.device)]
 
 
 @dataclass(frozen=True)
 class WindowIndex:
-    """Where every window lies, in order of episode and start: a few numbers an episode."""
+    """Where every window lies, in order of episode and start: a few numbers per episode."""
 
     begin: Int[Tensor, " E"]
     """First row of each episode."""
@@ -101,7 +101,7 @@ class WindowIndex:
     def of(
         cls, episode_end: Int[Tensor, " E"], horizon: int, observation_steps: int, action_steps: int
     ) -> "WindowIndex":
-        """The windows of episodes.
+        """Return the windows of episodes.
 
         Args:
             episode_end: for each episode, the row after its last one.
@@ -122,7 +122,7 @@ class WindowIndex:
     def from_store(
         cls, store: Store, split: Split, horizon: int, observation_steps: int, action_steps: int
     ) -> "WindowIndex":
-        """The windows of one split. Raises DataError when it has none."""
+        """Return the windows of one split. Raises DataError when it has none."""
         episode_end = torch.from_numpy(store.ends(split))
         index = cls.of(episode_end, horizon, observation_steps, action_steps)
         if len(index) == 0:
@@ -138,7 +138,7 @@ class WindowIndex:
         return int(self.after[-1]) if len(self.after) else 0
 
     def rows(self, index: Int[Tensor, " B"]) -> Int[Tensor, "B T"]:
-        """Rows of the windows at `index`; those outside the episode are clamped to its ends."""
+        """Return the rows of the windows at `index`; those outside the episode are clamped to its ends."""
         episode = torch.searchsorted(self.after, index, right=True)
         begin, end = self.begin[episode], self.end[episode]
         before = torch.where(episode > 0, self.after[episode - 1], 0)

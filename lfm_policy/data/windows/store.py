@@ -86,7 +86,7 @@ class Store:
         return Episode(self._rows(self.observation, rows), self._rows(self.action, rows), frames)
 
     def read(self, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All rows of a split: observation float32 (S', D), action float32 (S', A), episode_end int64 (E',).
+        """Read all rows of a split: observation float32 (S', D), action float32 (S', A), episode_end int64 (E',).
 
         Raises:
             DataError: part of the store is missing or damaged.
@@ -95,7 +95,7 @@ class Store:
         return np.concatenate(observation), np.concatenate(action), self.ends(split)
 
     def blocks(self, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The rows of a split in order, (observation, action) of up to BLOCK_ROWS at a time; some may have none.
+        """Yield the rows of a split in order, (observation, action) of up to BLOCK_ROWS at a time; some may have none.
 
         Raises:
             DataError: part of the store is missing or damaged.
@@ -106,7 +106,7 @@ class Store:
             yield self._rows(self.observation, part)[rows[part]], self._rows(self.action, part)[rows[part]]
 
     def frame_blocks(self, split: Split) -> Iterator[np.ndarray]:
-        """The pictures of a split in order, uint8 (n, cameras, height, width, 3), a shard's at a time; maybe n = 0.
+        """Yield a split's pictures in order, uint8 (n, cameras, height, width, 3), one shard at a time; maybe n = 0.
 
         Raises:
             DataError: the store has none, or part of it is missing or damaged.
@@ -122,7 +122,7 @@ class Store:
             yield self._values(self.frames, part)[rows[part]]
 
     def ends(self, split: Split) -> np.ndarray:
-        """int64 (E',): the row after each episode's last, among the rows of the split."""
+        """Return int64 (E',): the row after each episode's last, among the rows of the split."""
         return np.cumsum(np.diff(self.episode_end, prepend=0)[self._chosen(split)])
 
     def _chosen(self, split: Split) -> np.ndarray:
@@ -275,7 +275,7 @@ def _numbers(group: zarr.Group, name: str, width: int) -> _RowWriter:
 
 
 def _pictures(group: zarr.Group, shape: tuple[int, int, int, int]) -> _RowWriter:
-    """Chunks hold pictures of one camera, which resemble each other."""
+    """Make the array of pictures: chunks hold those of one camera, which resemble each other."""
     shard = FRAME_ROWS * max(1, FRAME_BYTES // (FRAME_ROWS * int(np.prod(shape))))
     return _RowWriter(group, "frames", shape, (FRAME_ROWS, 1, *shape[1:]), shard, "uint8", 0)
 
@@ -318,7 +318,7 @@ def _check_episode(index: int, episode: Episode, contract: Contract) -> None:
 
 
 def _attributes(path: Path) -> dict[str, Any]:
-    """The group's attributes, read without zarr so that each way of not being a data set gets its own message."""
+    """Read the group's attributes without zarr, so that each way of not being a data set gets its own message."""
     if not path.exists():
         raise DataError(f"no data set at {path}: make it with lfm prepare source=FILE out={path}")
     metadata = path / "zarr.json"

@@ -18,7 +18,7 @@ Film = tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]
 
 
 def activate(x: Float[Tensor, "t b c"], norm: nn.GroupNorm, film: Film | None = None) -> Float[Tensor, "t b c"]:
-    """scale · Mish(norm(x)) + shift, without the last two where there is no `film`."""
+    """Return scale · Mish(norm(x)) + shift, without the last two where there is no `film`."""
     once = norm.training or not torch.is_grad_enabled()  # no second derivatives asked for
     if once and x.dtype == torch.float32 and form(x, norm.training) != "torch":
         scale, shift = (None, None) if film is None else (part.to(x.dtype) for part in film)
@@ -54,7 +54,7 @@ class _Activation(torch.autograd.Function):
 
 
 def _arrays(*tensors: Tensor | None):
-    """The same memory as numpy sees it; an empty array in place of what is not there."""
+    """Return the same memory as numpy sees it; an empty array in place of what is not there."""
     return [_NOTHING if tensor is None else tensor.detach().numpy() for tensor in tensors]
 
 

@@ -14,7 +14,7 @@ _address = types.intp
 
 
 def _found() -> int | None:
-    """Where torch's library has `sgemm_`, Fortran's name for it, if it shows one."""
+    """Find where torch's library has `sgemm_`, Fortran's name for it, if it shows one."""
     folder = Path(torch.__file__).parent / "lib"
     names = sorted(folder.glob("*torch_cpu.*"))
     function = getattr(ctypes.CDLL(str(names[0])), "sgemm_", None) if names else None
@@ -34,7 +34,7 @@ _ONE = np.ones(1, np.float32)
 
 @compiled
 def add_product(a, b, c, sizes):
-    """c += a @ b in single precision, all contiguous: (m, k), (k, n), (m, n); `sizes` (3,) int32 is room to work in."""
+    """Do c += a @ b in single precision, all contiguous: (m, k), (k, n), (m, n); `sizes` (3,) int32 is work space."""
     sizes[0], sizes[1], sizes[2] = a.shape[0], a.shape[1], b.shape[1]
     m, k, n = sizes.ctypes.data, sizes.ctypes.data + 4, sizes.ctypes.data + 8
     keep, one = _AS_IT_IS.ctypes.data, _ONE.ctypes.data
@@ -44,7 +44,7 @@ def add_product(a, b, c, sizes):
 
 @compiled
 def add_product_turned(a, b, c, sizes):
-    """c += a @ b.T, where b is (n, k)."""
+    """Do c += a @ b.T, where b is (n, k)."""
     sizes[0], sizes[1], sizes[2] = a.shape[0], a.shape[1], b.shape[0]
     m, k, n = sizes.ctypes.data, sizes.ctypes.data + 4, sizes.ctypes.data + 8
     keep, turn, one = _AS_IT_IS.ctypes.data, _TURNED.ctypes.data, _ONE.ctypes.data

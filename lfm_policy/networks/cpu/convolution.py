@@ -27,7 +27,7 @@ FEW_SAMPLES = 16
 
 
 def form(x: Float[Tensor, "t b c"], training: bool) -> Form:
-    """The form to compute in: torch's own where the two others have not the derivatives that may be asked for."""
+    """Choose the form to compute in: torch's own where the two others lack the derivatives that may be asked for."""
     exported = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
     if x.device.type != "cpu" or exported or torch._C._are_functorch_transforms_active():
         return "torch"
@@ -92,12 +92,12 @@ class Growth(nn.ConvTranspose1d):
 
 
 def time_first(x: Float[Tensor, "b c t"]) -> Float[Tensor, "t b c"]:
-    """A view with time first."""
+    """Return a view with time first."""
     return x.permute(2, 0, 1)
 
 
 def time_last(x: Float[Tensor, "t b c"]) -> Float[Tensor, "b c t"]:
-    """A view as torch's convolutions want it."""
+    """Return a view as torch's convolutions want it."""
     return x.permute(1, 2, 0)
 
 
@@ -111,7 +111,7 @@ class Bilinear(NamedTuple):
 
 @lru_cache
 def fourier(steps: int, kernel: int, dtype: torch.dtype) -> Bilinear:
-    """The convolution that keeps its length, kernel odd: 3 (T + kernel // 2) / 2 - 1 products where that is whole."""
+    """Build the convolution that keeps its length, kernel odd: 3 (T + kernel // 2) / 2 - 1 products if whole."""
     reach = kernel // 2
     period = steps + reach + (steps + reach) % 2  # long enough for what wraps around to fall outside
     t, offset = np.arange(steps), reach - np.arange(kernel)
@@ -131,7 +131,7 @@ def fourier(steps: int, kernel: int, dtype: torch.dtype) -> Bilinear:
 
 @lru_cache
 def sliding(steps: int, kernel: int, stride: int, padding: int, dtype: torch.dtype) -> Bilinear:
-    """Any convolution of `steps` steps, one product for each place of the kernel and each of its taps inside."""
+    """Build any convolution of `steps` steps: a product for each place of the kernel and each of its taps inside."""
     places = range(-padding, steps + padding - kernel + 1, stride)
     taps = [(s, k, t + k) for s, t in enumerate(places) for k in range(kernel) if 0 <= t + k < steps]
     y, w, x = (np.zeros((len(taps), size)) for size in (len(places), kernel, steps))

@@ -15,7 +15,7 @@ from lfm_policy.networks.cpu.convolution import Convolution, form
 
 
 def applies(x: Float[Tensor, "t b i"], training: bool) -> bool:
-    """Whether `Fused` may compute: single precision on a CPU, few samples, no gradients, no transforms."""
+    """Say whether `Fused` may compute: single precision on a CPU, few samples, no gradients, no transforms."""
     plain = x.dtype == torch.float32 and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     return plain and blas.AVAILABLE and form(x, training) == "rows"
 
@@ -40,7 +40,7 @@ class Fused:
         self._pointers: list[int] = []
 
     def __getstate__(self) -> dict[str, object]:
-        """Copies look at their own modules."""
+        """Forget the pointers, so that copies look at their own modules."""
         return {"_modules": self._modules, "_pointers": []}
 
     def __call__(self, x: Float[Tensor, "t b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "t b o"]:

@@ -32,7 +32,7 @@ _fast = partial(
 
 @_fast
 def _exp(x):
-    """exp(x) up to the largest argument, without branches and calls, so that it works on whole registers.
+    """Return exp(x) up to the largest argument, without branches and calls, so that it works on whole registers.
 
     With n = round(x / ln 2) and r = x - n ln 2, it is 2^n times a polynomial of r in [-0.35, 0.35].
     """
@@ -46,7 +46,7 @@ def _exp(x):
 
 @_fast
 def _group_means(sums, share, means):
-    """Of sums over the time steps (C) to means over the steps and channels of each group (groups)."""
+    """Turn sums over the time steps (C) into means over the steps and channels of each group (groups)."""
     width = len(sums) // len(means)
     for g in range(len(means)):
         total = _ZERO
@@ -57,7 +57,7 @@ def _group_means(sums, share, means):
 
 @_fast
 def forward(x, weight, bias, scale, shift, eps, y, mean, rstd):
-    """y = scale · Mish(norm(x)) + shift, and each group's mean and reciprocal deviation.
+    """Compute y = scale · Mish(norm(x)) + shift, and each group's mean and reciprocal deviation.
 
     Args:
         x: features (T, B, C).
@@ -103,7 +103,7 @@ def forward(x, weight, bias, scale, shift, eps, y, mean, rstd):
 
 @_fast
 def _convolve(x, taps, bias, y, sizes):
-    """y (T, B, O) = bias + the convolution of x (T, B, I) that keeps its length; taps (k, I, O), k odd."""
+    """Set y (T, B, O) = bias + the convolution of x (T, B, I) that keeps its length; taps (k, I, O), k odd."""
     steps, batch, inputs = x.shape
     y[:] = bias
     for k in range(len(taps)):
@@ -117,7 +117,7 @@ def _convolve(x, taps, bias, y, sizes):
 
 @_fast
 def residual(x, condition, first, film, second, skip, groups, eps, room, y):
-    """Two convolutions with normalisation and Mish, FiLM between them, and x, or its convolution, on top.
+    """Apply two convolutions with normalisation and Mish, FiLM between them; add x, or its convolution, on top.
 
     Args:
         x: features (T, B, I).
@@ -151,7 +151,7 @@ def residual(x, condition, first, film, second, skip, groups, eps, room, y):
 
 @_fast
 def backward(grad, x, weight, bias, scale, mean, rstd, grad_x, grad_scale, grad_shift, moments, sums):
-    """Gradients of x, scale and shift, and each sample's share of those of weight (`moments`) and bias (`sums`).
+    """Compute gradients of x, scale and shift, and each sample's share of those of weight (`moments`), bias (`sums`).
 
     Args:
         grad: gradient of y (T, B, C).

@@ -46,7 +46,7 @@ def entries(
     device: str = "cpu",
     trust_code: bool = False,
 ) -> Iterator[Entry]:
-    """The teacher with every solver, then the students with their own.
+    """Yield the teacher with every solver, then the students with their own.
 
     Raises:
         ConfigError: a student is of another kind than the teacher, or a density is given a temperature.
@@ -72,7 +72,7 @@ def entries(
 
 
 def timed(found: Sequence[Entry], count: int = 200) -> list[dict[str, Any]]:
-    """What each costs: network evaluations, parameters, time of a call with a batch of 1, highest control rate."""
+    """Measure what each costs: evaluations, parameters, time of a call with a batch of 1, highest control rate."""
     calls = [_call(entry.model) for entry in found]
     times = latencies(calls, count)
     rows = []
@@ -100,7 +100,7 @@ def timed(found: Sequence[Entry], count: int = 200) -> list[dict[str, Any]]:
 
 
 def _call(model: AnyModel) -> Callable[[], int]:
-    """One sample, as a robot asks for it; the value is what it took in network evaluations."""
+    """Make a call for one sample, as a robot asks for it; its value is what it took in network evaluations."""
     generator = torch.Generator().manual_seed(0)
     if isinstance(model, LFMPolicy):
         shape = (1, model.observation_steps, model.contract.observation_dim)
@@ -113,7 +113,7 @@ def _call(model: AnyModel) -> Callable[[], int]:
 
 
 def distances(found: Sequence[Entry], samples: int = 2000) -> Iterator[dict[str, Any]]:
-    """Energy distance of each density's samples to as many of the data; the likelihood where it is defined.
+    """Yield the energy distance of each density's samples to as many of the data; the likelihood where defined.
 
     A student is a map and no flow of an ODE: `log_prob` does not apply to it.
     """
@@ -150,13 +150,13 @@ def _quality(row: dict[str, Any]) -> float:
 
 
 def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """At least as good and as fast, and better in one of the two."""
+    """Say whether one is at least as good and as fast, and better in one of the two."""
     ours, theirs = ((_quality(row), -row["latency_ms"]["p50"]) for row in (one, other))
     return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]]) -> str | None:
-    """Quality against evaluations and against latency; the file's name, or None without matplotlib."""
+    """Draw quality against evaluations and against latency; return the file's name, or None without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:

@@ -74,7 +74,7 @@ def _opened(settings: DistillSettings, source: str | Path, weights: Weights = "e
 
 
 def known_data(checkpoint: Path) -> Path | None:
-    """The prepared data set that the teacher's training run names in its summary."""
+    """Return the prepared data set that the teacher's training run names in its summary."""
     for folder in (checkpoint, checkpoint.parent):
         if (folder / "summary.json").exists():
             path = read_json(folder / "summary.json").get("data", {}).get("path")
@@ -85,7 +85,7 @@ def known_data(checkpoint: Path) -> Path | None:
 def trajectories(
     settings: DistillSettings, teacher: AnyModel, conditions: Conditions, identity: dict[str, Any]
 ) -> Callable[[torch.Generator], Trajectories]:
-    """Batches of the teacher's trajectories, fresh ones or from the cache."""
+    """Return what draws batches of the teacher's trajectories, fresh ones or from the cache."""
     inside = settings.target == "consistency" or settings.cached is not None  # one cache serves all targets
     maker = Teacher(teacher.chain, conditions.pool(), teacher.chain.solver, inside, conditions.temperature)
     draw = maker.draw
@@ -98,7 +98,7 @@ def trajectories(
 def summary(
     settings: DistillSettings, teacher: AnyModel, student: AnyModel, conditions: Conditions, seconds: float
 ) -> dict[str, Any]:
-    """What was distilled, at what cost, and how faithful the student is."""
+    """Sum up what was distilled, at what cost, and how faithful the student is."""
     chain, origin = student.chain, teacher.chain
     return {
         "name": settings.name,
@@ -127,7 +127,7 @@ def summary(
 
 
 def faithfulness(settings: DistillSettings, teacher: AnyModel, student: AnyModel, conditions: Conditions) -> Fidelity:
-    """Student against teacher under held-out conditions, or with as many draws where there is no condition."""
+    """Compare student and teacher under held-out conditions, or with as many draws where there is no condition."""
     cond = conditions.held_out(settings.conditions)
     draws = settings.draws if cond is not None else settings.draws * settings.conditions
     temperature = conditions.temperature

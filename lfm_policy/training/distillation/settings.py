@@ -58,5 +58,5 @@ class DistillSettings(Sampling, PolicyChoice):
         return f"{self.blocks} blocks from {self.policy.rstrip('/').rsplit('/', 1)[-1]}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the student's weights, but for teacher and data."""
+        """Return all that decides the student's weights, but for teacher and data."""
         return self.model_dump(mode="json", include=set(self.DECIDES))

@@ -23,7 +23,7 @@ AnyModel = LFMPolicy | FlowModel
 
 
 def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel:
-    """A student with N' = `blocks` blocks, each of which begins from the noise-side teacher block that it replaces.
+    """Build a student with N' = `blocks` blocks, each started from the noise-side teacher block that it replaces.
 
     Args:
         teacher: policy or flow model with N blocks.
@@ -73,11 +73,11 @@ class Conditions(Protocol):
     """Standard deviation of the noise that samples are made from."""
 
     def pool(self) -> Pool:
-        """Normalised samples with their conditions, to train on."""
+        """Return normalised samples with their conditions, to train on."""
         ...
 
     def held_out(self, count: int) -> Tensor | None:
-        """At most `count` normalised conditions (count, C) to compare student and teacher under."""
+        """Return at most `count` normalised conditions (count, C) to compare student and teacher under."""
         ...
 
 
@@ -108,11 +108,11 @@ class Observations:
         )
 
     def pool(self) -> Pool:
-        """The training windows."""
+        """Return the training windows."""
         return window_pool(self._windows, self._store, self._policy)
 
     def held_out(self, count: int) -> Tensor:
-        """Of the validation episodes, if there are any."""
+        """Take conditions of the validation episodes, if there are any."""
         split = "valid" if len(self._store.valid) else "train"
         pool = window_pool(self._windows, self._store, self._policy, split)
         index = torch.linspace(0, len(pool) - 1, min(count, len(pool)), device=self._policy.device)
@@ -129,15 +129,15 @@ class Unconditional:
         self.event, self.scale, self.temperature = (model.spec.dim,), model.normalizer.scale, 1.0
 
     def pool(self) -> Pool:
-        """A row that says how wide samples are; the samples themselves are not used."""
+        """Return a row that says how wide samples are; the samples themselves are not used."""
         return TensorPool(torch.zeros(1, *self.event, device=self.scale.device))
 
     def held_out(self, count: int) -> None:
-        """None."""
+        """Return None."""
 
 
 def conditions_of(teacher: AnyModel, data: Path | None) -> Conditions:
-    """The conditions for a teacher of either kind.
+    """Return the conditions for a teacher of either kind.
 
     Raises:
         ConfigError: a policy without data.
@@ -152,7 +152,7 @@ def conditions_of(teacher: AnyModel, data: Path | None) -> Conditions:
 
 
 def merged(schedule: Schedule, blocks: int) -> Schedule:
-    """The schedule of N' = `blocks` students, each in place of k = N / N' teacher blocks.
+    """Return the schedule of N' = `blocks` students, each in place of k = N / N' teacher blocks.
 
     Raises:
         ValueError: N' does not divide N.

@@ -34,7 +34,7 @@ class Teacher:
     """Standard deviation of the noise that trajectories begin at."""
 
     def draw(self, batch: int, generator: torch.Generator) -> Trajectories:
-        """`batch` trajectories from fresh noise, under conditions drawn from the pool."""
+        """Draw `batch` trajectories from fresh noise, under conditions drawn from the pool."""
         index = torch.randint(len(self.pool), (batch,), generator=generator, device=generator.device)
         sample = self.pool.take(index, generator)
         noise = torch.randn(sample.x.shape, generator=generator, device=sample.x.device, dtype=sample.x.dtype)

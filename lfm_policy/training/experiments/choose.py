@@ -13,7 +13,7 @@ from lfm_policy.training.experiments.tabular import tabular_experiment
 
 
 def new_experiment(settings: TrainSettings, device: torch.device) -> Experiment[Any]:
-    """The objects in which the runs differ, from the kind of their data."""
+    """Build the objects in which the runs differ, from the kind of their data."""
     match settings.data:
         case WindowData() as data:
             return robot_experiment(settings, data, device)

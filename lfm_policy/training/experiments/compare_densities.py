@@ -89,7 +89,7 @@ def load_run(folder: Path, solver: SolverChange, trust_code: bool = False) -> Ru
 
 
 def measured(run: Run, density: Density, fresh: bool) -> dict[str, Any]:
-    """One row of the table: as the run reported it, or measured again."""
+    """Return one row of the table: as the run reported it, or measured again."""
     record = {**run.record, **density_report(run.model, run.data, density)} if fresh else run.record
     return {"run": run.name, **{key: record[key] for key in COLUMNS[1:]}}
 
@@ -97,7 +97,7 @@ def measured(run: Run, density: Density, fresh: bool) -> dict[str, Any]:
 def draw(
     out: Path, runs: Sequence[Run], rows: Sequence[dict[str, Any]], density: Density, points: int, pieces: int
 ) -> list[str]:
-    """Both pictures, where matplotlib is installed."""
+    """Draw both pictures, where matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         print("note: matplotlib is not installed, no pictures (pip install 'lfm-policy[media]')")
         return []
@@ -112,13 +112,13 @@ def draw(
 
 
 def _stages(name: str, way: Sequence[Tensor], count: int = 6) -> list[tuple[str, Tensor]]:
-    """`count` states of a trajectory, the noise and the end among them."""
+    """Take `count` states of a trajectory, the noise and the end among them."""
     places = torch.linspace(0, len(way) - 1, count).round().long().tolist()
     return [(f"{'' if k else name}\n{place} of {len(way) - 1}", way[place]) for k, place in enumerate(places)]
 
 
 def _picture(path: Path, rows: Sequence[Sequence[tuple[str, Tensor]]]) -> None:
-    """A grid of titled point densities over [-4.5, 4.5]²."""
+    """Draw a grid of titled point densities over [-4.5, 4.5]²."""
     from matplotlib.figure import Figure
 
     edge = 4.5

@@ -82,7 +82,7 @@ def compare_images(
 
 
 def data_of(runs: Sequence[Path], path: Path | None) -> ImageData:
-    """The pictures that all runs were trained on.
+    """Return the pictures that all runs were trained on.
 
     Raises:
         CheckpointError: a run is not finished, or is no image run.
@@ -102,7 +102,7 @@ def data_of(runs: Sequence[Path], path: Path | None) -> ImageData:
 
 
 def distances_in(summary: Path, model: FlowModel) -> Mapping[str, Any] | None:
-    """What the run itself has measured of this very model, if it has; students do not measure themselves."""
+    """Return what the run itself has measured of this very model, if it has; students do not measure themselves."""
     record = read_json(summary) if summary.exists() else {}
     if "generated" not in record or record["digest"] != model.digest():
         return None
@@ -110,7 +110,7 @@ def distances_in(summary: Path, model: FlowModel) -> Mapping[str, Any] | None:
 
 
 def states(way: list[Tensor], count: int) -> list[Tensor]:
-    """`count` states of a trajectory, the noise and the end among them."""
+    """Take `count` states of a trajectory, the noise and the end among them."""
     return [way[place] for place in torch.linspace(0, len(way) - 1, min(count, len(way))).round().long().tolist()]
 
 

@@ -14,11 +14,11 @@ from lfm_policy.training.experiments.settings import DensityData, TrainSettings
 from lfm_policy.training.experiments.vectors import batched_log_prob, vector_experiment
 
 TEST_SEED, VALID_SEED = 10**9, 10**9 + 1
-"""Of the test and the validation points: the same for every run on a density."""
+"""Seeds of the test and the validation points: the same for every run on a density."""
 
 
 def density_experiment(settings: TrainSettings, data: DensityData, device: torch.device) -> Experiment[FlowModel]:
-    """A model with fresh weights, and `data.samples` points drawn from the density with the run's seed.
+    """Build a model with fresh weights, and `data.samples` points drawn from the density with the run's seed.
 
     Raises:
         DataError: there is no such image.
@@ -31,7 +31,7 @@ def density_experiment(settings: TrainSettings, data: DensityData, device: torch
 
 
 def load_density(data: DensityData) -> Density:
-    """The density that the settings name."""
+    """Return the density that the settings name."""
     if data.density == "mask":
         assert data.mask is not None
         return MaskDensity.from_image(data.mask)
@@ -39,7 +39,7 @@ def load_density(data: DensityData) -> Density:
 
 
 def density_report(model: FlowModel, data: DensityData, density: Density) -> Mapping[str, Any]:
-    """Negative log-likelihood of fresh test points [nats] beside its floor, and the network evaluations."""
+    """Report the negative log-likelihood of fresh test points [nats] beside its floor, and the evaluations."""
     valid, points = (
         density.sample(count, torch.Generator().manual_seed(seed))
         for count, seed in ((data.valid, VALID_SEED), (data.test, TEST_SEED))

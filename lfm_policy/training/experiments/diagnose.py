@@ -84,7 +84,7 @@ def diagnose_run(
 
 
 def run_settings(folder: Path, path: Path | None) -> TrainSettings:
-    """The settings that the run was trained with; a policy's data set may have moved and is given.
+    """Return the settings that the run was trained with; a policy's data set may have moved and is given.
 
     Raises:
         CheckpointError: the folder holds weights without a training run.
@@ -110,7 +110,7 @@ def run_settings(folder: Path, path: Path | None) -> TrainSettings:
 
 
 def log_density(run: TrainSettings, model: Any) -> LogDensity | None:
-    """log p_0 of normalised samples, where it is known."""
+    """Return log p_0 of normalised samples, where it is known."""
     if not isinstance(run.data, DensityData) or run.flow.initial_diffusion:
         return None
     return _normalised(load_density(run.data), model.normalizer)

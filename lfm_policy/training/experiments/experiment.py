@@ -49,7 +49,7 @@ class Experiment(Generic[M]):
 
 
 def shrunk(normalizer: AffineNormalizer, time: float) -> AffineNormalizer:
-    """The normaliser of data that are diffused for OU time `time` (Corollary 4.3); `with_diffusion` adds the noise.
+    """Return the normaliser of data diffused for OU time `time` (Corollary 4.3); `with_diffusion` adds the noise.
 
     The factor e^{-time} is inverted wherever samples are denormalised; the noise stays in them.
     """
@@ -62,7 +62,7 @@ def shrinkage(time: float) -> float:
 
 
 def with_diffusion(pool: Pool, time: float, seed: int) -> Pool:
-    """The pool with the noise of OU time `time`, drawn once; the same pool for time 0."""
+    """Return the pool with the noise of OU time `time`, drawn once; the same pool for time 0."""
     if not time:
         return pool
     data = pool.take(torch.arange(len(pool)))
@@ -73,7 +73,7 @@ def with_diffusion(pool: Pool, time: float, seed: int) -> Pool:
 
 @torch.no_grad()
 def evaluation_loss(chain: FlowChain, pool: Pool, batches: int = 8, batch: int = 256) -> dict[str, float]:
-    """Matching loss of each block on OU marginals, with the same samples, noise and times at every call.
+    """Return each block's matching loss on OU marginals, with the same samples, noise and times at every call.
 
     No more than `batches` batches, and no more than draw as many samples as there are.
     """

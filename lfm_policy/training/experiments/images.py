@@ -20,11 +20,11 @@ from lfm_policy.training.experiments.settings import ImageData, TrainSettings
 from lfm_policy.training.experiments.vectors import loader, new_model
 
 NOISE_SEED = 10**9
-"""Of the pictures that are measured: the same for every run."""
+"""Seed of the noise of the pictures that are measured: the same for every run."""
 
 
 def image_experiment(settings: TrainSettings, data: ImageData, device: torch.device) -> Experiment[FlowModel]:
-    """A model with fresh weights, and the training pictures, held as bytes on the run's device.
+    """Build a model with fresh weights, and the training pictures, held as bytes on the run's device.
 
     Raises:
         DataError: there are no such pictures.
@@ -43,7 +43,7 @@ def digest_of(images: Images) -> str:
 
 
 def image_report(model: FlowModel, data: ImageData, images: Images) -> Mapping[str, Any]:
-    """Fréchet distances of generated to training pictures, beside that of the test pictures, and evaluations."""
+    """Report Fréchet distances of generated to training pictures, beside that of the test pictures; evaluations too."""
     noise = torch.randn(data.generated, model.spec.dim, generator=torch.Generator().manual_seed(NOISE_SEED))
     pictures, nfe = generated(model, noise, images.train.shape[1:])
     folder = Path(data.classifiers) / f"{digest_of(images)[:16]}_{data.classifier_steps}"
@@ -58,7 +58,7 @@ def image_report(model: FlowModel, data: ImageData, images: Images) -> Mapping[s
 def generated(
     model: FlowModel, noise: Tensor, shape: torch.Size, solver: Solver | None = None, batch: int = 100
 ) -> tuple[Tensor, int]:
-    """Pictures (n, *shape), uint8 on the CPU, from noise (n, dim), and the network evaluations that each took."""
+    """Make pictures (n, *shape), uint8 on the CPU, from noise (n, dim); also return the evaluations that each took."""
     shown = track(noise.split(batch), "samples", transient=True, disable=not Console().is_terminal)
     drawn = [model.sample(part.to(model.device), solver) for part in shown]
     return as_pictures(torch.cat([part.x.cpu() for part in drawn]), shape), drawn[0].nfe

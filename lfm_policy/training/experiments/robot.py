@@ -47,7 +47,7 @@ class WindowPool:
         return len(self.windows)
 
     def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
-        """The windows at `index` (B,): x (B, T, A), cond (B, C); pictures by a random part if there is a generator."""
+        """Return the windows at `index` (B,): x (B, T, A), cond (B, C); pictures by a random part with a generator."""
         device = self.encoding.device
         batch = self.windows.gather(index.cpu() if isinstance(self.windows, StreamedWindows) else index)
         features = None if self.features is None else self._seen(self.features, batch.newest.to(device), generator)
@@ -62,7 +62,7 @@ class WindowPool:
 
 
 def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.device) -> Experiment[LFMPolicy]:
-    """A policy with fresh weights, on the windows of a prepared data set.
+    """Build a policy with fresh weights, on the windows of a prepared data set.
 
     Raises:
         ConfigError: the data have pictures and nothing says how to see them.
@@ -109,12 +109,12 @@ def begin_with(policy: LFMPolicy, checkpoint: Path) -> None:
 
 
 def blind(store: Store) -> Store:
-    """The same data without their pictures."""
+    """Return the same data without their pictures."""
     return replace(store, contract=Contract.model_validate(dict(store.contract) | {"cameras": ()}), frames=None)
 
 
 def as_seen_by(policy: LFMPolicy, store: Store) -> Store:
-    """The data as a policy sees them: without their pictures, if it is the blind twin of one that sees."""
+    """Return the data as a policy sees them: without their pictures, if it is the blind twin of one that sees."""
     return store if policy.contract.cameras else blind(store)
 
 
@@ -137,7 +137,7 @@ def see(settings: TrainSettings, data: WindowData, store: Store, policy: LFMPoli
 
 
 def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPolicy:
-    """A policy with fresh weights for the data in `store`, its normalisers fitted on the training split."""
+    """Build a policy with fresh weights for the data in `store`, its normalisers fitted on the training split."""
     torch.manual_seed(settings.seed)
     if store.contract.cameras and settings.vision is None:
         raise ConfigError(
@@ -170,12 +170,12 @@ def new_policy(settings: TrainSettings, data: WindowData, store: Store) -> LFMPo
 
 
 def anchored(data: WindowData, store: Store) -> bool:
-    """Whether chunks count from where the robot is: as the settings say, or wherever the contract lets them."""
+    """Say whether chunks count from where the robot is: as the settings say, or wherever the contract lets them."""
     return can_anchor(store.contract) if data.anchored == "auto" else data.anchored
 
 
 def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
-    """The windows of one split, normalised and diffused as `policy` wants them, on its device.
+    """Return the windows of one split, normalised and diffused as `policy` wants them, on its device.
 
     Raises:
         ConfigError: data that stay on disk are to be diffused.
@@ -198,6 +198,6 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
 
 
 def resident(data: WindowData, store: Store) -> bool:
-    """Whether the windows are held in memory: as the settings say, or where they take at most RESIDENT_BYTES."""
+    """Say whether the windows are held in memory: as the settings say, or where they take at most RESIDENT_BYTES."""
     row = 4 * (store.contract.observation_dim + store.contract.action_dim) + 8 * data.horizon
     return store.steps * row + frame_bytes(store) <= RESIDENT_BYTES if data.resident is None else data.resident

@@ -52,7 +52,7 @@ def run(settings: TrainSettings, listener: Listener | None = None) -> dict[str, 
 
 
 def plan_of(settings: TrainSettings, experiment: Experiment[Any]) -> tuple[Phase, ...]:
-    """What is trained in which order."""
+    """Return what is trained, in which order."""
     flow, blocks = settings.flow, len(experiment.model.chain.blocks)
     return plan(flow.mode, blocks, settings.updates_of(len(experiment.pool)), flow.refine)
 
@@ -117,23 +117,23 @@ def train_blocks(
 
 
 def checkpointer(settings: TrainSettings, experiment: Experiment[Any]) -> Checkpointer:
-    """Of the run in settings.out."""
+    """Return the checkpointer of the run in settings.out."""
     fingerprint = settings.fingerprint() | {"source": dict(experiment.source)}
     folder = settings.out / "checkpoint"
     return Checkpointer(folder, experiment.model, fingerprint, settings.checkpoint_seconds)
 
 
 def device_of(experiment: Experiment[Any]) -> torch.device:
-    """Where the networks are."""
+    """Return the device of the networks."""
     return next(experiment.model.chain.parameters()).device
 
 
 def silent(trainer: object, *, force: bool = False) -> None:
-    """What ranks that neither log nor write do with a report or a trainer."""
+    """Do nothing with a report or a trainer, as ranks that neither log nor write."""
 
 
 def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Trainer) -> dict[str, Any]:
-    """What was trained, from which data, at what cost; losses on fixed noise, and the experiment's own report."""
+    """Sum up what was trained, from which data, at what cost; losses on fixed noise; the experiment's own report."""
     peak = peak_memory(device_of(experiment))
     trained, samples = experiment.load(settings.out), len(experiment.pool)
     batch = settings.batch * settings.optimiser.accumulate

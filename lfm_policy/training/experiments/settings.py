@@ -163,7 +163,7 @@ class FlowSettings(Frozen):
     )
 
     def schedule(self) -> "Schedule":
-        """The block schedule of these settings."""
+        """Return the block schedule of these settings."""
         from lfm_policy.flow import Schedule  # torch, which asking for help should not wait for
 
         if self.gammas is not None:
@@ -313,14 +313,14 @@ class TrainSettings(Frozen):
         )
 
     def updates_of(self, samples: int) -> int:
-        """Updates of each block for a pool of `samples`."""
+        """Return the updates of each block for a pool of `samples`."""
         if self.updates is not None:
             return self.updates
         assert self.epochs is not None
         return max(1, round(self.epochs * samples / (self.batch * self.optimiser.accumulate)))
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that decides the trained weights, but for the data themselves."""
+        """Return all that decides the trained weights, but for the data themselves."""
         others = (
             "out",
             "threads",

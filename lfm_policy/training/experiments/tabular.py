@@ -17,11 +17,11 @@ from lfm_policy.training.experiments.settings import TabularData, TrainSettings
 from lfm_policy.training.experiments.vectors import batched_log_prob, vector_experiment
 
 SUBSET_SEED = 10**9
-"""Of the points that are measured: the same for every run on a table."""
+"""Seed that chooses the points that are measured: the same for every run on a table."""
 
 
 def tabular_experiment(settings: TrainSettings, data: TabularData, device: torch.device) -> Experiment[FlowModel]:
-    """A model with fresh weights, and the training points of a table.
+    """Build a model with fresh weights, and the training points of a table.
 
     Raises:
         DataError: there is no such file, or it does not hold the table.
@@ -33,7 +33,7 @@ def tabular_experiment(settings: TrainSettings, data: TabularData, device: torch
 
 
 def tabular_report(model: FlowModel, data: TabularData, table: Table, source: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Negative log-likelihood of validation and test points in the table's units [nats], and network evaluations."""
+    """Report negative log-likelihood of validation and test points in the table's units [nats], and evaluations."""
     estimator = None if data.probes is None else Hutchinson(data.probes, seed=SUBSET_SEED)
     valid = batched_log_prob(model, _some(table.valid, data.valid), estimator)
     test = batched_log_prob(model, _some(table.test, data.test), estimator)
@@ -55,6 +55,6 @@ def tabular_report(model: FlowModel, data: TabularData, table: Table, source: Ma
 
 
 def _some(points: np.ndarray, count: int | None) -> Tensor:
-    """At most `count` of the points, the same ones at every call."""
+    """Take at most `count` of the points, the same ones at every call."""
     order = np.random.default_rng(SUBSET_SEED).permutation(len(points))
     return torch.from_numpy(points if count is None else points[order[:count]])

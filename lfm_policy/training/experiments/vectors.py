@@ -32,7 +32,7 @@ def vector_experiment(
     source: Mapping[str, Any],
     device: torch.device,
 ) -> Experiment[FlowModel]:
-    """A model with fresh weights, and `points` normalised and diffused as the settings want them."""
+    """Build a model with fresh weights, and `points` normalised and diffused as the settings want them."""
     time = settings.flow.initial_diffusion
     model = new_model(settings, points.shape[1], shrunk(_fitted(normalizer, points), time)).to(device)
     pool = TensorPool(model.normalizer.normalize(points.to(device)))
@@ -40,7 +40,7 @@ def vector_experiment(
 
 
 def new_model(settings: TrainSettings, dim: int, normalizer: AffineNormalizer) -> FlowModel:
-    """A flow model with fresh weights, decided by the run's seed."""
+    """Build a flow model with fresh weights, decided by the run's seed."""
     torch.manual_seed(settings.seed)
     kind: NormalizerKind = next(kind for kind, of in NORMALIZERS.items() if type(normalizer) is of)
     spec = FlowSpec(dim=dim, chain=settings.chain, normalizer=kind)
@@ -50,14 +50,14 @@ def new_model(settings: TrainSettings, dim: int, normalizer: AffineNormalizer) -
 
 
 def loader(device: torch.device) -> Callable[..., FlowModel]:
-    """Reads the trained model back."""
+    """Return what reads the trained model back."""
     return partial(FlowModel.from_pretrained, device=device, trust_code=True)
 
 
 def batched_log_prob(
     model: FlowModel, x: Float[Tensor, "n d"], estimator: Hutchinson | None = None, batch: int = 4096
 ) -> Likelihood:
-    """`FlowModel.log_prob` in parts that fit into memory; on the CPU, with the mean NFE, rounded."""
+    """Do `FlowModel.log_prob` in parts that fit into memory; on the CPU, with the mean NFE, rounded."""
     parts, hidden = x.split(batch), not Console().is_terminal
     shown = track(parts, "likelihood", transient=True, disable=hidden)
     found = [model.log_prob(part.to(model.device), estimator=estimator) for part in shown]

@@ -99,7 +99,7 @@ def learn_to_see(settings: TrainSettings, policy: Any, windows: Windows, fingerp
 
 
 def feature_table(store: Store, sight: Sight, split: Split, crops: int, resident: bool) -> Tensor:
-    """What the frozen encoders say of every row of a split, see `Sight.table`."""
+    """Return what the frozen encoders say of every row of a split, see `Sight.table`."""
     return sight.table(read_frames(store, split, resident), crops)
 
 
@@ -138,7 +138,7 @@ def _train(
     windows: Windows,
     fingerprint: dict[str, Any],
 ) -> Regressor:
-    """The regression, by its moving average."""
+    """Train the regression; return its moving average."""
     from lfm_policy.training.checkpoint import Checkpointer
     from lfm_policy.training.log import RunLog
     from lfm_policy.training.loop import StepReport, Trainer
@@ -176,7 +176,7 @@ def _train(
 def regression(
     policy: Any, regressor: nn.Module, windows: Windows, index: Tensor, generator: torch.Generator | None
 ) -> Loss:
-    """The mean square of the regression's error on some windows: at random crops, or the middle without a generator."""
+    """Give the mean square error of the regression on windows: at random crops; the middle without a generator."""
     batch, device, sight = windows.gather(index), policy.device, policy.sight
     assert batch.frames is not None
     frames = batch.frames.to(device)
@@ -189,7 +189,7 @@ def regression(
 
 @torch.no_grad()
 def regression_error(policy: Any, regressor: nn.Module, windows: Windows) -> float:
-    """Mean square of the regression's error over windows, by the middle of their pictures."""
+    """Return the mean square of the regression's error over windows, by the middle of their pictures."""
     total = 0.0
     for index in torch.arange(len(windows)).split(BATCH):
         total += regression(policy, regressor, windows, index, None)().item() * len(index)
