@@ -16,12 +16,14 @@ from math import log
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lfm_policy.settings import Frozen
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
+Counts = int | np.integer | np.floating | NDArray[np.integer] | NDArray[np.floating]
+"""How often something came, in one comparison or in many."""
 
 STAKES = 0.95 / 2.0 ** np.arange(8)
 """Shares of the most that may be staked; the gain lost by the nearest of them is at most a sixth."""
@@ -99,7 +101,7 @@ class PairedTest:
         return "equal" if within else "undecided"
 
 
-def log_wealth(gains: ArrayLike, losses: ArrayLike, ties: ArrayLike, mean: float) -> NDArray[np.float64]:
+def log_wealth(gains: Counts, losses: Counts, ties: Counts, mean: float) -> NDArray[np.float64]:
     """Compute the logarithm of what 1 has become that was bet against E[D] <= `mean`.
 
     Args:

@@ -156,11 +156,11 @@ def test_only_torch_looks_inside(places: dict[str, Path]) -> None:
 
 def test_code_from_outside_runs_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of the user's own opens through every door with trust_code, and through none without."""
-    (tmp_path / "own_network.py").write_text(
+    (tmp_path / "strange_network.py").write_text(
         "from lfm_policy.networks import ConditionalUnet1d\n\n\nclass Net(ConditionalUnet1d):\n    pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    network = {"_target_": "own_network.Net", "dims": [8, 16], "time_dim": 8}
+    network = {"_target_": "strange_network.Net", "dims": [8, 16], "time_dim": 8}
     made = policy(blocks=1, network=network)
     made.save_pretrained(tmp_path / "checkpoint")
     export(made, tmp_path / "bundle", graphs=(), samples=1)

@@ -210,9 +210,10 @@ class TestScript:
         folder = checkpoint(tmp_path / "policy")
         contract = json.loads((folder / "contract.json").read_text())
         (folder / "contract.json").write_text(json.dumps(contract | {"suite_version": "0", "control_hz": 10.0}))
+        (folder / "checksums.json").unlink()  # they would refuse it first
         refused = script(f"policy={folder}", f"out={tmp_path / 'out'}", "workers=1")
         assert refused.returncode == 2
-        assert "control_hz: checkpoint" in refused.stderr
+        assert "control_hz: policy" in refused.stderr
         assert "environment builtin/PointMass has 20.0" in refused.stderr
         assert not (tmp_path / "out" / "summary.json").exists()
 
