@@ -363,7 +363,11 @@ class _Stored:
 
 
 def _same(block: nn.Module, other: nn.Module) -> bool:
-    """Say whether two blocks differ in nothing but their weights."""
+    """Say whether two blocks differ in nothing but their weights.
+
+    A module's `repr` lists its arguments by convention; one that computes with a number it does not list would share a
+    graph wrongly, which the comparison of every exported graph with torch then refuses.
+    """
     return repr(block) == repr(other) and not any(isinstance(value, Tensor) for value in vars(block).values())
 
 

@@ -99,7 +99,8 @@ def plan(mode: Mode, blocks: int, steps: int, refine: float = 0.25) -> tuple[Pha
 
 
 Losses = Callable[[torch.Generator], Iterator[Loss]]
-"""Draws one batch per block, as the generator decides; the losses may then be computed side by side."""
+"""Draws one batch per block, as the generator decides. What it yields computes a loss when it is called: all drawing is
+done first, in order, so that blocks may then be computed in threads, side by side."""
 
 Optimise = Callable[[int, Phase, Losses], None]
 """Carries out phase number k: the warm start, then `phase.steps` updates of its blocks; may resume in the middle."""

@@ -24,6 +24,7 @@ class SharedBlocks(nn.ModuleList):
         return len(self.codes)
 
     def __getitem__(self, n: Any) -> Any:
+        # A new wrapper each time: compare blocks by what they hold, not by identity.
         (network,) = self._modules.values()
         return Indexed(network, self.codes[n])
 

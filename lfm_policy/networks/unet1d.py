@@ -32,6 +32,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, condition: int, kernel: int, groups: int) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, kernel, groups)
+        # The Identity keeps Diffusion Policy's names of weights, where an activation stands before the linear layer.
         self.film = nn.Sequential(nn.Identity(), nn.Linear(condition, 2 * outputs))
         self.second = ConvBlock(outputs, outputs, kernel, groups)
         self.skip = Convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
