@@ -40,8 +40,9 @@ def lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(handle)
             return None
-        except FileNotFoundError:
-            pass
+        except FileNotFoundError:  # removed and not made again: try once more, as where another file has its name
+            os.close(handle)
+            continue
         except OSError:
             os.close(handle)
             raise

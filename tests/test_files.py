@@ -253,5 +253,7 @@ class TestRequireSame:
             "choose another",
         ]
 
-    def test_equal_settings_pass(self):
+    def test_equal_settings_pass_and_others_do_not(self):
         require_same({"a": {"b": [1]}}, {"a": {"b": (1,)}}, "x", "y", DataError)
+        with pytest.raises(DataError, match="x"):
+            require_same({"a": {"b": [1]}}, {"a": {"b": (2,)}}, "x", "y", DataError)

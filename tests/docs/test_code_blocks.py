@@ -137,9 +137,9 @@ def test_python_compiles_imports_and_runs_where_it_can(block: Block) -> None:
 
 def test_yaml_and_json_are_well_formed() -> None:
     for block in blocks("yaml"):
-        yaml.safe_load(block.text)
+        assert isinstance(yaml.safe_load(block.text), dict | list), f"{block}: expected a mapping or a list"
     for block in blocks("json"):
-        json.loads(block.text)
+        assert isinstance(json.loads(block.text), dict | list), f"{block}: expected an object or an array"
 
 
 def test_blocks_say_what_they_are() -> None:

@@ -60,7 +60,9 @@ def test_members_step_at_the_same_time():
     vector = _vector(Meeting)
     vector.reset(seed=0)
     for _ in range(3):
-        vector.step(np.zeros((2, 2)))
+        observations, *_ = vector.step(np.zeros((2, 2)))
+        assert len(observations) == 2
+    assert not Meeting.barrier.broken  # a member that stepped alone would have waited in vain
     vector.close()
 
 

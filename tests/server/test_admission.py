@@ -51,6 +51,8 @@ def test_a_place_is_given_back_once() -> None:
     admission.leave(place)
     admission.leave(place)
     admission.enter("a")
+    with pytest.raises(LimitError):  # given back twice it would be free twice
+        admission.enter("a")
 
 
 @pytest.mark.parametrize(
