@@ -145,14 +145,7 @@ def prepare(
             files[0].contract.require_match(tally.file.contract, labels[0], tally.label)
         out = out or default_output(files[0].contract, labels)
         stack.enter_context(owned(out))
-        with progress(console) as bar:
-            split = joint_split(files)
-            origin = {"files": [file.source() for file in files]}
-            write_store(out, convert_all(tallies, split, bar, environment), files[0].contract, split, origin)
-        console.print(files_table(tallies, out))
-        for tally in tallies:
-            for note in tally.notes():
-                console.print(f"{tally.label}: {note}", markup=False, highlight=False)
+        _write(tallies, out, console, environment)
         results = replay_some(tallies, open_store(out), replay, console, environment)
         summary = {
             "out": str(out),
@@ -163,6 +156,19 @@ def prepare(
         }
         write_json(out / "summary.json", summary)
     return summary
+
+
+def _write(tallies: Sequence[Tally], out: Path, console: Console, environment: str | None) -> None:
+    """Convert the demonstrations into the data set, and say what was found in each file."""
+    files = [tally.file for tally in tallies]
+    with progress(console) as bar:
+        split = joint_split(files)
+        origin = {"files": [file.source() for file in files]}
+        write_store(out, convert_all(tallies, split, bar, environment), files[0].contract, split, origin)
+    console.print(files_table(tallies, out))
+    for tally in tallies:
+        for note in tally.notes():
+            console.print(f"{tally.label}: {note}", markup=False, highlight=False)
 
 
 def require_different(paths: Sequence[Path]) -> None:

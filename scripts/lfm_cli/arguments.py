@@ -151,7 +151,7 @@ def plain(text: str, words: bool = False) -> Any:
         if not (words and isinstance(value, list) and not all(isinstance(item, str) for item in value)):
             return value
     except ValueError:
-        pass
+        pass  # no JSON: words without quotes are allowed, and read below
     body = text.strip()
     if body[:1] == "[":
         parts = _parts(body, "]")
