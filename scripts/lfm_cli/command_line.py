@@ -160,7 +160,9 @@ def _preset_of(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
         path = Path(name).expanduser()
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except OSError as error:
+            raise ConfigError(f"preset={name}: found no file of settings: {error.strerror}") from None
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"preset={name}: expected a YAML file of settings, {error}") from None
         if not isinstance(content, dict):
             raise ConfigError(f"preset={name}: expected settings, one a line as key: value, found {content!r}")
@@ -184,7 +186,7 @@ def _missing(model: Any, values: Mapping[str, Any]) -> list[str]:
         *path, last = setting.name.split(".")
         node: Any = values
         for part in path:
-            node = node.get(part) if isinstance(node, Mapping) else None
+            node = node.get(part, {}) if isinstance(node, Mapping) else None  # {}: a record that nobody gave
         other = isinstance(node, Mapping) and setting.of not in ("", node.get("kind", setting.of))
         if not other and isinstance(node, Mapping) and last not in node:
             missing.append(setting.name)

@@ -85,6 +85,8 @@ def test_the_overview_names_all_verbs_and_is_light() -> None:
         (["evaluate", "episodes=0", "policy=x"], "'episodes': Input should be greater than or equal to 1; found 0"),
         (["evaluate", "episodes=[1", "policy=x"], "error: "),
         (["evaluate"], "error: missing: policy=VALUE"),
+        (["monitor", "policy=x"], "error: missing: data.path=VALUE"),
+        (["train", "preset=none.yaml"], "error: preset=none.yaml: found no file of settings: No such"),
         (["train", "experiment=robot/lif"], "there is no experiment=robot/lif: did you mean 'robot/lift'?"),
     ],
 )
