@@ -20,7 +20,7 @@ from lfm_policy.files import write_json
 from lfm_policy.flow import FlowChain, Phase, Schedule
 from lfm_policy.flow.chain import Loss
 from lfm_policy.models.pretrained import digest, read_tensors, save_tensors
-from lfm_policy.models.sight import BATCH, Sight
+from lfm_policy.models.sight import Sight
 from lfm_policy.training.experiments.settings import TrainSettings, VisionSettings
 
 FOLDER = "encoder"
@@ -173,24 +173,12 @@ def _train(
     return regressor
 
 
-def regression(
-    policy: Any, regressor: nn.Module, windows: Windows, index: Tensor, generator: torch.Generator | None
-) -> Loss:
-    """Give the mean square error of the regression on windows: at random crops; the middle without a generator."""
+def regression(policy: Any, regressor: nn.Module, windows: Windows, index: Tensor, generator: torch.Generator) -> Loss:
+    """Give the mean square error of the regression on windows, at random crops of their pictures."""
     batch, device, sight = windows.gather(index), policy.device, policy.sight
     assert batch.frames is not None
-    frames = batch.frames.to(device)
-    seen = sight.middle(frames) if generator is None else sight.crop(frames, generator)
+    seen = sight.crop(batch.frames.to(device), generator)
     sample = policy.sample_of(batch.observation.to(device), batch.action.to(device))
     return Loss(
         regressor, seen, torch.zeros(len(index), device=device), sample.cond, -sample.x, torch.ones((), device=device)
     )
-
-
-@torch.no_grad()
-def regression_error(policy: Any, regressor: nn.Module, windows: Windows) -> float:
-    """Return the mean square of the regression's error over windows, by the middle of their pictures."""
-    total = 0.0
-    for index in torch.arange(len(windows)).split(BATCH):
-        total += regression(policy, regressor, windows, index, None)().item() * len(index)
-    return total / len(windows)
