@@ -14,6 +14,7 @@ from lfm_cli.arguments import (
     REQUIRED,
     annotation_of,
     apply,
+    default_of,
     defaults_of,
     fields_of,
     merged,
@@ -161,7 +162,9 @@ def _preset_of(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"preset={name}: found no file of settings: {error.strerror}") from None
+            raise ConfigError(
+                f"preset={name}: expected a YAML file of settings, found none ({error.strerror})"
+            ) from None
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"preset={name}: expected a YAML file of settings, {error}") from None
         if not isinstance(content, dict):
@@ -180,13 +183,15 @@ def _divided(presets: Any, arguments: list[str]) -> tuple[list[str], list[str]]:
 def _missing(model: Any, values: Mapping[str, Any]) -> list[str]:
     """List settings without a default that nobody gave."""
     missing = []
+    needed = [name for name, info in fields_of(model).items() if default_of(info) is REQUIRED]
     for setting in settings_in(model):
         if setting.default is not REQUIRED:
             continue
         *path, last = setting.name.split(".")
         node: Any = values
         for part in path:
-            node = node.get(part, {}) if isinstance(node, Mapping) else None  # {}: a record that nobody gave
+            nothing = {} if node is values and part in needed else None  # {}: all of a record that must be given
+            node = node.get(part, nothing) if isinstance(node, Mapping) else None
         other = isinstance(node, Mapping) and setting.of not in ("", node.get("kind", setting.of))
         if not other and isinstance(node, Mapping) and last not in node:
             missing.append(setting.name)

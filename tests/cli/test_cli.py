@@ -86,7 +86,7 @@ def test_the_overview_names_all_verbs_and_is_light() -> None:
         (["evaluate", "episodes=[1", "policy=x"], "error: "),
         (["evaluate"], "error: missing: policy=VALUE"),
         (["monitor", "policy=x"], "error: missing: data.path=VALUE"),
-        (["train", "preset=none.yaml"], "error: preset=none.yaml: found no file of settings: No such"),
+        (["train", "preset=none.yaml"], "error: preset=none.yaml: expected a YAML file of settings, found none"),
         (["train", "experiment=robot/lif"], "there is no experiment=robot/lif: did you mean 'robot/lift'?"),
     ],
 )
