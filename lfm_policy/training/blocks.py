@@ -38,7 +38,7 @@ def merge(trainer: Trainer, out: Path) -> None:
     for n, block in enumerate(trainer.chain.blocks):
         record, weights, average = _finished(block_folder(out, n) / "checkpoint", n, trainer.total)
         block.load_state_dict({name.removeprefix(_name(n)): value for name, value in weights.items()})
-        averages |= {name.removeprefix("chain."): value for name, value in average.items()}
+        averages |= average
         ema_step, seconds = record["ema_step"], seconds + record["seconds"]
     phases = len(trainer.phases)
     trainer.restore(TrainerState(phases, 0, trainer.seconds + seconds, ema_step, averages, optimiser={}))

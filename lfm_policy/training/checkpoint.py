@@ -8,7 +8,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from lfm_policy.errors import CheckpointError
 from lfm_policy.files import atomic_directory, read_json, require_same, sweep
@@ -18,7 +17,6 @@ from lfm_policy.training.loop import Saver, Trainer, TrainerState
 
 LENGTHS = ("steps", "updates", "epochs")
 """Settings that say how long a run is; it can be made longer."""
-_CHAIN = "chain."
 
 
 class Checkpointer:
@@ -43,7 +41,7 @@ class Checkpointer:
         state = trainer.state()
         with atomic_directory(self.directory) as temporary:
             self.model.write(temporary)
-            save_tensors(_named(state.ema), temporary / "ema.safetensors")
+            save_tensors(state.ema, temporary / "ema.safetensors")
             save_tensors(state.optimiser, temporary / "trainer.safetensors")
             record = {
                 "phase": state.phase,
@@ -94,8 +92,7 @@ class Checkpointer:
         numbers["moments_since"] = record.get("moments_since", 0)
         if longer and record["phase"] == 1 and record["updates"] < trainer.total:  # it had ended
             numbers |= {"phase": 0, "step": record["updates"], "moments_since": record["updates"]}
-        averages = {name.removeprefix(_CHAIN): value for name, value in ema.items()}
-        trainer.restore(TrainerState(**numbers, ema=averages, optimiser=optimiser))
+        trainer.restore(TrainerState(**numbers, ema=ema, optimiser=optimiser))
         return True
 
 
@@ -119,14 +116,9 @@ class Snapshots:
             return
         with atomic_directory(self.directory / f"step_{trainer.done:07d}") as temporary:
             self.model.write(temporary)
-            save_tensors(dict(self.model.state_dict()) | _named(trainer.state().ema), temporary / "model.safetensors")
+            save_tensors(dict(self.model.state_dict()) | dict(trainer.state().ema), temporary / "model.safetensors")
             seal(temporary)
 
 
 def _length(fingerprint: Mapping[str, Any]) -> list[Any]:
     return [fingerprint.get(name) for name in LENGTHS]
-
-
-def _named(ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a chain, named as in the state of its model."""
-    return {f"{_CHAIN}{name}": value for name, value in ema.items()}

@@ -2,9 +2,10 @@
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lfm_policy.flow import FlowChain
 
@@ -16,10 +17,14 @@ class Ema:
         chain: the chain that is trained.
         power: how fast the average lengthens.
         max_decay: its longest memory.
+        encoder: what is trained with the chain, and averaged with it.
     """
 
-    def __init__(self, chain: FlowChain, power: float = 0.75, max_decay: float = 0.9999) -> None:
-        self.chain = copy.deepcopy(chain).requires_grad_(False).eval()
+    def __init__(
+        self, chain: FlowChain, power: float = 0.75, max_decay: float = 0.9999, encoder: nn.Module | None = None
+    ) -> None:
+        self.chain = _frozen(chain)
+        self.encoder = None if encoder is None else _frozen(encoder)
         self.power, self.max_decay = power, max_decay
         self.step = 0
 
@@ -28,12 +33,14 @@ class Ema:
         return min(self.max_decay, 1 - (1 + self.step) ** -self.power)
 
     @torch.no_grad()
-    def update(self, chain: FlowChain, blocks: tuple[int, ...]) -> None:
-        """Follow the trained weights of `blocks`; buffers are copied."""
+    def update(self, chain: FlowChain, blocks: tuple[int, ...], encoder: nn.Module | None = None) -> None:
+        """Follow the trained weights of `blocks`, and the encoder's; buffers are copied."""
         decay = self.decay()
         pairs = {}  # by average: once where blocks share a network
-        for n in blocks:
-            averages, weights = self.chain.blocks[n], chain.blocks[n]
+        modules = [(self.chain.blocks[n], chain.blocks[n]) for n in blocks]
+        if self.encoder is not None and encoder is not None:
+            modules.append((self.encoder, encoder))
+        for averages, weights in modules:
             pairs |= zip(averages.parameters(), weights.parameters(), strict=True)
             for average, buffer in zip(averages.buffers(), weights.buffers(), strict=True):
                 average.copy_(buffer)
@@ -47,6 +54,26 @@ class Ema:
         self.step = 0
 
     def restore(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Go on from an average that was saved after `step` updates."""
-        self.chain.load_state_dict(dict(weights))
+        """Go on from an average that was saved after `step` updates, named as in `state`."""
+        for name, module in self._modules().items():
+            module.load_state_dict(
+                {key.removeprefix(name): value for key, value in weights.items() if key.startswith(name)}
+            )
         self.step = step
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages, named as in the state of the model that is trained."""
+        return {
+            name + key: value for name, module in self._modules().items() for key, value in module.state_dict().items()
+        }
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"chain.": self.chain} | ({} if self.encoder is None else {"sight.": self.encoder})
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _frozen(module: M) -> M:
+    """Return a copy that nobody trains."""
+    return copy.deepcopy(module).requires_grad_(False).eval()

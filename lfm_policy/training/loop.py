@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lfm_policy.errors import LFMError
 from lfm_policy.flow import FlowChain, Phase
@@ -50,11 +50,25 @@ class TrainerState:
     """Wall time of all updates, those before an interruption included [s]."""
     ema_step: int
     ema: Mapping[str, Tensor]
-    """The averaged weights, named as in the chain."""
+    """The averaged weights, named as in the model that is trained."""
     optimiser: Mapping[str, Tensor]
     """Moments and step counts, named by parameter and kind; empty between phases."""
     moments_since: int = 0
     """Updates of the phase that were done when its moments began: where a finished run was made longer."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Gives blocks their conditions, and is trained with them."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    def backward(self) -> None:
+        """Pass on the gradients that all blocks have left at the conditions."""
+        ...
 
 
 @runtime_checkable
@@ -80,6 +94,7 @@ class Trainer:
         save: called after each update, and with force at the end of each phase.
         parallel: blocks whose gradients are computed side by side, in threads; the result does not depend on it.
         ranks: the processes whose gradients are averaged.
+        encoder: gives the conditions and is trained too; None where they are numbers.
     """
 
     def __init__(
@@ -92,9 +107,12 @@ class Trainer:
         save: Saver,
         parallel: int = 1,
         ranks: Ranks = Ranks(),
+        encoder: Encoder | None = None,
     ) -> None:
         self.chain, self.phases, self.settings, self.seed = chain, phases, settings, seed
-        self.ema = Ema(chain, settings.ema_power, settings.ema_max_decay)
+        self._encoder = encoder
+        self._seeing = None if encoder is None else encoder.module
+        self.ema = Ema(chain, settings.ema_power, settings.ema_max_decay, self._seeing)
         self._phase, self._step = 0, 0
         self._seconds = 0.0
         self._optimiser: torch.optim.AdamW | None = None
@@ -122,7 +140,7 @@ class Trainer:
             self._clip(phase)
             optimiser.step()
             optimiser.zero_grad()
-            self.ema.update(self.chain, phase.blocks)
+            self.ema.update(self.chain, phase.blocks, self._seeing)
             self._step, self._optimiser = step + 1, optimiser
             seconds = time.perf_counter() - started
             self._seconds += seconds
@@ -136,7 +154,7 @@ class Trainer:
 
         The tensors are the trainer's own: save them before the next update.
         """
-        ema, moments = self.ema.chain.state_dict(), _moments(self._optimiser)
+        ema, moments = self.ema.state(), _moments(self._optimiser)
         return TrainerState(self._phase, self._step, self._seconds, self.ema.step, ema, moments, self._moments_since)
 
     def restore(self, state: TrainerState) -> None:
@@ -176,8 +194,11 @@ class Trainer:
         )
 
     def _parameters(self, phase: Phase) -> list[torch.nn.Parameter]:
-        """Return the parameters of the phase's blocks, once where they are shared."""
-        return list(dict.fromkeys(p for n in phase.blocks for p in self.chain.blocks[n].parameters()))
+        """Return the parameters of the phase's blocks, once where they are shared, and the encoder's."""
+        return list(dict.fromkeys(p for module in self._modules(phase) for p in module.parameters()))
+
+    def _modules(self, phase: Phase) -> list[nn.Module]:
+        return [self.chain.blocks[n] for n in phase.blocks] + ([] if self._seeing is None else [self._seeing])
 
     def _begin(self, phase: Phase) -> None:
         for n in phase.blocks:
@@ -196,6 +217,8 @@ class Trainer:
         for part in range(parts):
             generator = torch.Generator(self._device).manual_seed(_seed(self.seed, k, step, part))
             totals += gradients(losses(generator), 1 / parts, self._autocast())
+            if self._encoder is not None:
+                self._encoder.backward()
         self._ranks.average([totals, *(p.grad for p in self._parameters(phase) if p.grad is not None)])
         values = dict(zip(phase.blocks, totals.tolist(), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
@@ -207,8 +230,8 @@ class Trainer:
 
     def _clip(self, phase: Phase) -> None:
         if self.settings.gradient_clip is not None:
-            for n in phase.blocks:
-                torch.nn.utils.clip_grad_norm_(self.chain.blocks[n].parameters(), self.settings.gradient_clip)
+            for module in self._modules(phase):
+                torch.nn.utils.clip_grad_norm_(module.parameters(), self.settings.gradient_clip)
 
     def _autocast(self) -> torch.autocast:
         precision = self.settings.precision

@@ -12,6 +12,7 @@ from torch import Tensor
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.flow import FlowChain, Pool, TensorPool, TimeLaw
 from lfm_policy.flow.fit import draw_loss
+from lfm_policy.training.loop import Encoder
 
 
 @runtime_checkable
@@ -46,6 +47,8 @@ class Experiment(Generic[M]):
     """Measurements of the trained model, for the run's summary."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the data come from: a run is only continued on the same."""
+    encoder: Encoder | None = None
+    """Gives the pool's conditions, if it is trained with the chain."""
 
 
 def shrunk(normalizer: AffineNormalizer, time: float) -> AffineNormalizer:

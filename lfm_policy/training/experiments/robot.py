@@ -22,10 +22,12 @@ from lfm_policy.flow import Pool, Sample
 from lfm_policy.models.encoding import Encoding
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import checkpoint_in, load_weights
+from lfm_policy.models.sight import Sight
 from lfm_policy.models.spec import PolicySpec
 from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrinkage, with_diffusion
+from lfm_policy.training.experiments.joint import JointPool
 from lfm_policy.training.experiments.settings import TrainSettings, WindowData
-from lfm_policy.training.experiments.vision import feature_table, learn_to_see
+from lfm_policy.training.experiments.vision import begin_encoders, feature_table, learn_to_see
 
 RESIDENT_BYTES = 2 << 30
 """Larger data are read from disk as they are asked for, unless the settings decide."""
@@ -77,7 +79,9 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
     if settings.initial_weights is not None:
         begin_with(policy, settings.initial_weights)
         source |= {"initial_weights": policy.digest()}
-    if policy.sight is not None:
+    vision = settings.vision
+    joint = vision is not None and vision.joint
+    if policy.sight is not None and not joint:
         see(settings, data, store, policy)
 
     def report(trained: LFMPolicy) -> dict[str, Any]:
@@ -86,7 +90,12 @@ def robot_experiment(settings: TrainSettings, data: WindowData, device: torch.de
         return {"valid_loss": evaluation_loss(trained.chain, window_pool(data, store, trained, "valid"))}
 
     load = partial(LFMPolicy.from_pretrained, device=device, trust_code=True)
-    return Experiment(policy, window_pool(data, store, policy), load, report, source)
+    if policy.sight is None or not joint:
+        return Experiment(policy, window_pool(data, store, policy), load, report, source)
+    if vision is not None and vision.weights is not None:
+        begin_encoders(policy.sight, Path(vision.weights))
+    pool = joint_pool(data, store, policy, policy.sight)
+    return Experiment(policy, pool, load, report, source, encoder=pool)
 
 
 def begin_with(policy: LFMPolicy, checkpoint: Path) -> None:
@@ -195,6 +204,14 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
         return WindowPool(StreamedWindows.from_store(store, *cut), policy.encoding, features)
     windows = Windows.from_store(store, *cut).to(policy.device)
     return with_diffusion(WindowPool(windows, policy.encoding, features), diffusion, seed=0)
+
+
+def joint_pool(data: WindowData, store: Store, policy: LFMPolicy, sight: Sight) -> JointPool:
+    """Return the training windows with their pictures, which `sight` sees and learns from, on the policy's device."""
+    cut, inside = ("train", data.horizon, data.observation_steps, data.action_steps), resident(data, store)
+    frames = read_frames(store, "train", inside)
+    windows = (Windows if inside else StreamedWindows).from_store(store, *cut, frames=frames)
+    return JointPool(windows.to(policy.device) if isinstance(windows, Windows) else windows, policy.encoding, sight)
 
 
 def resident(data: WindowData, store: Store) -> bool:

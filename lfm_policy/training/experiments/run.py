@@ -75,8 +75,11 @@ def train(
     )
     keep = Snapshots(settings.out / "snapshots", experiment.model, settings.snapshots, save)
     heard, kept = (reporter, keep) if ranks.first else (silent, silent)
-    parallel = 1 if settings.flow.share else parallel_blocks(settings.parallel, device_of(experiment))
-    trainer = Trainer(chain, phases, settings.optimiser, settings.seed, heard, kept, parallel, ranks)
+    alone = settings.flow.share or experiment.encoder is not None  # what blocks share gets gradients in one order
+    parallel = 1 if alone else parallel_blocks(settings.parallel, device_of(experiment))
+    trainer = Trainer(
+        chain, phases, settings.optimiser, settings.seed, heard, kept, parallel, ranks, experiment.encoder
+    )
     resumed = save.resume(trainer)
     ranks.require_equal(trainer.done, device_of(experiment))
     with ExitStack() as stack:
@@ -136,6 +139,7 @@ def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Train
     """Sum up what was trained, from which data, at what cost; losses on fixed noise; the experiment's own report."""
     peak = peak_memory(device_of(experiment))
     trained, samples = experiment.load(settings.out), len(experiment.pool)
+    experiment.model.load_state_dict(trained.state_dict())  # the pool sees with the averaged weights, too
     batch = settings.batch * settings.optimiser.accumulate
     return {
         "name": settings.name,

@@ -187,7 +187,9 @@ class FlowSettings(Frozen):
 
 
 class VisionSettings(Frozen):
-    """How a policy learns to see: encoder and a head that is thrown away regress chunks, then the encoder stays."""
+    """How a policy learns to see: encoder and a head that is thrown away regress chunks, then the encoder stays; or
+    jointly with the chain.
+    """
 
     encoder: dict[str, Any] = Field(
         description="of one camera's pictures: {_target_: package.module.Class, argument: value}"
@@ -196,6 +198,11 @@ class VisionSettings(Frozen):
         default=76,
         ge=1,
         description="side of the part of pictures that is seen: anywhere in training, then the middle",
+    )
+    joint: bool = Field(
+        default=False,
+        description="encoders learn with the chain, from the gradients of all its blocks, as in Diffusion Policy: each "
+        "update pays for the pictures, which is for GPUs; the settings below are then not used, but for weights",
     )
     updates: int = Field(ge=1, description="of encoder and head")
     batch: int = Field(default=64, ge=1, description="pictures of each camera in one update")
@@ -290,6 +297,22 @@ class TrainSettings(Frozen):
                 "ranks=blocks needs flow.mode=simulation_free, flow.share=false and snapshots=0, found "
                 f"{self.flow.mode}, {str(self.flow.share).lower()} and {self.snapshots}: use ranks=batch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_of_all_blocks(self) -> "TrainSettings":
+        if not (self.vision and self.vision.joint):
+            return self
+        apart = {
+            "flow.mode": (self.flow.mode, "simulation_free"),
+            "flow.initial_diffusion": (self.flow.initial_diffusion, 0),
+            "ranks": (self.ranks, "batch"),
+            "optimiser.compiled": (self.optimiser.compiled, False),
+            "vision.trained": (self.vision.trained, None),
+        }
+        wrong = [f"{name}={found} (not {needed})" for name, (found, needed) in apart.items() if found != needed]
+        if wrong:
+            raise ValueError(f"vision.joint=true trains encoders and all blocks at once, found {', '.join(wrong)}")
         return self
 
     @property

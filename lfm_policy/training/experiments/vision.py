@@ -89,7 +89,7 @@ def learn_to_see(settings: TrainSettings, policy: Any, windows: Windows, fingerp
         sight.load_state_dict(_sight_of(vision.trained, sight))
     else:
         if vision.weights is not None:
-            begin_with(sight, Path(vision.weights))
+            begin_encoders(sight, Path(vision.weights))
         width = policy.condition(torch.zeros(1, *windows.gather(torch.tensor([0])).observation.shape[1:])).shape[1]
         model = Seeing(Regressor(sight, width, policy.noise_shape, vision.hidden).to(policy.device))
         trained = _train(settings, vision, policy, model, windows, fingerprint)
@@ -103,7 +103,7 @@ def feature_table(store: Store, sight: Sight, split: Split, crops: int, resident
     return sight.table(read_frames(store, split, resident), crops)
 
 
-def begin_with(sight: Sight, path: Path) -> None:
+def begin_encoders(sight: Sight, path: Path) -> None:
     """Fill each encoder with the tensors of a file, as far as it has them.
 
     Raises:

@@ -121,12 +121,12 @@ def test_encoders_begin_with_the_weights_of_a_file(store, trained, tmp_path):
     sight = LFMPolicy.from_pretrained(trained).sight
     first = sight.encoders[0].state_dict()["layers.0.weight"]
     save_file({"layers.0.weight": torch.zeros_like(first), "another": torch.zeros(3)}, tmp_path / "some.safetensors")
-    vision.begin_with(sight, tmp_path / "some.safetensors")
+    vision.begin_encoders(sight, tmp_path / "some.safetensors")
     assert not sight.encoders[0].state_dict()["layers.0.weight"].any()
     assert sight.encoders[0].state_dict()["layers.3.weight"].any()
     save_file({"other": torch.zeros(3)}, tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="has no tensor for the encoder"):
-        vision.begin_with(sight, tmp_path / "none.safetensors")
+        vision.begin_encoders(sight, tmp_path / "none.safetensors")
 
 
 def test_episodes_of_a_seeing_policy_are_functions_of_their_seeds(trained):
