@@ -208,9 +208,9 @@ def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split 
 
 def joint_pool(data: WindowData, store: Store, policy: LFMPolicy, sight: Sight) -> JointPool:
     """Return the training windows with their pictures, which `sight` sees and learns from, on the policy's device."""
-    cut, inside = ("train", data.horizon, data.observation_steps, data.action_steps), resident(data, store)
+    cut, inside = (data.horizon, data.observation_steps, data.action_steps), resident(data, store)
     frames = read_frames(store, "train", inside)
-    windows = (Windows if inside else StreamedWindows).from_store(store, *cut, frames=frames)
+    windows = (Windows if inside else StreamedWindows).from_store(store, "train", *cut, frames=frames)
     return JointPool(windows.to(policy.device) if isinstance(windows, Windows) else windows, policy.encoding, sight)
 
 
