@@ -2,9 +2,9 @@
 
     lfm doctor source=outputs/demos/lift/demos.hdf5 policy=outputs/lift
 
-Measures what the actions are (deltas or poses, frame, rotation), compares observations with the simulator's at the
-recorded states, and executes demonstrations as deltas and as absolute poses. Exits with 0 if all is well, with 1 if
-there are findings, with 2 if the file cannot be examined. Leaves summary.json in the output folder.
+Measures what the actions are (deltas or poses, frame, rotation), compares observations and pictures with the
+simulator's at the recorded states, and executes demonstrations as deltas and as absolute poses. Exits with 0 if all is
+well, with 1 if there are findings, with 2 if the file cannot be examined. Leaves summary.json in the output folder.
 """
 
 import sys
@@ -91,6 +91,9 @@ def report(found: "Examination", console: "Console") -> None:
     for arm, (low, high) in enumerate(summary["normaliser"]["action_position_m"]):
         axes = ", ".join(f"{axis} {a:.3f} … {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True))
         table.add_row("normaliser", f"arm {arm}'s positions {axes} \\[m]")
+    for row in summary["pictures"]:
+        seems = f"; they seem to be {row['seems']}" if row["seems"] else ""
+        table.add_row("pictures", f"{row['camera']}: {row['gap']:.1%} of the range from what is drawn here{seems}")
     for note in summary["notes"]:
         table.add_row("note", note)
     console.print(table)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import lfm_envs
 from lfm_envs.doctor import Diagnosis, Proof, diagnose, prove, read_episode, summarize, verdict, versions
 from lfm_envs.doctor.findings import Finding, examine_checkpoint
+from lfm_envs.doctor.pictures import check_pictures, picture_gaps
 from lfm_envs.tasks import TASKS, task_of_environment
 from lfm_policy.data.demos.file import DemoFile, open_demos
 
@@ -54,6 +55,8 @@ def examine_file(
     contracts = {task.environment: task.contract for task in TASKS.values()}
     with open_demos(source, contracts, strict=False, mask=mask) as file:
         diagnosis, proofs, findings = examine(file, replay, console or Console())
+        gaps = picture_gaps(task_of_environment(file.contract.environment), file, chosen(file, replay))
+        findings += check_pictures(gaps)
         task, held = task_of_environment(file.contract.environment), None
         if checkpoint is not None:
             more, held = examine_checkpoint(checkpoint, task.contract, diagnosis.observation, diagnosis.action)
@@ -67,6 +70,7 @@ def examine_file(
             "control_hz": diagnosis.control_hz,
             "arms": arms(file, diagnosis),
             "observations": diagnosis.observations,
+            "pictures": [gap.as_json() for gap in gaps],
             "normaliser": ranges(diagnosis),
             "saturation": diagnosis.saturation,
             "clipped": diagnosis.clipped,
@@ -84,7 +88,7 @@ def examine(
     """Read, measure, replay."""
     env: Any = lfm_envs.make(f"robosuite/{task_of_environment(file.contract.environment).name}")
     env.reset(0)
-    indices = range(len(file) if count == "all" else min(count, len(file)))
+    indices = chosen(file, count)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
         episodes = [read_episode(env, file, index) for index in bar.track(indices, description="reading")]
@@ -97,6 +101,11 @@ def examine(
     findings = verdict(env, file, diagnosis, proofs)
     env.close()
     return diagnosis, proofs, findings
+
+
+def chosen(file: DemoFile, count: int | Literal["all"]) -> range:
+    """Return the demonstrations to take: the first ones."""
+    return range(len(file) if count == "all" else min(count, len(file)))
 
 
 def arms(file: DemoFile, diagnosis: Diagnosis) -> list[dict[str, Any]]:

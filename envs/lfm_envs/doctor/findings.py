@@ -28,6 +28,7 @@ Trap = Literal[
     "version",
     "environment",
     "replay",
+    "pictures",
 ]
 
 BEYOND = 1.5

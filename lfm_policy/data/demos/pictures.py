@@ -59,6 +59,12 @@ class Pictures:
         ]
 
 
+def has_pictures(file: DemoFile) -> bool:
+    """Say whether the first demonstration of a file has pictures."""
+    with readable(file.path):
+        return bool(_shapes(file.data[file.names[0]]))
+
+
 def find_pictures(file: DemoFile, names: Sequence[str] | None = None) -> Pictures:
     """Find the pictures in a demonstration file by its first demonstration.
 
