@@ -43,5 +43,9 @@ class Arm:
         self.read()
         self._asked = np.array(action, float)  # bus.write("Goal_Position", action)
 
+    def stop(self):
+        """Stop where it is: the emergency stop was pulled, and nothing more is sent."""
+        self._asked = self._joints  # bus.write("Goal_Position", bus.read("Present_Position"))
+
     def close(self):
         """Leave the arm where it is safe: torque off only if it cannot fall."""

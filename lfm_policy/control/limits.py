@@ -6,11 +6,17 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lfm_policy.actions.motion import command_positions, gripper_commands
+from lfm_policy.actions.poses import moving_columns
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.settings import Frozen
 
 Point = tuple[float, float, float]
+
+STEEPEST = {1: 1.875, 2: 5.774, 3: 60.0}
+"""Largest first, second and third derivative of 10 t³ - 15 t⁴ + 6 t⁵, which leads from rest at 0 to rest at 1."""
+LONGEST_RAMP_S = 30.0
+"""A way that would take longer is too far, or along a number that may not move: the gate then says which."""
 
 
 class NumberLimits(Frozen):
@@ -57,12 +63,20 @@ class Limits(Frozen):
     stale_s: float = Field(
         default=0.75, gt=0, description="longest time since the observation that an action was predicted from [s]"
     )
-    ramp_s: float = Field(
-        default=0.0,
+    ramp_s: float | None = Field(
+        default=None,
         ge=0,
         allow_inf_nan=False,
-        description="first move: for so long after a reset or a refusal, commands lie between where the robot rests "
-        "and what is asked for; without, one that was held while it moved may find every next command too far away [s]",
+        description="first move: for so long at least after a reset or a refusal, commands lie between where the robot "
+        "rests and what is asked for; 0: without, so that one that was held while it moved may find every next command "
+        "too far away; null: 1 for a robot whose place is observed, 0 for a simulated one [s]",
+    )
+    ramp_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of the limits of step, speed, acceleration and jerk that the first move may use: it takes "
+        "longer than ramp_s where the way is long",
     )
 
     @model_validator(mode="after")
@@ -105,6 +119,31 @@ def number_names(contract: Contract) -> list[str]:
     """Name every number of an action that is no pose; by its place where the contract has no names."""
     named = [number.name for number in contract.actions]
     return named or [str(place) for place in range(contract.action_dim)]
+
+
+def first_move_s(contract: Contract, limits: Limits, rate_hz: float, rest: np.ndarray, goal: np.ndarray) -> float:
+    """Return how long a smooth first move takes that uses a share of what is allowed, `ramp_s` at least [s].
+
+    Args:
+        contract: what the actions mean.
+        limits: what is allowed.
+        rate_hz: commands per second.
+        rest: action (action_dim,) that keeps the robot where it is.
+        goal: the first one that is asked for.
+    """
+    ways = np.abs(np.diff(command_positions(contract, np.stack([rest, goal])), axis=0))[0]
+    bounds: list[tuple[int, float | None, float]] = []
+    if in_metres(contract):
+        way = float(np.linalg.norm(ways, axis=-1).max())
+        per_order = (limits.speed_m_s, limits.acceleration_m_s2, limits.jerk_m_s3)
+        bounds += [(order, limit, way) for order, limit in enumerate(per_order, start=1)]
+    entries = [limits.numbers[column] for column in moving_columns(contract)] if limits.numbers else []
+    for entry, way in zip(entries, ways.ravel() if entries else (), strict=True):
+        per_step = None if entry.step is None else entry.step * rate_hz
+        per_order = ((1, per_step), (1, entry.speed), (2, entry.acceleration), (3, entry.jerk))
+        bounds += [(order, limit, float(way)) for order, limit in per_order]
+    needed = [(STEEPEST[o] * way / (limits.ramp_share * limit)) ** (1 / o) for o, limit, way in bounds if limit]
+    return max(limits.ramp_s or 0.0, min(max(needed, default=0.0), LONGEST_RAMP_S))
 
 
 def limits_of(

@@ -115,6 +115,9 @@ class ControlLoop:
     def run(self, seed: int) -> Episode:
         """Run the episode of `seed` until the robot says that it is over, or the emergency stop is pulled."""
         self._episode = Episode(seed, Pace(self._options.tolerance_ms))
+        if self._gate.stop.ask():
+            self._episode.stopped = self._gate.stop.reason
+            return self._episode
         self._inputs = EpisodeInputs(self._policy, seed)
         self._timeline = Timeline(self._policy.observation_steps, self._options.seam)
         self._observed = self._next_ask = 0
@@ -135,17 +138,18 @@ class ControlLoop:
 
     def _first_chunk(self) -> None:
         """Let the robot rest until there is something to do; the episode's clock starts then."""
-        while self._timeline.running(0) is None and not self._gate.stop.pulled:
+        while self._timeline.running(0) is None and not self._gate.stop.ask():
             self._ask(0)
             self._accept(self._inference.take(), 0)
 
     def _tick(self, tick: Tick) -> bool:
         """Control for one period; return False when it was the last."""
+        if self._gate.stop.ask():
+            return self._stop(tick)
         reading, episode = self._robot.read(), self._episode
         self._inputs.observe(reading.rows, reading.frames)
         episode.success |= reading.success
-        if reading.over or self._gate.stop.pulled:
-            self._end(tick)
+        if reading.over:
             return False
         self._gate.hold(tick.skipped)
         step = self._chunks(tick.index)
@@ -153,6 +157,8 @@ class ControlLoop:
         age_s = (step - self._observed) / self._options.rate_hz
         last = episode.commands[-1] if episode.commands else None
         action = self._gate.admit(action, age_s, step)
+        if self._gate.stop.pulled:
+            return self._stop(tick)
         if action is None:
             action = None if last is None else hold(self._policy.contract, last)
             episode.held += 1
@@ -224,14 +230,13 @@ class ControlLoop:
             event = {"event": "late", "seed": self._episode.seed, "step": tick.index}
             self._record(event | {"late_ms": round(late_ms, 3), "skipped": tick.skipped})
 
-    def _end(self, tick: Tick) -> None:
-        """Leave the robot standing still."""
+    def _stop(self, tick: Tick) -> bool:
+        """Stop the robot, to which nothing more is sent; return False: the episode is over."""
         stop = self._gate.stop
-        if stop.pulled:
-            self._gate.admit(None, 0.0, tick.index)
-            self._episode.stopped = stop.reason
-            if self._episode.commands:
-                self._robot.send(hold(self._policy.contract, self._episode.commands[-1]), tick.due)
+        self._robot.stop()
+        self._record({"event": "stopped", "seed": self._episode.seed, "step": tick.index, "reason": stop.reason})
+        self._episode.stopped = stop.reason
+        return False
 
 
 def refusal_event(refusal: Refusal) -> Event:

@@ -62,8 +62,12 @@ class Robot(Protocol):
         """Give a command (action_dim,) for the control period that began at `due` [s, monotonic]."""
         ...
 
+    def stop(self) -> None:
+        """Stop where it is, now: the emergency stop was pulled. Called once, and no command follows."""
+        ...
+
     def close(self) -> None:
-        """Leave the robot."""
+        """Leave the robot where it is safe."""
         ...
 
 
@@ -104,6 +108,9 @@ class DryRun:
     def send(self, action: np.ndarray, due: float) -> None:
         """Keep the command."""
         self.commands.append(np.array(action))
+
+    def stop(self) -> None:
+        """Do nothing: who moves the robot meanwhile is somebody else."""
 
     def close(self) -> None:
         """Leave the robot."""
@@ -187,6 +194,9 @@ class SimulatedRobot:
             self._connection.send(("command", action, due))
         except (BrokenPipeError, ConnectionResetError):
             self._receive()
+
+    def stop(self) -> None:
+        """Stand still, as it does by itself where no command comes."""
 
     def close(self) -> None:
         """End the simulator."""

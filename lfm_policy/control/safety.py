@@ -1,6 +1,5 @@
 """The gate before every command: what breaks a limit is not sent, the robot holds still, and the reason is kept."""
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,30 +10,13 @@ import numpy as np
 from lfm_policy.actions.motion import blend, command_positions, rest_actions
 from lfm_policy.actions.poses import moving_columns
 from lfm_policy.contract import Contract
-from lfm_policy.control.limits import Limits, in_metres, start_positions
+from lfm_policy.control.limits import Limits, first_move_s, in_metres, start_positions
+from lfm_policy.control.stops import EmergencyStop
 from lfm_policy.errors import ConfigError
 
 Reason = Literal[
     "emergency stop", "stale", "shape", "not finite", "workspace", "range", "step", "speed", "acceleration", "jerk"
 ]
-
-
-class EmergencyStop:
-    """A latch that anyone may pull, from any thread; nobody releases it."""
-
-    def __init__(self) -> None:
-        self._pulled, self.reason = threading.Event(), ""
-
-    def pull(self, reason: str) -> None:
-        """Stop the robot, now and for good."""
-        if not self._pulled.is_set():
-            self.reason = reason
-            self._pulled.set()
-
-    @property
-    def pulled(self) -> bool:
-        """Tell whether somebody has."""
-        return self._pulled.is_set()
 
 
 @dataclass(frozen=True)
@@ -84,7 +66,7 @@ class Gate:
         self._path: deque[np.ndarray] = deque(maxlen=3)
         self._rest: np.ndarray | None = None
         self._sent: np.ndarray | None = None
-        self._admitted = 0
+        self._admitted, self._periods = 0, 0.0
 
     def reset(self, observation: np.ndarray) -> None:
         """Begin where `observation` (observation_dim,) says that the robot rests; or else at the first command."""
@@ -146,21 +128,31 @@ class Gate:
 
     def _ramped(self, action: np.ndarray) -> np.ndarray:
         """Keep the first commands after a rest near it: smoothly, from there to what is asked for."""
-        part = (self._admitted + 1) / max(self.limits.ramp_s * self._rate, 1.0)
-        if self._rest is None or part >= 1:
+        if self._rest is None:
             return action
-        return blend(self._contract, self._rest, action, part * part * (3 - 2 * part)).astype(action.dtype, copy=False)
+        if self._admitted == 0:
+            self._periods = self._rate * first_move_s(self._contract, self.limits, self._rate, self._rest, action)
+        part = (self._admitted + 1) / max(self._periods, 1.0)
+        if part >= 1:
+            return action
+        part = part**3 * (10 - 15 * part + 6 * part**2)
+        return blend(self._contract, self._rest, action, part).astype(action.dtype, copy=False)
 
     def _place(self, position: np.ndarray) -> tuple[Reason, str] | None:
+        """Judge where a command leads; what rests beyond a limit when the first move begins may come nearer."""
         limits = self.limits
+        before = self._path[-1] if self._path and self._rest is not None else None
         if limits.low_m is not None and limits.high_m is not None:
-            outside = (position < np.array(limits.low_m)) | (position > np.array(limits.high_m))
-            if outside.any():
+            low, high = _widened(np.array(limits.low_m), np.array(limits.high_m), before)
+            if ((position < low) | (position > high)).any():
                 return "workspace", f"{position.round(4).tolist()} m, limits {limits.low_m} to {limits.high_m}"
-        for entry, value in zip(self._numbers, position.ravel() if self._numbers else (), strict=True):
-            low, high = entry.low, entry.high
-            if (low is not None and value < low) or (high is not None and value > high):
-                return "range", f"{entry.name} {value:.4g}, limits {_shown(low)} to {_shown(high)}"
+        if self._numbers:
+            ends = [(-np.inf if n.low is None else n.low, np.inf if n.high is None else n.high) for n in self._numbers]
+            values, (low, high) = position.ravel(), np.transpose(ends)
+            low, high = _widened(low, high, None if before is None else before.ravel())
+            for entry, value, bad in zip(self._numbers, values, (values < low) | (values > high), strict=True):
+                if bad:
+                    return "range", f"{entry.name} {value:.4g}, limits {_shown(entry.low)} to {_shown(entry.high)}"
         return None
 
     def _in_space(self, position: np.ndarray) -> tuple[Reason, str] | None:
@@ -207,6 +199,11 @@ def _ranges(contract: Contract, limits: Limits) -> tuple[np.ndarray, np.ndarray]
         low[column] = -np.inf if ends[0] is None else ends[0]
         high[column] = np.inf if ends[1] is None else ends[1]
     return low, high
+
+
+def _widened(low: np.ndarray, high: np.ndarray, place: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return limits that `place` is inside of."""
+    return (low, high) if place is None else (np.minimum(low, place), np.maximum(high, place))
 
 
 def _shown(limit: float | None) -> str:

@@ -1,7 +1,6 @@
 """Episodes of closed-loop control, one after the other, with their log and summary; as `lfm control` runs them."""
 
 import json
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,22 +8,29 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lfm_policy.actions.motion import rest_actions
 from lfm_policy.choices import Place
 from lfm_policy.control.clock import Pace
 from lfm_policy.control.inference import Delay, Inference
 from lfm_policy.control.limits import Limits, limits_of
 from lfm_policy.control.loop import ControlLoop, ControlOptions, Episode, LoopOptions, describe, refusal_event
 from lfm_policy.control.robot import DryRun, Robot, SimulatedRobot, run_first
-from lfm_policy.control.safety import EmergencyStop, Gate
+from lfm_policy.control.safety import Gate
+from lfm_policy.control.stops import Asked, EmergencyStop, keys_pull, signals_pull
 from lfm_policy.measure.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from lfm_policy.contract import Contract
     from lfm_policy.control.inference import Judge
     from lfm_policy.protocols import ChunkPolicy, Environment
+
+
+FIRST_MOVE_S = 1.0
+"""Shortest ramp of a robot's first move, where no other is asked for [s]."""
 
 
 class SessionOptions(LoopOptions):
@@ -57,11 +63,12 @@ def session(
     limits: Limits | None = None,
     judge: "Judge | None" = None,
     alarm: float | None = None,
+    asked: Asked | None = None,
 ) -> dict[str, Any]:
     """Control a robot, or an environment that steps in real time in a process of its own.
 
-    Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Every refused command, lost chunk and missed deadline goes to
-    events.jsonl in the output folder.
+    Ctrl-C, SIGTERM, SIGUSR1 or any key in the terminal is the emergency stop. Every refused command, lost chunk and
+    missed deadline goes to events.jsonl in the output folder.
 
     Args:
         policy: what the chunks come from.
@@ -70,15 +77,18 @@ def session(
         limits: what is used in the place of those in the options.
         judge: scores every chunk.
         alarm: a score above is recorded.
+        asked: called before every command; true pulls the emergency stop.
 
     Returns:
         All episodes together, and one by one, as plain values.
     """
-    limits = limits or options.limits
+    limits = _with_ramp(limits or options.limits, policy.contract, isinstance(place, Robot))
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         write = stack.enter_context(_lines(options.out / "events.jsonl"))
-        stop = _emergency_stop(stack)
+        stop = EmergencyStop(asked)
+        stack.enter_context(signals_pull(stop))
+        stack.enter_context(keys_pull(stop))
         gate = Gate(policy.contract, limits, options.rate_hz, stop, lambda refusal: write(refusal_event(refusal)))
         robot = stack.enter_context(_robot(place, options))
         delay = Delay(latency_ms=options.added_latency_ms, packet_loss=options.packet_loss, seed=options.seed)
@@ -89,6 +99,14 @@ def session(
         episodes, world = run(loop, robot, options, stop)
     found = summarize(policy, episodes, world, options.tolerance_ms)
     return found | {"realtime": first, "limits": limits.model_dump(mode="json")}
+
+
+def _with_ramp(limits: Limits, contract: "Contract", hardware: bool) -> Limits:
+    """Let a robot begin slowly where nothing else was asked for and its place is known."""
+    if limits.ramp_s is not None:
+        return limits
+    known = rest_actions(contract, np.zeros((1, contract.observation_dim))) is not None
+    return limits.model_copy(update={"ramp_s": FIRST_MOVE_S if hardware and known else 0.0})
 
 
 @contextmanager
@@ -171,22 +189,8 @@ def learned_limits(data: Path, contract: "Contract", own: Limits) -> Limits:
     contract.require_match(store.contract, "the policy", str(data))
     episodes = ((found.observation, found.action) for found in (store.episode(int(i)) for i in store.train))
     learned = limits_of(contract, episodes)
-    kept = ("gripper", "stale_s", "ramp_s")
+    kept = ("gripper", "stale_s", "ramp_s", "ramp_share")
     return learned.model_copy(update={name: getattr(own, name) for name in kept})
-
-
-def _emergency_stop(stack: ExitStack) -> EmergencyStop:
-    """Make the stop that signals pull; the second Ctrl-C ends the program as usual."""
-    stop = EmergencyStop()
-
-    def pull(number: int, frame: object) -> None:
-        if stop.pulled and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.pull(f"signal {signal.Signals(number).name}")
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        stack.callback(signal.signal, number, signal.signal(number, pull))
-    return stop
 
 
 @contextmanager

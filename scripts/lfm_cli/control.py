@@ -4,8 +4,8 @@
     lfm control policy=outputs/lift inference=sync added_latency_ms=100
     lfm control policy=ws://localhost:8000 minutes=5 seam=ensemble
 
-Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Leaves summary.json and events.jsonl (every refused command with its
-reason, lost chunk and missed deadline) in the output folder.
+Any key, Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Leaves summary.json and events.jsonl (every refused command
+with its reason, lost chunk and missed deadline) in the output folder.
 """
 
 from contextlib import AbstractContextManager, ExitStack
@@ -41,6 +41,11 @@ class Settings(SessionOptions, Sampling, PolicyChoice):
         default=None,
         description="a robot of yours, package.module:Class, made with the policy's contract; null: a simulated one",
     )
+    stop_if: str | None = Field(
+        default=None,
+        description="package.module:function of yours, asked before every command (a pedal, a light barrier): true, or "
+        "a text that says why, pulls the emergency stop",
+    )
     warm_blocks: int | None = Field(
         default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
     )
@@ -56,6 +61,7 @@ class Settings(SessionOptions, Sampling, PolicyChoice):
 
 def main(settings: Settings) -> None:
     """Open the policy, control, and show what came of it."""
+    from lfm_envs.lookup import load_object
     from lfm_policy.control.session import learned_limits, session
     from lfm_policy.files import write_json
 
@@ -66,7 +72,8 @@ def main(settings: Settings) -> None:
             limits = learned_limits(settings.limits_from, policy.contract, limits)
         judge, alarm = watch(settings)
         name, factory = place_of(settings, policy.contract)
-        summary = session(policy, factory, settings, limits=limits, judge=judge, alarm=alarm)
+        asked = None if settings.stop_if is None else load_object(settings.stop_if)
+        summary = session(policy, factory, settings, limits=limits, judge=judge, alarm=alarm, asked=asked)
     identity = {"environment": name, "settings": settings.model_dump(mode="json", exclude={"api_key"})}
     write_json(settings.out / "summary.json", summary | identity)
     show(summary, name, policy.contract.unit)

@@ -39,6 +39,7 @@ class Lockstep:
     def __init__(self, on_send: Callable[[int], None] = lambda step: None) -> None:
         self._environment, self._on_send = PointMass(), on_send
         self.commands: list[np.ndarray] = []
+        self.stops = 0
 
     def reset(self, seed: int) -> Reading:
         self.commands.clear()
@@ -57,6 +58,9 @@ class Lockstep:
         self._new.append(CONTRACT.flatten(result.observation))
         self._success = result.success
         self._on_send(len(self.commands))
+
+    def stop(self) -> None:
+        self.stops += 1
 
     def close(self) -> None:
         pass

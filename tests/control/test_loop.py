@@ -13,7 +13,8 @@ from lfm_policy.control.inference import Delay, Inference
 from lfm_policy.control.limits import Limits
 from lfm_policy.control.loop import ControlLoop, ControlOptions, describe, refusal_event
 from lfm_policy.control.robot import SimulatedRobot
-from lfm_policy.control.safety import EmergencyStop, Gate
+from lfm_policy.control.safety import Gate
+from lfm_policy.control.stops import EmergencyStop
 from lfm_policy.errors import ConfigError, ContractError, RolloutError, ServingError
 from lfm_policy.protocols import ChunkBatch
 from lfm_policy.rollout.runner import Runner, RunnerOptions
@@ -129,16 +130,34 @@ class TestSafety:
         assert np.isfinite(robot.commands).all()
         np.testing.assert_array_equal(robot.commands[4:8], [robot.commands[3]] * 4)
 
-    def test_the_emergency_stop_ends_the_episode_standing(self):
+    def test_the_emergency_stop_stops_the_robot_once_and_nothing_follows(self):
         stop, events = EmergencyStop(), []
-        gate = Gate(CONTRACT, FREE, stop=stop, report=events.append)
+        gate = Gate(CONTRACT, FREE, stop=stop)
         robot = Lockstep(on_send=lambda step: stop.pull("the operator") if step == 3 else None)
-        episode = control(robot=robot, gate=gate)
+        episode = control(robot=robot, gate=gate, record=events.append)
         assert episode.stopped == "the operator"
-        assert len(robot.commands) == 4
-        np.testing.assert_array_equal(robot.commands[3], robot.commands[2])
-        assert events[-1].reason == "emergency stop"
-        assert control(robot=robot, gate=gate).commands == [], "it stays pulled"
+        assert (len(robot.commands), robot.stops) == (3, 1)
+        assert events == [{"event": "stopped", "seed": 101, "step": 3, "reason": "the operator"}]
+        robot.reset = lambda seed: pytest.fail("a robot that was stopped is left alone")
+        again = control(robot=robot, gate=gate)
+        assert (again.commands, again.stopped, robot.stops) == ([], "the operator", 1), "it stays pulled"
+
+    def test_a_stop_that_is_pulled_while_a_command_is_judged_takes_it_back(self):
+        class Raced(Gate):
+            def admit(self, action, age_s, step):
+                if step == 3:
+                    self.stop.pull("another thread")
+                return super().admit(action, age_s, step)
+
+        robot = Lockstep()
+        control(robot=robot, gate=Raced(CONTRACT, FREE))
+        assert (len(robot.commands), robot.stops) == (3, 1)
+
+    def test_a_function_of_the_users_is_asked_before_every_command(self):
+        robot = Lockstep()
+        gate = Gate(CONTRACT, FREE, stop=EmergencyStop(lambda: len(robot.commands) == 5 and "the light barrier"))
+        assert control(robot=robot, gate=gate).stopped == "the light barrier"
+        assert (len(robot.commands), robot.stops) == (5, 1)
 
     def test_a_robot_that_refuses_stands_until_the_next_chunk(self):
         tight = Limits(speed_m_s=2.5, acceleration_m_s2=None, jerk_m_s3=None)

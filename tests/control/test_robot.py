@@ -34,6 +34,13 @@ def test_a_dry_run_judges_and_keeps_what_it_would_send():
     assert np.array_equal(robot.commands, episode.commands)
 
 
+def test_a_dry_run_stops_nothing():
+    watched = Watched()
+    episode = control(robot=DryRun(watched, steps=12), judge=lambda history, chunk: 1.0, alarm=0.5, alarm_stops=True)
+    assert episode.stopped
+    assert watched.stops == 0
+
+
 def test_a_robot_that_shows_nothing_is_named():
     with pytest.raises(RolloutError, match=r"showed nothing for 0\.01 s"):
         DryRun(Watched(rows=0), steps=1, patience_s=0.01).reset(0)

@@ -8,7 +8,8 @@ from lfm_envs.point_mass import CONTRACT as POINT
 from lfm_envs.tasks import TASKS
 from lfm_policy.actions.poses import rot6d_to_matrix, rotation_distance
 from lfm_policy.control.limits import Limits, NumberLimits, limits_of, start_positions
-from lfm_policy.control.safety import EmergencyStop, Gate
+from lfm_policy.control.safety import Gate
+from lfm_policy.control.stops import EmergencyStop
 from lfm_policy.errors import ConfigError
 from tests.contracts import JOINTS
 
@@ -106,15 +107,13 @@ class TestRefusals:
 
 
 class TestEmergencyStop:
-    def test_is_a_latch(self):
+    def test_nothing_passes_a_pulled_one(self):
         stop = EmergencyStop()
         checked = Gate(LIFT, LIMITS, stop=stop)
         assert checked.admit(pose(), 0.0, 0) is not None
         stop.pull("a person in the cell")
-        stop.pull("something else")
         assert all(checked.admit(pose(), 0.0, k) is None for k in range(1, 4))
         assert refused_for(checked) == ["emergency stop"] * 3
-        assert stop.reason == "a person in the cell"
 
 
 class TestLimits:
@@ -223,8 +222,36 @@ class TestRamp:
         pan = np.array(sent)[:, 0]
         assert 10 < pan[0] < 10.1
         assert (np.diff(pan) >= 0).all()
-        assert pan[29] == 20
+        assert pan[28] < pan[29] == 20
         assert sent[0][2] == 80, "grippers need no ramp"
+
+    @pytest.mark.parametrize("share", [0.25, 1.0])
+    @pytest.mark.parametrize(
+        ("limit", "order"), [({"step": 1.5}, 1), ({"speed": 45}, 1), ({"acceleration": 90}, 2), ({"jerk": 400}, 3)]
+    )
+    def test_a_long_way_takes_as_long_as_its_share_of_a_limit_asks_for(self, limit, order, share):
+        numbers = (NumberLimits(name="pan", low=-90, high=90, **limit), *PER_JOINT.numbers[1:])
+        checked = Gate(JOINTS, Limits(numbers=numbers, ramp_s=0.1, ramp_share=share))
+        checked.reset(np.array([0, 0, 0, 0, -80.0, 20.0, 0.0]))
+        sent = [checked.admit(np.array([80.0, 20.0, 0.0]), 0.0, k) for k in range(900)]
+        assert all(command is not None for command in sent)
+        path = np.concatenate([[-80.0] * 3, np.array(sent)[:, 0]])
+        (allowed,) = limit.values()
+        fastest = np.abs(np.diff(path, n=order)).max() * (1 if "step" in limit else 30**order)
+        assert 0.9 * share * allowed < fastest <= share * allowed * (1 + 1e-9)
+        assert path[-1] == 80
+
+    def test_a_robot_that_rests_outside_its_range_may_come_in_and_not_go_further_out(self):
+        checked = Gate(JOINTS, PER_JOINT.model_copy(update={"ramp_s": 1.0}))
+        inwards = np.array([0.0, 5.0, 0.0])
+        for goal, passes in ((inwards, True), (np.array([0.0, -20.0, 0.0]), False)):
+            checked.reset(np.array([0, 0, 0, 0, 0.0, -3.0, 0.0]))
+            sent = [checked.admit(goal, 0.0, k) for k in range(60)]
+            assert [command is not None for command in sent] == [passes] * 60
+        assert set(refused_for(checked)) == {"range"}
+        without = Gate(JOINTS, PER_JOINT)
+        without.reset(np.array([0, 0, 0, 0, 0.0, -3.0, 0.0]))
+        assert without.admit(np.array([0.0, -2.5, 0.0]), 0.0, 0) is None, "asked for without a ramp, it is out of range"
 
     def test_a_robot_that_was_held_begins_again(self):
         """Held while it moved, it is left behind by what is asked for; the ramp lets it catch up within its limits."""
@@ -234,7 +261,7 @@ class TestRamp:
         for ramp_s in (0.0, 0.5):
             checked = Gate(JOINTS, PER_JOINT.model_copy(update={"ramp_s": ramp_s}))
             checked.reset(np.zeros(7))
-            sent[ramp_s] = [checked.admit(action, 0.0, k) for k, action in enumerate([*asked, *[asked[-1]] * 15])]
+            sent[ramp_s] = [checked.admit(action, 0.0, k) for k, action in enumerate([*asked, *[asked[-1]] * 40])]
         assert all(command is None for command in sent[0.0][8:])
         last = [command[0] for command in sent[0.5] if command is not None]
         assert sent[0.5][8] is None

@@ -48,6 +48,9 @@ class Lockstep:
         over = result.success or self._steps >= 60
         self._reading = Reading(self._row(result.observation), result.success, over, seen_now(self._environment))
 
+    def stop(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -98,9 +98,9 @@ class TestRobot:
             assert values.max() <= limits.high + 1e-4
             assert limits.step is None or np.abs(np.diff(values)).max() <= limits.step + 1e-4
 
-    def test_the_emergency_stop_ends_it_standing(self, parts, tmp_path):
+    def test_the_emergency_stop_stops_it_once_and_nothing_is_sent_afterwards(self, parts, tmp_path):
         _, _, arm = parts
-        sent, stop_after, before = [], 15, arm.send
+        sent, stops, stop_after, before, at_stop = [], [], 15, arm.send, arm.stop
 
         def send(action, due):
             before(action, due)
@@ -108,11 +108,15 @@ class TestRobot:
             if len(sent) == stop_after:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-        arm.send = send
-        said, _ = self.run(parts, tmp_path / "out")
+        def stop():
+            at_stop()
+            stops.append(arm.read().rows[0, :6])
+
+        arm.send, arm.stop = send, stop
+        said, reached = self.run(parts, tmp_path / "out")
         assert said["each"][0]["stopped"] == "signal SIGUSR1"
-        assert stop_after <= len(sent) <= stop_after + 2
-        assert np.array_equal(sent[-1], sent[-2])
+        assert (len(sent), len(stops)) == (stop_after, 1)
+        assert reached == pytest.approx(stops[0], abs=1e-6), "it stands where it was"
 
 
 def test_pages_name_no_command_of_older_versions():
