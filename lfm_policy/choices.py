@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from lfm_policy.settings import Frozen
 
@@ -43,22 +43,43 @@ Source = Annotated[str, BeforeValidator(_as_text)]
 
 @dataclass(frozen=True)
 class Solver:
-    """How a block is integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
+    """How blocks are integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
+
+    The block next to the data decides the details of a sample, and is worth more steps than the others.
 
     Raises:
         ValueError: the method is unknown, or steps or tolerance are not positive.
     """
 
     method: Annotated[Method, Field(description="Runge-Kutta method; dopri5 chooses its steps itself")] = "euler"
-    steps: Annotated[int, Field(description="equal steps in each block")] = 1
+    steps: Annotated[
+        int | tuple[int, ...],
+        Field(description="equal steps in each block; [5,1]: five in the block next to the data, one in all others"),
+    ] = 1
     tolerance: Annotated[float, Field(description="of dopri5, relative and absolute")] = 1e-5
 
     def __post_init__(self) -> None:
         known = Method.__args__
         if self.method not in known:
             raise ValueError(f"unknown solver '{self.method}', known: {list(known)}")
-        if self.steps < 1 or not self.tolerance > 0:
+        if min(self.counts, default=0) < 1 or not self.tolerance > 0:
             raise ValueError(f"steps and tolerance must be positive, found {self.steps} and {self.tolerance}")
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Steps of the blocks, the data side first; the last number is that of all others."""
+        return (self.steps,) if isinstance(self.steps, int) else self.steps
+
+    def of_block(self, n: int) -> "Solver":
+        """Return how block n is integrated."""
+        return replace(self, steps=self.counts[min(n, len(self.counts) - 1)])
+
+    def require_blocks(self, blocks: int) -> None:
+        """Check that a chain has as many blocks as have steps of their own. Raises ValueError where it has fewer."""
+        if len(self.counts) > blocks:
+            raise ValueError(
+                f"solver.steps={list(self.counts)} names {len(self.counts)} blocks, the chain has {blocks}"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,7 +94,11 @@ class SolverChange(Frozen):
     """What is to be different from a checkpoint's own solver."""
 
     method: Method | None = Field(default=None, description="how blocks are integrated; null: the checkpoint's way")
-    steps: int | None = Field(default=None, ge=1, description="solver steps in each block; null: the checkpoint's")
+    steps: PositiveInt | tuple[PositiveInt, ...] | None = Field(
+        default=None,
+        description="solver steps in each block; [5,1]: five in the block next to the data, one in all others; null: "
+        "the checkpoint's",
+    )
     tolerance: float | None = Field(default=None, gt=0, description="of dopri5; null: the checkpoint's")
 
     def __call__(self, solver: Solver) -> Solver:

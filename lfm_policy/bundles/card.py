@@ -59,7 +59,7 @@ def _facts(config: BundleConfig, contract: Contract) -> Rows:
     return [
         ("blocks", str(chain.blocks)),
         ("network", ", ".join(f"{k} {v}" for k, v in chain.network.items())),
-        ("solver", f"{chain.solver.method}, {chain.solver.steps} step(s) per block"),
+        ("solver", f"{chain.solver.method}, {', '.join(map(str, chain.solver.counts))} step(s) per block"),
         ("noise", f"standard normal at temperature {policy.temperature:g}"),
         ("network evaluations per chunk", str(config.nfe)),
         ("weights", config.dtype),

@@ -279,7 +279,8 @@ class _Graph:
 
         Several steps are a loop of one, since onnxruntime's time to load a graph grows faster than the graph.
         """
-        if chain.solver.steps == 1:
+        (count,) = chain.solver.of_block(n).counts
+        if count == 1:
             return self._step(x, chain, n, velocity, lambda values: self.constant(values[0]))
         before, self._nodes = self._nodes, []
         state, k, on = f"state_{n}", f"step_{n}", f"on_{n}"
@@ -291,14 +292,15 @@ class _Graph:
         outputs = [_scalar(going, TensorProto.BOOL), _value(after, velocity.shape)]
         body = helper.make_graph(self._nodes, f"Block{n}", inputs, outputs)
         self._nodes = before
-        return self.add("Loop", self.constant(np.array(chain.solver.steps)), "", x, body=body)
+        return self.add("Loop", self.constant(np.array(count)), "", x, body=body)
 
     def _step(self, x: str, chain: FlowChain, n: int, velocity: "_Call", at: Callable[[Sequence[float]], str]) -> str:
         """Add one step of the solver; `at` gives the current step's one of as many numbers as there are steps."""
         stages, gains = TABLEAUX[chain.solver.method]
-        step, slopes = -1 / chain.solver.steps, list[str]()
+        (count,) = chain.solver.of_block(n).counts
+        step, slopes = -1 / count, list[str]()
         for offset, before in stages:
-            times = [1 + (k + offset) * step for k in range(chain.solver.steps)]
+            times = [1 + (k + offset) * step for k in range(count)]
             point, t = self._advance(x, slopes, before, step), at(times)
             if not chain.precondition:
                 slopes.append(velocity(self, point, t))

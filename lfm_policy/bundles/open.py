@@ -167,8 +167,10 @@ def form_of(policy: ChunkPolicy) -> dict[str, Any]:
     if (chain := getattr(policy, "chain", None)) is None:
         return digest | {"runtime": "server"}
     temperature = policy.spec.temperature  # pyright: ignore[reportAttributeAccessIssue]
-    solver = {"solver": chain.solver.method, "steps": chain.solver.steps, "tolerance": chain.solver.tolerance}
-    return digest | solver | {"temperature": temperature}
+    solver, steps = chain.solver, chain.solver.steps
+    counts = steps if isinstance(steps, int) else list(steps)  # as JSON gives them back
+    told = {"solver": solver.method, "steps": counts, "tolerance": solver.tolerance}
+    return digest | told | {"temperature": temperature}
 
 
 def dress(policy: ChunkPolicy, seam: str, warm_blocks: int | None, best_of: int) -> tuple[ChunkPolicy, dict[str, Any]]:

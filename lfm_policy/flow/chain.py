@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lfm_policy.errors import ConfigError
 from lfm_policy.flow.interpolant import Batch, Cond, Interpolant, Times, column, gaussian_path, interpolate
 from lfm_policy.flow.ode import Field, Solver, integrate
 from lfm_policy.flow.schedule import Schedule
@@ -48,6 +49,7 @@ class FlowChain(nn.Module):
 
     Raises:
         ValueError: there are more or fewer networks than blocks in the schedule.
+        ConfigError: the solver has steps for more blocks.
     """
 
     def __init__(
@@ -66,6 +68,19 @@ class FlowChain(nn.Module):
         self.interpolant: Interpolant = interpolant
         self.solver = solver
         self.precondition = precondition
+
+    @property
+    def solver(self) -> Solver:
+        """How blocks are integrated, wherever a call does not name another way."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver: Solver) -> None:
+        try:
+            solver.require_blocks(len(self.blocks))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self._solver = solver
 
     def to_noise(
         self, x: Batch, cond: Cond = None, *, start: int = 0, stop: int | None = None, solver: Solver | None = None
@@ -126,7 +141,7 @@ class FlowChain(nn.Module):
         for n in reversed(range(len(self.blocks))):
             for k in range(pieces):
                 begin, end = 1 - k / pieces, 1 - (k + 1) / pieces
-                (x,) = integrate(self._field(n, cond), (x,), begin, end, solver or self.solver).state
+                (x,) = integrate(self._field(n, cond), (x,), begin, end, (solver or self.solver).of_block(n)).state
                 states.append(x)
         return states
 
@@ -135,7 +150,7 @@ class FlowChain(nn.Module):
     ) -> Transport:
         nfe = 0
         for n in order:
-            solution = integrate(self._field(n, cond), (x,), begin, end, solver or self.solver)
+            solution = integrate(self._field(n, cond), (x,), begin, end, (solver or self.solver).of_block(n))
             (x,), nfe = solution.state, nfe + solution.nfe
         return Transport(x, nfe)
 

@@ -4,6 +4,7 @@ A student block is the map x + f(x). Written as one Euler step of a velocity v f
 f = -v(·, 1), and the student is a chain like any other, whose solver takes one Euler step per block.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,10 +40,14 @@ def trajectory(
     *,
     inside: bool = False,
 ) -> Float[Tensor, "s b *event"]:
-    """Return what the chain makes of `noise`: samples of p_0, …, p_N; with `inside`, after every solver step too."""
+    """Return what the chain makes of `noise`: samples of p_0, …, p_N; with `inside`, states between them as well.
+
+    Those are after every solver step, where all blocks have as many; equally many in each block in any case.
+    """
     solver = solver or chain.solver
-    pieces = solver.steps if inside else 1
-    states = chain.trajectory(noise, cond, pieces=pieces, solver=replace(solver, steps=solver.steps // pieces))
+    pieces = math.gcd(*solver.counts) if inside else 1
+    between = replace(solver, steps=tuple(count // pieces for count in solver.counts))
+    states = chain.trajectory(noise, cond, pieces=pieces, solver=between)
     return torch.stack(states[::-1])
 
 

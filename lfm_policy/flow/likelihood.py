@@ -100,7 +100,7 @@ def with_log_det(
 
     with torch.no_grad(), _full_precision():
         for n in order:
-            solution = integrate(partial(field, n), state, 0.0, 1.0, solver or chain.solver)
+            solution = integrate(partial(field, n), state, 0.0, 1.0, (solver or chain.solver).of_block(n))
             state, nfe = solution.state, nfe + solution.nfe
     return Solution(state, nfe)
 

@@ -31,18 +31,25 @@ class Solution:
 
 
 def integrate(field: Field, state: State, start: float, end: float, solver: Solver) -> Solution:
-    """Solve d state / dt = field(t, state) from t = start to t = end; `end` may lie before `start`."""
+    """Solve d state / dt = field(t, state) from t = start to t = end; `end` may lie before `start`.
+
+    Raises:
+        ValueError: the solver is of several blocks: use `Solver.of_block`.
+    """
     if solver.method == "dopri5":
         return _adaptive(field, state, start, end, solver)
     stages, weights = TABLEAUX[solver.method]
-    step = (end - start) / solver.steps
-    for k in range(solver.steps):
+    if len(solver.counts) != 1:
+        raise ValueError(f"one block is integrated in a number of steps, found {solver.steps}")
+    (count,) = solver.counts
+    step = (end - start) / count
+    for k in range(count):
         slopes: list[State] = []
         for offset, before in stages:
             t = state[0].new_tensor(start + (k + offset) * step)
             slopes.append(field(t, _advance(state, slopes, before, step)))
         state = _advance(state, slopes, weights, step)
-    return Solution(state, solver.steps * len(stages))
+    return Solution(state, count * len(stages))
 
 
 def _advance(state: State, slopes: list[State], weights: list[float], step: float) -> State:

@@ -73,7 +73,7 @@ class DiffusionChain(FlowChain):
         for k in levels.timesteps:
             noise = self._noise(x, k.to(x.device).expand(len(x)), cond)
             x = levels.step(noise, int(k), x, generator=generators, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
-        return Transport(x, solver.steps)
+        return Transport(x, solver.counts[0])
 
     def to_noise(
         self,
@@ -98,14 +98,14 @@ class DiffusionChain(FlowChain):
 @lru_cache
 def _levels(sampler: Sampler, solver: Solver, clip: bool) -> DDPMScheduler | DDIMScheduler:
     """Set diffusers' scheduler to as many steps as the solver has."""
-    if solver.method != "euler" or solver.steps > NOISE_LEVELS:
+    if solver.method != "euler" or solver.counts[0] > NOISE_LEVELS:
         raise ValueError(
             f"a diffusion baseline takes 1 to {NOISE_LEVELS} steps of method euler, "
             f"found {solver.steps} of {solver.method}"
         )
     kind = DDPMScheduler if sampler == "ddpm" else DDIMScheduler
     levels = kind(NOISE_LEVELS, beta_schedule="squaredcos_cap_v2", clip_sample=clip, prediction_type="epsilon")
-    levels.set_timesteps(solver.steps)
+    levels.set_timesteps(solver.counts[0])
     return levels
 
 

@@ -58,7 +58,8 @@ class ChainSpec(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> "ChainSpec":
-        if self.solver.steps > MOST_STEPS or not 1e-12 <= self.solver.tolerance <= 1:
+        self.solver.require_blocks(self.blocks)
+        if max(self.solver.counts) > MOST_STEPS or not 1e-12 <= self.solver.tolerance <= 1:
             raise ValueError(
                 f"expected at most {MOST_STEPS} solver steps and a tolerance of 1e-12 to 1, found {self.solver}"
             )

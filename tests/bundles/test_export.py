@@ -105,7 +105,7 @@ def test_the_graph_writes_quaternions_as_rotation_rows(tmp_path: Path) -> None:
     assert np.abs(expected - OnnxPolicy(tmp_path / "lift").predict(histories, noise).actions).max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("solver", [Solver("euler", 2), Solver("rk4", 1)])
+@pytest.mark.parametrize("solver", [Solver("euler", (3, 1)), Solver("rk4", 1)])
 def test_the_graph_preconditions(tmp_path: Path, solver: Solver) -> None:
     made = policy("lift", 2, solver, precondition=True)
     plain = policy("lift", 2, solver)

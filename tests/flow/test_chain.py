@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lfm_policy.errors import ConfigError
 from lfm_policy.flow import FlowChain, Interpolant, Schedule, Solver, TimeLaw
 from lfm_policy.flow.interpolant import gaussian_path
 from tests.flow.gaussian import Gaussian, exact_chain
@@ -41,6 +42,26 @@ def test_a_passage_splits_at_any_block() -> None:
 def test_one_euler_step_a_block_costs_one_evaluation_a_block() -> None:
     chain = exact_chain(DATA, SCHEDULE, Solver("euler", 1))
     assert chain.to_data(torch.zeros(2, 1).double()).nfe == 4
+
+
+def test_blocks_take_steps_of_their_own_and_the_last_number_holds_for_the_rest() -> None:
+    chain, noise = exact_chain(DATA, SCHEDULE), torch.randn(16, 1).double()
+    some = chain.to_data(noise, solver=Solver("euler", (5, 2)))
+    assert some.nfe == 5 + 2 + 2 + 2
+    before = chain.to_data(noise, stop=1, solver=Solver("euler", 2))
+    torch.testing.assert_close(some.x, chain.to_data(before.x, start=1, solver=Solver("euler", 5)).x, rtol=0, atol=0)
+    chain.solver = Solver("euler", (5, 2))
+    back = chain.to_noise(chain.to_data(noise).x).x
+    assert (back - noise).abs().max() < (chain.to_noise(chain.to_data(noise, solver=Solver()).x).x - noise).abs().max()
+
+
+def test_steps_for_blocks_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"solver.steps=\[2, 1, 1, 1, 1\] names 5 blocks, the chain has 4"):
+        exact_chain(DATA, SCHEDULE, Solver("euler", (2, 1, 1, 1, 1)))
+    with pytest.raises(ValueError, match="must be positive, found \\(2, 0\\)"):
+        Solver("euler", (2, 0))
+    with pytest.raises(ValueError, match="must be positive, found \\(\\)"):
+        Solver("euler", ())
 
 
 def test_blocks_and_schedule_must_agree() -> None:

@@ -177,6 +177,11 @@ class FlowSettings(Frozen):
         return self.blocks if self.gammas is None else len(self.gammas) + 1
 
     @model_validator(mode="after")
+    def _steps_of_blocks_there_are(self) -> "FlowSettings":
+        self.solver.require_blocks(self.count)
+        return self
+
+    @model_validator(mode="after")
     def _sharing_needs_all_blocks_at_once(self) -> "FlowSettings":
         if self.share and self.mode != "simulation_free":
             raise ValueError(
