@@ -70,7 +70,7 @@ def collect(recipe: Recipe, out: Path, workers: int) -> dict[str, Any]:
     results = _attempt_all(recipe, out / PARTS, workers)
     kept = [attempt for attempt, (success, _) in sorted(results.items()) if success]
     valid = np.random.default_rng(recipe.seed).permutation(len(kept))[: _valid_count(len(kept))]
-    parts = [_part(out / PARTS, attempt) for attempt in kept]
+    parts = [part_of(out / PARTS, attempt) for attempt in kept]
     assemble(out / FILE, parts, task(recipe.task), {"recipe": recipe.identity()}, valid.tolist())
     lengths = [results[attempt][1] for attempt in kept]
     summary = {
@@ -100,7 +100,7 @@ def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[
     """Make attempts 0, 1, 2, … until enough have succeeded: attempt -> (success, steps)."""
     results = {int(path.stem): read_result(path) for path in sorted(folder.glob("*.hdf5"))}
     pending: dict[Future, int] = {}
-    with _progress() as bar, processes(workers) as pool:
+    with progress() as bar, processes(workers) as pool:
         row = bar.add_task(f"demonstrations of {recipe.task}", total=recipe.episodes, failures=0)
         while (kept := _show(bar, row, results)) < recipe.episodes:
             _check_worth(recipe, results, kept)
@@ -134,11 +134,13 @@ def _valid_count(episodes: int) -> int:
     return max(1, round(VALID_FRACTION * episodes)) if episodes > 1 else 0
 
 
-def _part(folder: Path, attempt: int) -> Path:
+def part_of(folder: Path, attempt: int) -> Path:
+    """Return where the episode of one attempt is kept until all are there."""
     return folder / f"{attempt:06d}.hdf5"
 
 
-def _progress() -> Progress:
+def progress() -> Progress:
+    """Make a bar of demonstrations, with failures and the time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -158,5 +160,5 @@ def _environment(task_name: str, simulation: Kind) -> RobosuiteEnvironment:
 def _attempt(recipe: Recipe, folder: Path, attempt: int) -> tuple[bool, int]:
     env = _environment(recipe.task, recipe.simulation)
     episode = perform(env, expert(recipe.task), recipe.episode_seed(attempt), recipe.noise)
-    write_episode(_part(folder, attempt), episode)
+    write_episode(part_of(folder, attempt), episode)
     return episode.success, len(episode.steps)

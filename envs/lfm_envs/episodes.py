@@ -78,7 +78,7 @@ def record(
     return episode
 
 
-def write_episode(path: Path, episode: Episode, **attributes: int) -> None:
+def write_episode(path: Path, episode: Episode, **attributes: int | str) -> None:
     """Write one episode to a file of its own, atomically; a failed one leaves the file's attributes only."""
     with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["success"] = episode.success
