@@ -14,7 +14,7 @@ import numpy as np
 
 from lfm_envs.collect import FILE, IDENTITY, PARTS, SUMMARY, part_of, progress
 from lfm_envs.episodes import assemble, read_result, record, write_episode
-from lfm_envs.human.records import Record, read_records
+from lfm_envs.human.records import Records, read_records
 from lfm_envs.human.tracking import Attempt, attempts, perform, place
 from lfm_envs.pool import outcome, processes
 from lfm_envs.robosuite_env import RobosuiteEnvironment
@@ -45,9 +45,10 @@ class Rebuilding:
     """Attempts at one record, at most."""
     seed: int = 0
 
-    def identity(self, records: list[Record]) -> dict[str, Any]:
+    def identity(self, records: Records) -> dict[str, Any]:
         """Tell what has to agree for two runs to share a folder."""
-        return {**asdict(self), "records": [r.name for r in records], "suite_version": task(self.task).contract.suite_version}
+        names = [record.name for record in records.each]
+        return {**asdict(self), "records": names, "suite_version": task(self.task).contract.suite_version}
 
 
 def rebuild(wanted: Rebuilding, source: Path, out: Path, workers: int) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def rebuild(wanted: Rebuilding, source: Path, out: Path, workers: int) -> dict[s
     if (out / FILE).exists() and (out / SUMMARY).exists():
         return read_json(out / SUMMARY)
     started = time.perf_counter()
-    parts = _attempt_all(wanted, source, records, out / PARTS, workers)
+    parts = _attempt_all(wanted, source, len(records.each), out / PARTS, workers)
     kept = [part for part in parts if read_result(part)[0]]
     if not kept:
         raise RolloutError(f"none of {len(parts)} records from {source} succeeds in {wanted.tries} tries each")
@@ -81,11 +82,9 @@ def rebuild(wanted: Rebuilding, source: Path, out: Path, workers: int) -> dict[s
     return summary
 
 
-def _attempt_all(
-    wanted: Rebuilding, source: Path, records: list[Record], folder: Path, workers: int
-) -> list[Path]:
+def _attempt_all(wanted: Rebuilding, source: Path, count: int, folder: Path, workers: int) -> list[Path]:
     """Try every record that was not tried yet; returns the parts in the records' order."""
-    parts = [part_of(folder, number) for number in range(len(records))]
+    parts = [part_of(folder, number) for number in range(count)]
     missing = [number for number, part in enumerate(parts) if not part.exists()]
     done = [read_result(part)[0] for part in parts if part.exists()]
     with progress() as bar, processes(workers) as pool:
@@ -97,17 +96,18 @@ def _attempt_all(
 
 
 @cache
-def _prepared(source: Path, name: str) -> tuple[list[Record], RobosuiteEnvironment]:
+def _prepared(source: Path, name: str) -> tuple[Records, RobosuiteEnvironment]:
     """Return the records, and the environment that this worker process keeps for all of them."""
     return read_records(source, name), RobosuiteEnvironment(task(name))
 
 
 def _rebuild(wanted: Rebuilding, source: Path, folder: Path, number: int) -> bool:
     records, env = _prepared(source, wanted.task)
-    for tried, attempt in enumerate(attempts(records[number], wanted.tries)):
+    human = records.each[number]
+    for tried, attempt in enumerate(attempts(human, wanted.tries)):
         rng = np.random.default_rng([wanted.seed, number, tried])
-        observation = place(env, records[number], attempt, number, rng)
-        skill = perform(env, records[number], attempt, rng)
+        observation = place(env, human, attempt, number, rng)
+        skill = perform(env, human, attempt, rng)
         episode = record(env, observation, skill, number, rng, noise=0.0)
         if episode.success:
             break
@@ -122,7 +122,7 @@ def _told(attempt: Attempt) -> dict[str, int | str]:
     return {"way": f"{way}, {drawn}", "spot": attempt.spot.how, "lead": attempt.lead}
 
 
-def summarize(name: str, parts: list[Path], records: list[Record]) -> dict[str, Any]:
+def summarize(name: str, parts: list[Path], records: Records) -> dict[str, Any]:
     """Tell how many came out of how many, in which way, after how many tries, and which did not."""
     told = []
     for part in parts:
@@ -133,11 +133,14 @@ def summarize(name: str, parts: list[Path], records: list[Record]) -> dict[str, 
     return {
         "what": NAMES[name],
         "records": len(parts),
+        "repeated_rows_left_out": records.repeated,
         "kept": len(kept),
         "at_first_try": tries.count(1),
         "most_tries": max(tries),
         "by_way": dict(Counter(str(attributes["way"]) for attributes in kept)),
         "by_place": dict(Counter(str(attributes["spot"]) for attributes in kept)),
-        "failed": [record.name for record, attributes in zip(records, told, strict=True) if not attributes["success"]],
+        "failed": [
+            human.name for human, attributes in zip(records.each, told, strict=True) if not attributes["success"]
+        ],
         "steps": {"mean": float(np.mean(lengths)), "min": min(lengths), "max": max(lengths), "total": sum(lengths)},
     }

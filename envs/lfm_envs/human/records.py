@@ -34,7 +34,7 @@ class Spot:
     """Where the object may have been at the start."""
 
     how: How
-    """It was recorded; or it is the recorded start position that fits the grasp best; or it is where the hand closed."""
+    """It was recorded; or it is a recorded start position that fits the grasp; or it is where the hand closed."""
     position: np.ndarray
     """(2,): in the world's plane [m]; its height is the simulator's."""
     matrix: np.ndarray | None
@@ -56,8 +56,17 @@ class Record:
     motion: Motion | None
 
 
-def read_records(folder: Path, task: str) -> list[Record]:
-    """Read what there is of one task, in a fixed order, each demonstration once.
+@dataclass(frozen=True)
+class Records:
+    """All demonstrations of one task, in a fixed order, each once."""
+
+    each: tuple[Record, ...]
+    repeated: int = 0
+    """Rows of the file that were left out, as they only repeat another at half the rate."""
+
+
+def read_records(folder: Path, task: str) -> Records:
+    """Read what there is of one task.
 
     Raises:
         ConfigError: there are no records of this task.
@@ -71,8 +80,9 @@ def read_records(folder: Path, task: str) -> list[Record]:
         rows = written["demonstrations"][task]
         if task == "can":
             motions = read_motions(_find(folder, MOTIONS), np.asarray(written["offset_npz_to_world"], dtype=float))
-            return _can(rows, written["can_initial_positions_mm"], motions)
-        return _once([_record(row, task) for row in rows])
+            return Records(tuple(_can(rows, written["can_initial_positions_mm"], motions)))
+        records = _once([_record(row, task) for row in rows])
+        return Records(tuple(records), len(rows) - len(records))
     except (KeyError, TypeError, IndexError) as error:
         raise DataError(f"{file} is not as expected ({error!r}): see docs/guides/data.md for its format") from error
 
@@ -124,9 +134,11 @@ def _once(records: list[Record]) -> list[Record]:
 
 def _same(half: Record, full: Record) -> bool:
     """Say whether object and length agree as far as they were written down."""
-    assert half.motion is not None and full.actions is not None
+    assert half.motion is not None
+    assert full.actions is not None
     (one,), (other,) = half.spots, full.spots
-    assert one.matrix is not None and other.matrix is not None
+    assert one.matrix is not None
+    assert other.matrix is not None
     near = np.abs(one.position - other.position).max() <= 2 * one.within + 1e-9
     turned = Rotation.from_matrix(one.matrix.T @ other.matrix).magnitude()
     return bool(near and turned < 0.03 and abs(len(half.motion.position) - len(full.actions.values)) <= 1)
@@ -135,7 +147,10 @@ def _same(half: Record, full: Record) -> bool:
 def _can(rows: list[Mapping[str, Any]], starts: Sequence[Sequence[float]], motions: list[Motion]) -> list[Record]:
     """Join the motions of all demonstrations with the poses and actions that were written down of some."""
     positions = np.asarray(starts, dtype=float)[:, :2]
-    records = [Record(f"{number:03d}", _guesses(motion, positions), None, None, motion) for number, motion in enumerate(motions)]
+    records = [
+        Record(f"{number:03d}", _guesses(motion, positions), None, None, motion)
+        for number, motion in enumerate(motions)
+    ]
     # the most precise last, so that it is what stays where a demonstration was written down twice
     for row in sorted(rows, key=lambda row: -row["precision_m"]):
         number = row["demo"]
@@ -159,4 +174,3 @@ def _guesses(motion: Motion, positions: np.ndarray) -> tuple[Spot, ...]:
     near = [index for index in np.argsort(distance)[:2] if distance[index] < REACH_M]
     matched = tuple(Spot("matched", positions[index], None, 0.0005) for index in near)
     return (*matched, Spot("grasped", grasp, None, 0.012))
-

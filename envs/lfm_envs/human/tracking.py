@@ -51,7 +51,9 @@ def attempts(record: Record, tries: int) -> Iterator[Attempt]:
         yield Attempt(number // len(choices), actions=False, spot=spot, lead=lead)
 
 
-def place(env: RobosuiteEnvironment, record: Record, attempt: Attempt, seed: int, rng: np.random.Generator) -> Observation:
+def place(
+    env: RobosuiteEnvironment, record: Record, attempt: Attempt, seed: int, rng: np.random.Generator
+) -> Observation:
     """Start with the arm where the human's started, and the object where the attempt has it."""
     env.reset(seed)
     data, robot = env.simulation.sim.data, env.simulation.robots[0]
