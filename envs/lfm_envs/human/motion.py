@@ -57,7 +57,8 @@ def read_motions(path: Path, offset: np.ndarray) -> list[Motion]:
     try:
         with np.load(path) as archive:
             numbers = sorted({name.split("/")[0] for name in archive.files})
-            return [_motion(*(archive[f"{number}/{key}"] for key in _KEYS), offset) for number in numbers]
+            rows = [[archive[f"{number}/{key}"] for key in _KEYS] for number in numbers]
+            return [_motion(pose, grip, joints, offset) for pose, grip, joints in rows]
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}): expected arrays <number>/{', '.join(_KEYS)}") from error
 

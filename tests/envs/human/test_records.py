@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 
 def test_rigid_motions_are_found_again():
-    shifts, turns = RNG.normal(size=(20, 3)), Rotation.random(20, rng=1)
+    shifts, turns = RNG.normal(size=(20, 3)), Rotation.random(20, rng=np.random.default_rng(1))
     moved = np.stack([turn.apply(TRIANGLE) + shift for turn, shift in zip(turns, shifts, strict=True)])
     found, matrices = rigid_motion(moved)
     np.testing.assert_allclose(found, shifts, atol=1e-12)
