@@ -1,17 +1,19 @@
-"""Kill commands at random moments: `python -m tests.slow.kills commands=train,prepare kills=100`.
+"""Kill commands at random moments: `python -m tests.slow.kills commands=train,prepare kills=100 results=FILE`.
 
-A round begins afresh, is killed (SIGKILL, to the command alone) a few times at moments drawn from the length of a whole
-run, and is then left to finish. Its outcome must be that of a run that was never killed, bit for bit where bits are
-promised; nothing temporary may be left, no stage or worker may live on, and each command must start at once after the
-kill before it.
+The models that distill, evaluate and export need are made first, or taken from `inputs=FOLDER`. A round begins afresh,
+is killed (SIGKILL, to the command alone) up to a few times at moments drawn from the processor time of a whole run, and
+is then left to finish. Its outcome must be that of a run that was never killed, bit for bit where bits are promised;
+nothing temporary may be left, no stage or worker may live on, and each command must start at once after the kill before
+it.
+
+Commands and their workers are forked from a process that has imported all they need (see `forked`), so that kills fall
+into what they do and not into imports; the stages of `reproduce` start afresh.
 """
 
 import hashlib
 import json
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lfm_policy.files import read_json
+from lfm_policy.files import read_json, write_json
+from tests.slow.forked import Run, preload
 
-KILLS_A_ROUND = 5
+KILLS_A_ROUND = 8
 ORPHANS_END_S = 10.0
 TINY = ["size=tiny", "network.dims=[8,16]", "network.time_dim=8", "batch=16", "epochs=null", "optimiser.warmup_steps=4"]
 QUIET = ["threads=1", "logging.mode=disabled"]
@@ -38,23 +41,23 @@ class Command(NamedTuple):
     """What must be equal, from `out`."""
 
 
-def _train(inputs: Path, out: Path) -> list[str]:
-    overrides = [*TINY, *QUIET, f"data.path={inputs / 'd.zarr'}", "updates=150", "checkpoint_seconds=0.1"]
-    return ["train", "experiment=robot/lift", *overrides, f"out={out}"]
+def _train(inputs: Path, out: Path, *more: str) -> list[str]:
+    overrides = [*TINY, *QUIET, f"data.path={inputs / 'd.zarr'}", "updates=60", "checkpoint_seconds=0.05"]
+    return ["train", "experiment=robot/lift", *overrides, *more, f"out={out}"]
 
 
 def _distill(inputs: Path, out: Path) -> list[str]:
-    lengths = ["blocks=2", "updates=100", "batch=8", "conditions=2", "draws=2", "checkpoint_seconds=0.1", "cached=512"]
+    lengths = ["blocks=2", "updates=30", "batch=8", "conditions=2", "draws=2", "checkpoint_seconds=0.05", "cached=256"]
     return ["distill", f"policy={inputs / 'teacher'}", *lengths, *QUIET, f"out={out}"]
 
 
 def _evaluate(inputs: Path, out: Path) -> list[str]:
-    sampling = ["episodes=4", "solver.steps=1", "workers=2", "videos=0"]
+    sampling = ["episodes=3", "solver.steps=1", "workers=2", "videos=0"]
     return ["evaluate", f"policy={inputs / 'teacher'}", *sampling, f"out={out}"]
 
 
 def _reproduce(inputs: Path, out: Path) -> list[str]:
-    chosen = ["table=fig2", "tasks=[gaussian]", "methods=[fm,lfm]", "size=tiny", "updates=100"]
+    chosen = ["table=fig2", "tasks=[gaussian]", "methods=[lfm]", "size=tiny", "updates=30"]
     return ["reproduce", *chosen, f"results={out / 'results'}", f"out={out}"]
 
 
@@ -88,7 +91,7 @@ def _cells(out: Path) -> Any:
 
 COMMANDS = {
     "collect": Command(
-        lambda inputs, out: ["collect", "task=lift", "episodes=3", "workers=2", f"out={out}"], _tree("summary.json")
+        lambda inputs, out: ["collect", "task=lift", "episodes=2", "workers=2", f"out={out}"], _tree("summary.json")
     ),
     "prepare": Command(
         lambda inputs, out: ["prepare", f"source={inputs / 'demos' / 'demos.hdf5'}", "replay=1", f"out={out}"],
@@ -99,62 +102,41 @@ COMMANDS = {
     "evaluate": Command(_evaluate, _episodes),
     "reproduce": Command(_reproduce, _cells),
     "export": Command(
-        lambda inputs, out: ["export", f"policy={inputs / 'teacher'}", "solver.steps=1", f"out={out}"],
+        lambda inputs, out: ["export", f"policy={inputs / 'one_block'}", "solver.steps=1", f"out={out}"],
         lambda out: read_json(out / "checksums.json"),
     ),
 }
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start a command in a session of its own."""
-    command = [sys.executable, "-m", "lfm_cli", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
 def finish(arguments: list[str]) -> float:
-    """Run a command to its end. Returns how long it took [s]."""
-    begun = time.monotonic()
-    process = start(arguments)
-    message = process.communicate()[1]
-    if process.returncode != 0:
-        raise AssertionError(f"exit code {process.returncode}: {message[-2000:]}")
-    return time.monotonic() - begun
+    """Run a command to its end. Returns the processor time that it and what it started took [s]."""
+    with Run(arguments) as run:
+        run.wait()
+        _require_success(run)
+        return run.spent_s
 
 
-def session(pid: int) -> list[int]:
-    """Processes that run in a session."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == pid and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
+def kill_once(arguments: list[str], spent_s: float) -> bool:
+    """Kill a command once it has spent some processor time, and wait for what it had started.
 
-
-def kill_once(arguments: list[str], seconds: float) -> bool:
-    """Kill a command after some time, and wait for what it had started. False if it had ended before."""
-    process = start(arguments)
-    try:
-        message = process.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+    Returns whether it was killed; False if it had ended before.
+    """
+    with Run(arguments) as run:
+        if run.wait(spent_s):
+            _require_success(run)
+            return False
+        run.kill()
         deadline = time.monotonic() + ORPHANS_END_S
-        while left := session(process.pid):
+        while left := run.session():
             if time.monotonic() > deadline:
-                raise AssertionError(f"{left} live on after the kill") from None
+                raise AssertionError(f"{left} live on after the kill")
             time.sleep(0.05)
         return True
-    if process.returncode != 0:
-        raise AssertionError(f"exit code {process.returncode}: {message[-2000:]}")
-    return False
+
+
+def _require_success(run: Run) -> None:
+    if run.code != 0:
+        raise AssertionError(f"exit code {run.code}: {run.message[-2000:]}")
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -169,14 +151,12 @@ def run(name: str, kills: int, inputs: Path, folder: Path, rng: random.Random, d
     command = COMMANDS[name]
     whole = folder / f"{name}.whole" / "out"
     length = finish(command.arguments(inputs, whole))
+    print(f"{name}: a whole run takes {length:.2f} s of processor time", flush=True)
     expected, done, rounds, wrong = command.outcome(whole), 0, 0, []
     while done < kills and time.monotonic() < deadline:
         place = folder / f"{name}.{rounds}"
-        arguments = command.arguments(inputs, place / "out")
         try:
-            for _ in range(min(KILLS_A_ROUND, kills - done)):
-                done += kill_once(arguments, rng.uniform(0, length))
-            finish(arguments)
+            done += _round(command.arguments(inputs, place / "out"), min(KILLS_A_ROUND, kills - done), rng, length)
             if command.outcome(place / "out") != expected:
                 wrong.append(f"round {rounds}: another outcome")
             if left := leftovers(place):
@@ -185,29 +165,55 @@ def run(name: str, kills: int, inputs: Path, folder: Path, rng: random.Random, d
             wrong.append(f"round {rounds}: {error}")
         shutil.rmtree(place, ignore_errors=True)
         rounds += 1
-    return {"kills": done, "rounds": rounds, "seconds of a whole run": round(length, 1), "wrong": wrong}
+    return {"kills": done, "rounds": rounds, "processor_seconds_of_a_whole_run": round(length, 2), "wrong": wrong}
+
+
+def _round(arguments: list[str], most: int, rng: random.Random, length: float) -> int:
+    """Kill a command up to `most` times, then let it finish. Returns how often it was killed."""
+    for killed in range(most):
+        if not kill_once(arguments, rng.uniform(0, length)):
+            return killed
+    finish(arguments)
+    return most
 
 
 def prepare_inputs(folder: Path) -> None:
-    """Demonstrations, a data set and a teacher."""
-    finish(["collect", "task=lift", "episodes=3", "workers=2", f"out={folder / 'demos'}"])
-    finish(["prepare", f"source={folder / 'demos' / 'demos.hdf5'}", f"out={folder / 'd.zarr'}"])
-    finish(_train(folder, folder / "teacher"))
+    """Demonstrations, a data set, a teacher, and a policy of one block, which is exported sooner."""
+    if not (folder / "teacher" / "summary.json").exists():
+        finish(["collect", "task=lift", "episodes=3", "workers=1", f"out={folder / 'demos'}"])
+        finish(["prepare", f"source={folder / 'demos' / 'demos.hdf5'}", f"out={folder / 'd.zarr'}"])
+        finish(_train(folder, folder / "teacher"))
+    finish(_train(folder, folder / "one_block", "method=fm"))
+
+
+def add_to(file: Path, command: str, counts: dict[str, Any], seed: int) -> None:
+    """Add the counts of one command to a file of results."""
+    known = read_json(file) if file.exists() else {}
+    line = f"python -m tests.slow.kills {' '.join(sys.argv[1:])}"
+    kills = {**known.get("kills", {}), command: {**counts, "seed": seed, "command": line}}
+    write_json(file, {**known, "kills": kills})
 
 
 def main() -> None:
-    """Print a line of counts for each command."""
+    """Print a line of counts for each command, and add it to a file of results."""
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     seed = int(given.get("seed", np.random.SeedSequence().generate_state(1)[0]))
-    minutes = float(given.get("minutes", 600))
+    minutes, results = float(given.get("minutes", 600)), given.get("results")
     print(f"seed={seed}", flush=True)
-    with tempfile.TemporaryDirectory() as name:
-        inputs = Path(name) / "inputs"
-        prepare_inputs(inputs)
+    preload()
+    folder = Path(tempfile.mkdtemp(prefix="lfm-kills-"))
+    inputs = Path(given.get("inputs", folder / "inputs"))
+    try:
+        if not (inputs / "one_block" / "summary.json").exists():
+            prepare_inputs(inputs)
         for command in given.get("commands", ",".join(COMMANDS)).split(","):
             until = time.monotonic() + 60 * minutes
-            counts = run(command, int(given.get("kills", 100)), inputs, Path(name), random.Random(seed), until)
+            counts = run(command, int(given.get("kills", 100)), inputs, folder, random.Random(seed), until)
             print(f"{command}: {counts}", flush=True)
+            if results:
+                add_to(Path(results), command, counts, seed)
+    finally:
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
