@@ -1,10 +1,11 @@
 """An evaluation from seeds to results: what is evaluated and how, and the episodes that are still missing.
 
-An evaluation is three calls, each of which can be made again later:
+An evaluation is four calls, each of which can be made again later:
 
     results = run(evaluation, seeds, out)              # episodes.jsonl, run.json
     report = write_report(evaluation, results, out)    # report.py: summary.json, report.md, success.png
     film(evaluation, results, out, videos=2)           # video.py: videos/
+    write_evaluation(evaluation, results, out, {})     # pages.py: report.html
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,13 +100,22 @@ def _runner(evaluation: Evaluation, subscribers: Sequence[Subscriber]) -> Episod
 
 
 class ProgressBar(Subscriber):
-    """Episodes done, the running success rate, and the time left."""
+    """Episodes done, the running success rate, and the time left.
 
-    def __init__(self, seeds: Sequence[int], done: Mapping[int, EpisodeResult], console: Console) -> None:
+    Args:
+        seeds: of all episodes.
+        done: those that were there before.
+        console: where to show it.
+        doing: what is done with them.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], done: Mapping[int, EpisodeResult], console: Console, doing: str = "episodes"
+    ) -> None:
         before = [done[seed].success for seed in seeds if seed in done]
         self._successes, self._episodes = sum(before), len(before)
         self._progress = Progress(
-            TextColumn("episodes"),
+            TextColumn(doing),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),

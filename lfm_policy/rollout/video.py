@@ -1,4 +1,4 @@
-"""Videos of chosen seeds: an episode is a function of its seed, so it can be rolled out again with a camera."""
+"""Films and strips of chosen seeds: an episode is a function of its seed, so it can be played again with a camera."""
 
 import os
 from collections.abc import Generator, Sequence
@@ -10,9 +10,10 @@ from rich.console import Console
 
 from lfm_policy.errors import RolloutError
 from lfm_policy.files import read_json, write_json
-from lfm_policy.rollout.evaluation import Evaluation
+from lfm_policy.rollout.evaluation import Evaluation, ProgressBar
 from lfm_policy.rollout.records import EpisodeResult, Segment
 from lfm_policy.rollout.runner import Runner
+from lfm_policy.rollout.strips import StripWriter, stem
 from lfm_policy.rollout.subscriber import Subscriber
 
 FRAME = (256, 256)
@@ -76,7 +77,7 @@ class VideoWriter(Subscriber):
 
 def file_name(result: EpisodeResult) -> str:
     """Name of an episode's video."""
-    return f"{'success' if result.success else 'failure'}_{result.seed}.mp4"
+    return f"{stem(result)}.mp4"
 
 
 def choose(results: Sequence[EpisodeResult], per_class: int) -> list[EpisodeResult]:
@@ -88,6 +89,8 @@ def choose(results: Sequence[EpisodeResult], per_class: int) -> list[EpisodeResu
 def record(runner: Runner, writer: VideoWriter, chosen: Sequence[EpisodeResult]) -> str | None:
     """Roll the chosen episodes out again, rendered; `writer` must subscribe to `runner`. Finished videos are kept.
 
+    A video without its film strip, of a version that made none, is made again.
+
     Returns:
         Why videos are missing, or None.
     """
@@ -95,7 +98,8 @@ def record(runner: Runner, writer: VideoWriter, chosen: Sequence[EpisodeResult])
         import imageio_ffmpeg  # noqa: F401
     except ModuleNotFoundError:
         return "imageio-ffmpeg is not installed (pip install 'lfm-policy[media]')"
-    missing = [result for result in chosen if not (writer.folder / file_name(result)).exists()]
+    files = {result.seed: writer.folder / file_name(result) for result in chosen}
+    missing = [r for r in chosen if not (files[r.seed].exists() and files[r.seed].with_suffix(".jpg").exists())]
     try:
         again = runner.run([result.seed for result in missing], FRAME)
     except RolloutError as error:
@@ -129,8 +133,8 @@ def film(
     if not (chosen := choose(results, per_class)):
         return []
     writer = VideoWriter(out / "videos", evaluation.policy.contract.control_hz)
-    with screen.status(f"filming {len(chosen)} episodes"):
-        reason = record(evaluation.runner([writer]), writer, chosen)
+    with ProgressBar([result.seed for result in chosen], {}, screen, "filming") as bar:
+        reason = record(evaluation.runner([StripWriter(writer.folder), writer, bar]), writer, chosen)
     files = [path for result in chosen if (path := writer.folder / file_name(result)).exists()]
     summary = read_json(out / "summary.json")
     skipped = {**summary["skipped"], **({"videos": reason} if reason else {})}

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfm_cli.benchmarks import Ratio, Settings, Skipped, Suite
-from lfm_cli.paper.tables import commit
+from lfm_cli.origin import commit
 from lfm_cli.tables import grid
 from lfm_policy.files import read_json, write_json, write_text
 from lfm_policy.processes import usable_cores

@@ -3,13 +3,13 @@
     lfm evaluate policy=outputs/lift episodes=100 seed=100000 workers=2
     lfm evaluate lift runtime=onnx
 
-Run the same command again after an interruption, and it continues. Leaves summary.json, report.md, episodes.jsonl,
-success.png and videos/ in the output folder.
+Run the same command again after an interruption, and it continues. Leaves summary.json, report.html (all in one
+file, films included), report.md, episodes.jsonl, success.png and videos/ in the output folder.
 
     lfm evaluate policy=outputs/lift against=lift episodes=500 margin=0.05
 
 Play both policies on the same seeds and stop as soon as it is clear which is better: BETTER or EQUAL WITHIN the margin
-(exit code 0), WORSE (1), or UNDECIDED after the last seed (3). Leaves comparison.json beside.
+(exit code 0), WORSE (1), or UNDECIDED after the last seed (3). Leaves comparison.json beside, and its report.html.
 """
 
 import sys
@@ -87,8 +87,13 @@ class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
 
 def main(settings: Settings) -> None:
     """Run, report, film; or compare two policies."""
+    from rich.console import Console
+
+    from lfm_cli.origin import origin, tell
     from lfm_policy.locks import owned
+    from lfm_policy.reports.page import PAGE
     from lfm_policy.rollout.evaluation import run
+    from lfm_policy.rollout.pages import write_evaluation
     from lfm_policy.rollout.report import write_report
     from lfm_policy.rollout.video import film
 
@@ -101,17 +106,29 @@ def main(settings: Settings) -> None:
         results = run(evaluation, seeds, out)
         write_report(evaluation, results, out)
         film(evaluation, results, out, settings.videos)
+        tell(write_evaluation(evaluation, results, out, origin()), out / PAGE, Console())
 
 
 def _compare(settings: Settings, against: str, evaluation: "Evaluation", seeds: range, out: Path) -> int:
     """Compare two policies, say what came out, and return the exit code that stands for it."""
+    from rich.console import Console
+
+    from lfm_cli.origin import origin, tell
     from lfm_policy.measure.sequential import Clarity
-    from lfm_policy.rollout.compare import EXIT_CODES, compare, sentence
+    from lfm_policy.reports.page import PAGE
+    from lfm_policy.rollout.compare import AGAINST, EXIT_CODES, compare, sentence
+    from lfm_policy.rollout.evaluation import episode_log
+    from lfm_policy.rollout.pages import write_comparison
 
     other = new_evaluation(settings, against, str(evaluation.identity["environment"]))
     clarity = Clarity(alpha=settings.alpha, margin=settings.margin)
     found = compare(evaluation, other, seeds, out, clarity=clarity, look_every=settings.look_every)
-    print(sentence(found, settings.policy, against))
+    answer, played = sentence(found, settings.policy, against), seeds[: found.pairs]
+    done = (episode_log(evaluation, out).done, episode_log(other, out / AGAINST).done)
+    ours, theirs = ([side[seed] for seed in played] for side in done)
+    sides = ((settings.policy, evaluation, ours), (against, other, theirs))
+    tell(write_comparison(sides, found, answer, settings.look_every, out, origin()), out / PAGE, Console())
+    print(answer)
     return EXIT_CODES[found.verdict]
 
 

@@ -32,7 +32,9 @@ class Settings(PolicyChoice):
     """A teacher, its students, and how they are measured."""
 
     students: tuple[Place, ...] = Field(default=(), description="folders of its distilled students: [DIR,DIR]")
-    out: Place = Field(description="folder for summary.json and pareto.png; run again to continue or to add students")
+    out: Place = Field(
+        description="folder for summary.json, report.html, pareto.png; run again to continue or add students"
+    )
     solver: Solvers = Solvers()
     temperature: float | None = Field(
         default=None,
@@ -60,9 +62,12 @@ def main(settings: Settings) -> None:
     import torch
     from rich.console import Console
 
+    from lfm_cli.origin import origin, tell
     from lfm_cli.tables import pareto
     from lfm_policy.files import write_json
     from lfm_policy.models.policy import LFMPolicy
+    from lfm_policy.reports.page import PAGE
+    from lfm_policy.training.distillation.page import write_pareto
     from lfm_policy.training.distillation.pareto import distances, draw, entries, mark_best, timed
 
     torch.set_num_threads(settings.threads)
@@ -87,6 +92,7 @@ def main(settings: Settings) -> None:
     console = Console()
     for table in pareto(rows):
         console.print(table)
+    tell(write_pareto(summary | {"rows": rows}, settings.out, origin()), settings.out / PAGE, console)
 
 
 def successes(settings: Settings, found: "Sequence[Entry]", reference: str) -> Iterator[dict[str, Any]]:

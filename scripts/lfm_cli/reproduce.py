@@ -4,8 +4,8 @@
     lfm reproduce table=fig2 tasks=[tree_grid] masks=data/masks budget_minutes=60
     lfm reproduce table=1 tasks=[patches] files=data size=small budget_minutes=90
 
-Every cell becomes one JSON file under docs/results/, and all of them together docs/results/README.md. Run the same
-command again to continue: finished cells are kept, the unfinished one goes on.
+Every cell becomes one JSON file under docs/results/, and all of them together docs/results/README.md and report.html.
+Run the same command again to continue: finished cells are kept, the unfinished one goes on.
 """
 
 import shlex
@@ -15,14 +15,17 @@ from pathlib import Path
 import rich.table
 from rich.console import Console
 
+from lfm_cli.origin import commit, origin, tell
 from lfm_cli.paper import fig2 as _fig2
 from lfm_cli.paper import images as _images
 from lfm_cli.paper import table1 as _table1
 from lfm_cli.paper import table4 as _table4
-from lfm_cli.paper.tables import NAMES, Cells, Settings, Table, commit
+from lfm_cli.paper.page import write_reproduction
+from lfm_cli.paper.tables import NAMES, Cells, Settings, Table
 from lfm_cli.stages import OutOfTime, run
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.files import read_json, write_json, write_text
+from lfm_policy.reports.page import PAGE
 
 RENAMED = {"steps": "updates"}
 TABLES: dict[int | str, Table] = {1: _table1.TABLE, **_images.TABLES, 4: _table4.TABLE, "fig2": _fig2.TABLE}
@@ -63,6 +66,8 @@ def main(settings: Settings) -> None:
         console.print(str(error), highlight=False)
     cells = render(settings.results)
     console.print(summary_table(table, cells[settings.table]))
+    tables = [(known, cells[name]) for name, known in TABLES.items()]
+    tell(write_reproduction(tables, settings.results, origin()), settings.results / PAGE, console)
     write_json(settings.out / "summary.json", {"cells": [cell for found in cells.values() for cell in found]})
 
 

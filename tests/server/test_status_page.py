@@ -2,13 +2,11 @@
 
 import pytest
 
+from tests import browser
 from tests.rollout.scripted import HORIZON
-from tests.server import browser
 from tests.server.served import OBSERVATION, ask, connected, served
 
-pytestmark = pytest.mark.skipif(
-    browser.BROWSER is None, reason="needs a browser: chromium, chromium-browser or google-chrome on PATH"
-)
+pytestmark = pytest.mark.skipif(browser.BROWSER is None, reason=browser.NEEDED)
 
 BROKEN_WORDS = r"""[...document.querySelectorAll("#contract th, #contract td")].flatMap((cell) =>
   [...cell.firstChild.data.matchAll(/[\w.]+/g)].filter((word) => {

@@ -1,9 +1,7 @@
 """What the reproduced tables have in common: the settings of a reproduction, and what a table is made of."""
 
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +20,6 @@ NAMES = {
     "ddpm": "Diffusion Policy, DDPM",
     "ddim": "Diffusion Policy, DDIM",
 }
-_ROOT = Path(__file__).parents[1]
 Cells = Sequence[Mapping[str, Any]]
 COSTS = ("parameters", "blocks", "mode", "samples", "updates", "batch", "seconds", "device", "threads")
 """What a cell remembers of its training's summary."""
@@ -132,21 +129,3 @@ def trained(cell: Mapping[str, Any], digits: int = 2) -> str:
     minutes = f"{training['seconds'] / 60:.0f} min"
     cost = f"{training['device']}, {training['updates']} updates of {training['batch']}, {minutes}"
     return f"| {cell['task']} | {NAMES[cell['method']]} | {size} | {cost}, seed {cell['seed']} |"
-
-
-def commit() -> str:
-    """Return the checkout's commit, marked when files differ from it (results aside); else the package's version.
-
-    A package that is installed inside somebody else's repository is not of that repository's commit.
-    """
-
-    def git(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *command], cwd=_ROOT, check=check, capture_output=True, text=True)
-
-    try:
-        git("ls-files", "--error-unmatch", "__main__.py")
-        name = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
-        changed = git("diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)docs/results", check=False).returncode
-    except (subprocess.CalledProcessError, OSError):
-        return f"lfm-policy {version('lfm-policy')}"
-    return f"{name}-dirty" if changed else name

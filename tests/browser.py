@@ -16,6 +16,8 @@ from websockets.sync.client import ClientConnection, connect
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
+NEEDED = "needs a browser: chromium, chromium-browser or google-chrome on PATH"
+
 
 class Page:
     """One tab: what it loads, logs and shows."""
