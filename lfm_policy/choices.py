@@ -12,6 +12,8 @@ from lfm_policy.settings import Frozen
 Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
 Interpolant = Literal["linear", "trigonometric"]
 Mode = Literal["sequential", "simulation_free", "combined"]
+Objective = Literal["flow", "ddpm", "ddim", "regression", "mip"]
+"""What networks learn: velocities of a flow, or what a baseline with one network learns in their place."""
 Coupling = Literal["dependent", "shuffled", "independent"]
 """Whose OU step a block's right end is: that of its left end (Algorithm 1), of another in the batch, of a fresh one."""
 Target = Literal["trajectory", "on_policy", "consistency"]

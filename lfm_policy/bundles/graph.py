@@ -29,6 +29,7 @@ from lfm_policy.files import sha256
 from lfm_policy.flow import FlowChain
 from lfm_policy.flow.ode import TABLEAUX
 from lfm_policy.models.bundle import PARTS, WEIGHTS
+from lfm_policy.models.one_way import SteppingChain
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.rotations import RotationRows
 from lfm_policy.models.sight import Frames, Sight
@@ -75,7 +76,7 @@ def require_fixed(policy: LFMPolicy) -> None:
             "dopri5 chooses its steps while it runs, which a graph cannot: "
             "export with solver.method=euler (or midpoint, heun, rk4) and solver.steps=K, or without graphs: onnx=[]"
         )
-    if policy.spec.chain.diffusion is not None:
+    if policy.spec.chain.objective in ("ddpm", "ddim"):
         raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")
 
 
@@ -258,7 +259,7 @@ class _Graph:
         return self.add(call.function.name, FRAMES, *weights, domain=DOMAIN)
 
     def sample(self, policy: LFMPolicy, cond: str) -> str:
-        """Add the way from noise to normalised actions: `FlowChain.to_data`."""
+        """Add the way from noise to normalised actions: the chain's `to_data`."""
         noise, condition = example(policy)[1], condition_of(policy)
         keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
         x, call = NOISE, None
@@ -271,7 +272,19 @@ class _Graph:
                 self._functions[call.function.name] = call.function
             state = block.state_dict(keep_vars=True)
             weights = [self.weight(keys[id(state[name])]) for name in call.weights]
-            x = self._solve(x, policy.chain, n, _Call(call.function.name, cond, weights, list(policy.noise_shape)))
+            network = _Call(call.function.name, cond, weights, list(policy.noise_shape))
+            if isinstance(policy.chain, SteppingChain):
+                x = self._take_steps(x, policy.chain, network)
+            else:
+                x = self._solve(x, policy.chain, n, network)
+        return x
+
+    def _take_steps(self, x: str, chain: SteppingChain, network: "_Call") -> str:
+        """Add `SteppingChain.to_data`."""
+        for t, inner, keep, gain in chain.steps(chain.solver):
+            guess = network(self, self.add("Mul", x, self.constant(inner)), self.constant(t))
+            kept, moved = self.add("Mul", x, self.constant(keep)), self.add("Mul", guess, self.constant(gain))
+            x = self.add("Add", kept, moved)
         return x
 
     def _solve(self, x: str, chain: FlowChain, n: int, velocity: "_Call") -> str:

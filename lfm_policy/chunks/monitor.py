@@ -43,10 +43,11 @@ class Monitor:
     def __init__(self, policy: LFMPolicy, score: Score = "residual", draws: int = 8, seed: int = 0) -> None:
         if draws < (2 if score == "variance" else 1):
             raise ConfigError(f"score '{score}': {draws} draw(s) are too few")
-        if policy.spec.chain.diffusion is not None and score != "variance":
-            raise ConfigError(
-                f"score '{score}' needs a flow, found {policy.spec.chain.diffusion}: use score 'variance'"
-            )
+        objective = policy.spec.chain.objective
+        if objective in ("regression", "mip"):
+            raise ConfigError(f"a policy trained by {objective} has no law, under which a chunk could be unlikely")
+        if objective != "flow" and score != "variance":
+            raise ConfigError(f"score '{score}' needs a flow, found {objective}: use score 'variance'")
         self.policy, self.draws = policy, draws
         self.score: Score = score
         generator = torch.Generator().manual_seed(seed)

@@ -117,6 +117,7 @@ def fit(
     time_law: TimeLaw = TimeLaw(),
     coupling: Coupling = "dependent",
     rows: slice = slice(None),
+    share_out: bool = False,
 ) -> None:
     """Fit every block of `chain` (Algorithm 1).
 
@@ -130,6 +131,8 @@ def fit(
         time_law: the law of t.
         coupling: of a block's two ends.
         rows: of each batch, those that the losses are of: the part of one process among several.
+        share_out: give each block rows of its own of a batch, as blocks that share a network do: an update then costs
+            as many evaluations of it as one of a single block.
 
     Raises:
         ValueError: a coupling other than "dependent" with conditions, which both ends must share.
@@ -151,8 +154,10 @@ def fit(
         def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
             sample = _draw(samples(phase), batch, generator)
             partner = _partner(samples(phase), sample, coupling, generator)
-            for n in phase.drawn or phase.blocks:
-                loss = draw_loss(chain, n, sample, phase.source, time_law, generator, partner, rows)
+            drawn = phase.drawn or phase.blocks
+            for place, n in enumerate(drawn):
+                own = slice((rows.start or 0) + place, rows.stop, len(drawn)) if share_out else rows
+                loss = draw_loss(chain, n, sample, phase.source, time_law, generator, partner, own)
                 if n in phase.blocks:
                     yield loss
 

@@ -1,6 +1,12 @@
-"""Diffusion Policy's DDPM and DDIM (Chi et al., 2023) as baselines: one block of a chain whose network predicts noise.
+"""Diffusion Policy's DDPM and DDIM (Chi et al., 2023) as baselines: one block of a chain whose network denoises.
 
 It is trained by the same loop, on the same windows, as a flow with one block, and sampled by diffusers' schedulers.
+
+The network predicts v = sqrt(ᾱ_k) ε - sqrt(1 - ᾱ_k) a of noisy actions x_k = sqrt(ᾱ_k) a + sqrt(1 - ᾱ_k) ε (Salimans
+and Ho 2022), which is what preconditioned flows leave to theirs: for data of unit variance inputs and targets have unit
+variance at every level. Samples begin at the last level, where x_k is noise ("trailing" steps, Lin et al. 2023). Until
+version 0.2 the network predicted ε and samples began where 6 % of the signal is left; such checkpoints are sampled as
+they were.
 """
 
 from functools import lru_cache
@@ -12,33 +18,45 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lfm_policy.flow import FlowChain, Schedule, Solver
+from lfm_policy.flow import Solver
 from lfm_policy.flow.chain import Loss, Transport
+from lfm_policy.models.one_way import OneWayChain
 
 Sampler = Literal["ddpm", "ddim"]
+Prediction = Literal["v", "epsilon"]
 
 NOISE_LEVELS = 100
 """K, and the squared-cosine schedule, as in Diffusion Policy."""
 
 
-class DiffusionChain(FlowChain):
-    """A noise-predicting network ε(x_k, k / K, cond) in the place of a flow's only block.
+class DiffusionChain(OneWayChain):
+    """A network v(x_k, k / K, cond) or ε(x_k, k / K, cond) in the place of a flow's only block.
 
     Args:
-        network: ε; any velocity network.
+        network: any velocity network.
         sampler: "ddpm" draws fresh noise in each step, "ddim" none.
         solver: its `steps` is the number of denoising steps.
-        clip: keep the guess of the data in [-1, 1] in each step, as Diffusion Policy does, whose data lie there.
+        clip: keep the guess of the data in [-1, 1] in each step, as Diffusion Policy does, whose data lie there. Where
+            they do not (anchored chunks of unit variance), nothing is clipped: a guess from ε divides by sqrt(ᾱ_k),
+            which is what clipping bounds, and one from v does not.
+        prediction: what the network predicts.
 
     Raises:
         ValueError: the solver takes more steps than there are noise levels.
     """
 
-    def __init__(self, network: nn.Module, sampler: Sampler, solver: Solver, *, clip: bool = True) -> None:
-        super().__init__([network], Schedule(()), solver=solver)
+    def __init__(
+        self, network: nn.Module, sampler: Sampler, solver: Solver, *, clip: bool = True, prediction: Prediction = "v"
+    ) -> None:
+        super().__init__(network, solver)
         self.sampler: Sampler = sampler
         self.clip = clip
-        _levels(sampler, solver, clip)
+        self.prediction: Prediction = prediction
+        self.levels(solver)
+
+    def levels(self, solver: Solver) -> DDPMScheduler | DDIMScheduler:
+        """Return diffusers' scheduler, with as many steps as the solver has."""
+        return _levels(self.sampler, solver, self.clip, self.prediction)
 
     def loss(
         self,
@@ -48,14 +66,12 @@ class DiffusionChain(FlowChain):
         t: Float[Tensor, " b"],
         cond: Float[Tensor, "b c"] | None = None,
     ) -> Loss:
-        """Return the mean squared error of noise `right` predicted from `left` at level floor(K t) (DDPM, eq. 14)."""
+        """Return the mean squared error of what is predicted at level floor(K t) of data `left` and noise `right`."""
         k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
-        noisy = _levels(self.sampler, Solver(), self.clip).add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
-        return self.regression(n, noisy, k.to(noisy.dtype) / NOISE_LEVELS, cond, right)
-
-    def marginal_loss(self, n: int, data: Tensor, noise: Tensor, t: Tensor, cond: Tensor | None = None) -> Loss:
-        """Return the same loss: the left end is the data."""
-        return self.loss(n, data, noise, t, cond)
+        levels = self.levels(Solver())
+        noisy = levels.add_noise(left, right, k)  # pyright: ignore[reportArgumentType]
+        target = right if self.prediction == "epsilon" else levels.get_velocity(left, right, k)  # pyright: ignore[reportArgumentType]
+        return self.regression(n, noisy, k.to(noisy.dtype) / NOISE_LEVELS, cond, target)
 
     def to_data(
         self,
@@ -68,35 +84,19 @@ class DiffusionChain(FlowChain):
     ) -> Transport:
         """Denoise; what "ddpm" draws on the way follows from x, row by row."""
         solver = solver or self.solver
-        levels = _levels(self.sampler, solver, self.clip)
+        levels = self.levels(solver)
         generators = [_seeded(row) for row in x] if self.sampler == "ddpm" else None
         for k in levels.timesteps:
-            noise = self._noise(x, k.to(x.device).expand(len(x)), cond)
-            x = levels.step(noise, int(k), x, generator=generators, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
+            guess = self._guess(x, k.to(x.device).expand(len(x)), cond)
+            x = levels.step(guess, int(k), x, generator=generators, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
         return Transport(x, solver.counts[0])
 
-    def to_noise(
-        self,
-        x: Float[Tensor, "b *event"],
-        cond: Float[Tensor, "b c"] | None = None,
-        *,
-        start: int = 0,
-        stop: int | None = None,
-        solver: Solver | None = None,
-    ) -> Transport:
-        """Refuse: the way to noise is not defined, see Raises.
-
-        Raises:
-            TypeError: always; a diffusion model has no map from data to noise.
-        """
-        raise TypeError("a diffusion baseline maps noise to data only; train method=lfm or fm for the inverse")
-
-    def _noise(self, x: Tensor, k: Tensor, cond: Tensor | None) -> Tensor:
+    def _guess(self, x: Tensor, k: Tensor, cond: Tensor | None) -> Tensor:
         return self.blocks[0](x, k.to(x.dtype) / NOISE_LEVELS, cond)
 
 
 @lru_cache
-def _levels(sampler: Sampler, solver: Solver, clip: bool) -> DDPMScheduler | DDIMScheduler:
+def _levels(sampler: Sampler, solver: Solver, clip: bool, prediction: Prediction) -> DDPMScheduler | DDIMScheduler:
     """Set diffusers' scheduler to as many steps as the solver has."""
     if solver.method != "euler" or solver.counts[0] > NOISE_LEVELS:
         raise ValueError(
@@ -104,7 +104,13 @@ def _levels(sampler: Sampler, solver: Solver, clip: bool) -> DDPMScheduler | DDI
             f"found {solver.steps} of {solver.method}"
         )
     kind = DDPMScheduler if sampler == "ddpm" else DDIMScheduler
-    levels = kind(NOISE_LEVELS, beta_schedule="squaredcos_cap_v2", clip_sample=clip, prediction_type="epsilon")
+    levels = kind(
+        NOISE_LEVELS,
+        beta_schedule="squaredcos_cap_v2",
+        clip_sample=clip,
+        prediction_type="v_prediction" if prediction == "v" else "epsilon",
+        timestep_spacing="trailing" if prediction == "v" else "leading",
+    )
     levels.set_timesteps(solver.counts[0])
     return levels
 

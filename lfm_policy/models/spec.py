@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from lfm_policy.choices import Interpolant, Solver
+from lfm_policy.choices import Interpolant, Objective, Solver
 from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
@@ -43,13 +43,24 @@ class ChainSpec(Frozen):
     """Networks give velocities up to the factors of `FlowChain.preconditioning`."""
     initial_diffusion: float = Field(default=0.0, ge=0, le=50, allow_inf_nan=False)
     """OU time δ for which normalised data x were diffused; what is modelled are x + sqrt(e^{2δ} - 1) z."""
-    diffusion: Literal["ddpm", "ddim"] | None = None
-    """A diffusion model in the place of the flow, as a baseline; one block, whose solver steps are denoising steps."""
+    objective: Objective = "flow"
+    """What the networks learn; all but a flow are baselines with one block, whose solver steps are their own."""
+    prediction: Literal["v", "epsilon"] = "v"
+    """What the network of a diffusion model predicts; until 0.2 it was epsilon, the noise."""
 
     @property
     def blocks(self) -> int:
         """N."""
         return len(self.gammas) + 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: Any) -> Any:
+        """Take the records of 0.1 and 0.2, which knew flows and diffusion models that predict noise."""
+        if not isinstance(values, Mapping) or "diffusion" not in values:
+            return values
+        before = {} if values["diffusion"] is None else {"objective": values["diffusion"], "prediction": "epsilon"}
+        return {key: value for key, value in values.items() if key != "diffusion"} | before
 
     @field_validator("network")
     @classmethod
@@ -63,8 +74,10 @@ class ChainSpec(Frozen):
             raise ValueError(
                 f"expected at most {MOST_STEPS} solver steps and a tolerance of 1e-12 to 1, found {self.solver}"
             )
-        if self.diffusion is not None and self.gammas:
-            raise ValueError(f"a diffusion baseline has one block, found {self.blocks}")
+        if self.prediction == "epsilon" and self.objective not in ("ddpm", "ddim"):
+            raise ValueError(f"prediction=epsilon is a diffusion model's, found objective {self.objective}")
+        if self.objective != "flow" and self.gammas:
+            raise ValueError(f"objective {self.objective} is a baseline with one block, found {self.blocks}")
         return self
 
     def networks(self, *, trust_code: bool, **sizes: int) -> "nn.ModuleList":
@@ -82,15 +95,22 @@ class ChainSpec(Frozen):
         return build_blocks(self.network, self.blocks, share=self.share, own_only=not trust_code, **sizes)
 
     def build(self, blocks: "nn.ModuleList", *, clip: bool = True) -> "FlowChain":
-        """Build the chain of these networks; `clip` is a diffusion baseline's: normalised data lie in [-1, 1]."""
-        from lfm_policy.flow import FlowChain, Schedule
+        """Build the chain of these networks; `clip` is a diffusion baseline's: normalised data lie in [-1, 1].
 
-        if self.diffusion is None:
+        Raises:
+            ConfigError: the solver is not one that the objective can be sampled with.
+        """
+        from lfm_policy.flow import FlowChain, Schedule
+        from lfm_policy.models.regression import RegressionChain
+
+        if self.objective == "flow":
             return FlowChain(blocks, Schedule(self.gammas), self.interpolant, self.solver, self.precondition)
+        (network,) = blocks
+        if self.objective == "regression" or self.objective == "mip":
+            return RegressionChain(network, self.objective, self.solver)
         from lfm_policy.models.diffusion import DiffusionChain  # diffusers is optional
 
-        (network,) = blocks
-        return DiffusionChain(network, self.diffusion, self.solver, clip=clip)
+        return DiffusionChain(network, self.objective, self.solver, clip=clip, prediction=self.prediction)
 
 
 class PolicySpec(Frozen):
@@ -169,7 +189,7 @@ def with_chain(values: Any, name: str) -> Any:
     """Bring a specification of the first format, whose chain lay flat among the rest, to today's."""
     if not isinstance(values, Mapping) or values.get("format") != f"{name}/1":
         return values
-    chain = {key: value for key, value in values.items() if key in ChainSpec.model_fields}
+    chain = {key: value for key, value in values.items() if key in (*ChainSpec.model_fields, "diffusion")}
     rest = {key: value for key, value in values.items() if key not in chain}
     return rest | {"format": f"{name}/2", "chain": chain}
 
@@ -177,7 +197,7 @@ def with_chain(values: Any, name: str) -> Any:
 _ORDER = (
     *("horizon", "observation_steps", "action_steps", "dim", "gammas", "interpolant", "solver", "network", "share"),
     *("precondition", "initial_diffusion", "normalizer", "anchored", "quaternions", "temperature", "diffusion"),
-    *("vision", "crop"),
+    *("vision", "crop", "objective", "prediction"),
 )
 """Order of the keys in the first format."""
 
@@ -185,6 +205,9 @@ _ORDER = (
 def _first_format(spec: PolicySpec | FlowSpec) -> str:
     said = spec.model_dump(mode="json", exclude_defaults=True)
     flat = said | said.pop("chain")
+    if flat.get("prediction") == "epsilon":
+        del flat["prediction"]
+        flat["diffusion"] = flat.pop("objective")
     return TypeAdapter(dict[str, Any]).dump_json({key: flat[key] for key in _ORDER if key in flat}).decode()
 
 

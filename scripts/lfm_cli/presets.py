@@ -29,7 +29,8 @@ class TrainPresets(Frozen):
     size: Size = Field(default="paper", description="how large the networks, how long the training; small: a CPU")
     method: str = Field(
         default="lfm",
-        description="lfm; fm: one global flow; interflow: one, trigonometric; ddpm, ddim: Diffusion Policy",
+        description="lfm; shared: one network for all its blocks; fm: one global flow; interflow: one, trigonometric; "
+        "regression: the mean chunk; mip: in two steps; ddpm, ddim: Diffusion Policy",
     )
 
     @field_validator("experiment", "method")

@@ -23,12 +23,14 @@ def policy(
     blocks: int = 2,
     solver: Solver | None = None,
     network: dict | None = None,
-    **spec: bool | tuple[int, ...],
+    **spec: bool | str | tuple[int, ...],
 ) -> LFMPolicy:
     """A policy with random weights and fitted normalisers, in evaluation mode."""
     torch.manual_seed(0)
     contract = TASKS[task].contract
-    shared = {name: spec.pop(name) for name in ("precondition", "share") if name in spec}
+    shared = {name: spec.pop(name) for name in ("precondition", "share", "objective") if name in spec}
+    if solver is not None:
+        shared["solver"] = solver
     chain = ChainSpec(gammas=GAMMAS[blocks], network=network or NETWORK, **shared)
     described = PolicySpec(chain=chain, **spec)
     others = other_columns(contract.observation_dim, described.quaternions)

@@ -214,6 +214,15 @@ def test_a_network_that_all_blocks_share_is_exported_with_each_blocks_code(tmp_p
     assert export(made, tmp_path / "lift", samples=4).parity["float32"] <= TOLERANCE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "steps"), [("regression", 1), ("mip", 2)])
+def test_a_baseline_of_few_steps_is_exported_and_answers_alike(objective: str, steps: int, tmp_path: Path) -> None:
+    made = policy(blocks=1, network=SMALL, objective=objective, solver=Solver(steps=steps))
+    report = export(made, tmp_path / "lift", samples=4)
+    assert report.parity["float32"] <= TOLERANCE
+    assert OnnxPolicy(tmp_path / "lift").nfe == steps
+
+
 def test_a_graph_goes_to_another_process_as_what_it_was_made_from(exported: Path) -> None:
     here = OnnxPolicy(exported)
     there = pickle.loads(pickle.dumps(here))

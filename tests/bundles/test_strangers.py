@@ -126,7 +126,7 @@ BOTH: list[tuple[str, Damage, str]] = [
     ("a negative OU step", chain(gammas=[-0.1]), "gammas"),
     ("an OU step that is none", chain(gammas=[float("nan")]), "gammas"),
     ("10^9 solver steps", chain(solver={"method": "euler", "steps": 10**9, "tolerance": 1e-5}), "solver steps"),
-    ("diffusion in two blocks", chain(gammas=[0.1], diffusion="ddpm"), "one block"),
+    ("diffusion in two blocks", chain(gammas=[0.1], objective="ddpm"), "one block"),
     ("code", chain(network={"_target_": "os.system", "command": "true"}), "from outside this package"),
     ("no controllers", contract(controllers=[]), "action_dim"),
     ("an observation of 10^9 numbers", contract(observations=[{"name": "x", "dim": 10**9}]), "dim"),

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lfm_policy.flow import FlowChain, Schedule, Solver
+from lfm_policy.flow import FlowChain, Schedule, Solver, TensorPool, fit, plan
+from lfm_policy.flow.chain import Loss
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.spec import ChainSpec, FlowSpec
 from lfm_policy.networks import SharedBlocks, VelocityMlp, build_blocks
@@ -47,6 +48,22 @@ def test_the_average_of_a_shared_network_is_updated_once_a_step() -> None:
     ema.update(chain, (0, 1, 2))
     for name, value in ema.chain.state_dict().items():
         torch.testing.assert_close(value, before[name] + (0.25 if "weight" in name or "bias" in name else 0.0))
+
+
+def test_blocks_that_share_a_network_share_each_batch_out() -> None:
+    """Every row of a batch is asked once, about one block, so an update costs what one of a single block does."""
+    chain = FlowChain(SharedBlocks(VelocityMlp(2, cond_dim=3, width=4), 3), Schedule((0.1, 0.1)))
+    pool, generator = TensorPool(torch.randn(20, 2)), torch.Generator()
+    found: list[list[Loss]] = []
+    phases = plan("simulation_free", 3, 1)
+    for out in (True, False):
+        fit(chain, chain, pool, phases, lambda k, phase, losses: found.append(list(losses(generator.manual_seed(0)))),
+            batch=8, rows=slice(1, 8), share_out=out)  # fmt: skip
+    shared, whole = found
+    assert [len(loss.x) for loss in shared] == [3, 2, 2]
+    for place, (part, full) in enumerate(zip(shared, whole, strict=True)):
+        assert torch.equal(part.x, full.x[place::3])
+        assert torch.equal(part.t, full.t[place::3])
 
 
 def test_a_shared_model_trains_and_is_read_back(tmp_path: Path) -> None:

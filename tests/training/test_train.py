@@ -169,7 +169,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(store: Path, 
 
 
 @pytest.mark.parametrize("task", ["lift", "can", "square", "transport", "tool_hang"])
-@pytest.mark.parametrize("method", ["lfm", "fm", "interflow", "ddim"])
+@pytest.mark.parametrize("method", ["lfm", "shared", "fm", "interflow", "regression", "mip", "ddim"])
 def test_every_preset_trains_two_steps_and_goes_on_to_four(task: str, method: str, tmp_path: Path) -> None:
     """The experiment's own schedule and data widths; the networks are shrunk, their size has its own test."""
     data = random_store(tmp_path / "data.zarr", TASKS[task].contract)
@@ -180,7 +180,7 @@ def test_every_preset_trains_two_steps_and_goes_on_to_four(task: str, method: st
     _run_until(None, *common, "epochs=null", "updates=4", "checkpoint_seconds=0")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["updates"] == 4
-    assert summary["blocks"] == (1 if method != "lfm" else 2 if task == "transport" else 4)
+    assert summary["blocks"] == (1 if method not in ("lfm", "shared") else 2 if task == "transport" else 4)
     policy = LFMPolicy.from_pretrained(tmp_path / "run")
     contract = TASKS[task].contract
     chunk = policy.predict_action_chunk({"observation.state": torch.zeros(2, contract.observation_dim)})

@@ -35,8 +35,8 @@ def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel
         ConfigError: N' does not divide N, or the network cannot grow.
     """
     chain = teacher.chain
-    if teacher.spec.chain.diffusion is not None:
-        raise ConfigError("the checkpoint is a diffusion baseline: only flows can be distilled")
+    if teacher.spec.chain.objective != "flow":
+        raise ConfigError(f"the checkpoint is a {teacher.spec.chain.objective} baseline: only flows can be distilled")
     try:
         schedule = merged(chain.schedule, blocks)
     except ValueError as error:

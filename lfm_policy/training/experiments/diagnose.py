@@ -104,8 +104,8 @@ def run_settings(folder: Path, path: Path | None) -> TrainSettings:
             )
         record["data"] = record["data"] | {"path": str(path)}
     run = parse(TrainSettings, record | {"out": str(folder.parent), "logging": {}}, f"{folder}/trainer.json")
-    if run.flow.diffusion is not None:
-        raise ConfigError(f"{folder} is a {run.flow.diffusion} baseline: it has no velocity to measure")
+    if run.flow.objective != "flow":
+        raise ConfigError(f"{folder} is a {run.flow.objective} baseline: it has no velocity to measure")
     return run
 
 

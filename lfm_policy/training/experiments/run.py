@@ -89,7 +89,8 @@ def train(
         law = settings.flow.time_law
         laws = {"time_law": TimeLaw(law.alpha, law.beta), "coupling": settings.flow.coupling}
         pool, batch = experiment.pool, settings.batch
-        fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=batch, rows=rows, **laws)
+        shared = settings.flow.share
+        fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=batch, rows=rows, share_out=shared, **laws)
     return trainer
 
 

@@ -1,5 +1,6 @@
 """The settings of a training run, described once: `lfm train --help` prints them, presets give them values."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,7 @@ from lfm_policy.choices import (
     Coupling,
     Interpolant,
     Mode,
+    Objective,
     Place,
     Solver,
     TableName,
@@ -134,7 +136,9 @@ class FlowSettings(Frozen):
         default=None, description="OU steps one by one in place of blocks, c and rho: [0.1,0.2] for three blocks"
     )
     share: bool = Field(
-        default=False, description="one network, of the global flow's size, for all blocks; it also takes their index"
+        default=False,
+        description="one network, of the global flow's size, for all blocks; it also takes their index, and blocks "
+        "share each batch out: an update costs as much as one of the chain",
     )
     initial_diffusion: float = Field(
         default=0.0,
@@ -158,8 +162,8 @@ class FlowSettings(Frozen):
         default="dependent", description="a block's right end is the OU step of its left end, of another's, of a new"
     )
     solver: Solver = Solver()
-    diffusion: Literal["ddpm", "ddim"] | None = Field(
-        default=None, description="a diffusion model in the place of a flow with one block, a baseline; see method"
+    objective: Objective = Field(
+        default="flow", description="what networks learn: a flow's velocities, or a baseline with one block; see method"
     )
 
     def schedule(self) -> "Schedule":
@@ -175,6 +179,14 @@ class FlowSettings(Frozen):
     def count(self) -> int:
         """Blocks of the chain."""
         return self.blocks if self.gammas is None else len(self.gammas) + 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, values: Any) -> Any:
+        """Take the records of runs from before there was more than flows and diffusion models."""
+        if not isinstance(values, Mapping) or "diffusion" not in values:
+            return values
+        return {"objective": values["diffusion"] or "flow"} | {k: v for k, v in values.items() if k != "diffusion"}
 
     @model_validator(mode="after")
     def _steps_of_blocks_there_are(self) -> "FlowSettings":
@@ -281,11 +293,20 @@ class TrainSettings(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _diffusion_of_policies(self) -> "TrainSettings":
-        if self.flow.diffusion and (self.flow.count != 1 or not isinstance(self.data, WindowData)):
+    def _baselines_of_policies(self) -> "TrainSettings":
+        if self.flow.objective != "flow" and (self.flow.count != 1 or not isinstance(self.data, WindowData)):
             raise ValueError(
-                f"flow.diffusion={self.flow.diffusion} is a baseline for policies with flow.blocks=1, found "
+                f"flow.objective={self.flow.objective} is a baseline for policies with flow.blocks=1, found "
                 f"{self.flow.count} blocks on {self.data.kind}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_to_share_out(self) -> "TrainSettings":
+        if self.flow.share and self.batch < self.flow.count:
+            raise ValueError(
+                f"flow.share=true shares a batch out among the blocks: expected batch of at least {self.flow.count}, "
+                f"found {self.batch}"
             )
         return self
 
@@ -335,9 +356,9 @@ class TrainSettings(Frozen):
             solver=flow.solver,
             network=self.block_network,
             share=flow.share,
-            precondition=flow.precondition and flow.diffusion is None,
+            precondition=flow.precondition and flow.objective == "flow",
             initial_diffusion=flow.initial_diffusion,
-            diffusion=flow.diffusion,
+            objective=flow.objective,
         )
 
     def updates_of(self, samples: int) -> int:
@@ -366,4 +387,7 @@ class TrainSettings(Frozen):
             del said["vision"]
         if not said["data"].get("blind", True):
             del said["data"]["blind"]
+        if self.flow.objective == "flow":  # as runs from before there were other baselines say it
+            said["flow"] = {"diffusion" if k == "objective" else k: v for k, v in said["flow"].items()}
+            said["flow"]["diffusion"] = None
         return said

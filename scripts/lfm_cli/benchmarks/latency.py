@@ -84,7 +84,7 @@ def _grown(times: int) -> dict[str, object]:
 
 
 def _diffusion(sampler: str, steps: int) -> LFMPolicy:
-    return _policy(Schedule(()), DIFFUSION, diffusion=sampler, solver=Solver(steps=steps))
+    return _policy(Schedule(()), DIFFUSION, objective=sampler, solver=Solver(steps=steps))
 
 
 def _graph(policy: LFMPolicy, out: Path, threads: int) -> OnnxPolicy:

@@ -12,6 +12,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "lfm": {"method": "lfm", "flow.mode": "simulation_free"},
     "lfm_sequential": {"method": "lfm", "flow.mode": "sequential"},
     "lfm_combined": {"method": "lfm", "flow.mode": "combined"},
+    "shared": {"method": "shared"},
     "fm": {"method": "fm"},
     "interflow": {"method": "interflow"},
 }

@@ -16,8 +16,11 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "lfm": {"method": "lfm"},
     "lfm_sequential": {"method": "lfm", "flow.mode": "sequential"},
     "lfm_combined": {"method": "lfm", "flow.mode": "combined"},
+    "shared": {"method": "shared"},
     "fm": {"method": "fm"},
     "interflow": {"method": "interflow"},
+    "regression": {"method": "regression"},
+    "mip": {"method": "mip"},
     "ddpm": {"method": "ddpm"},
     "ddim": {"method": "ddim"},
 }

@@ -17,6 +17,9 @@ NAMES = {
     "lfm_combined": "LFM, combined",
     "fm": "global FM",
     "interflow": "InterFlow",
+    "shared": "one network for all blocks",
+    "regression": "regression",
+    "mip": "minimal iterative policy",
     "ddpm": "Diffusion Policy, DDPM",
     "ddim": "Diffusion Policy, DDIM",
 }
@@ -40,7 +43,8 @@ class Settings(Frozen):
     )
     methods: tuple[str, ...] | None = Field(
         default=None,
-        description="lfm, lfm_sequential, lfm_combined, fm, interflow; of 4 ddpm, ddim too; null: the paper's",
+        description="lfm, lfm_sequential, lfm_combined, shared, fm, interflow; of 4 regression, mip, ddpm, ddim too; "
+        "null: the paper's",
     )
     size: Size = Field(default="paper", description="how large the networks, how long the training")
     seed: int = Field(default=0, ge=0, description="of the training")

@@ -86,9 +86,11 @@ def test_a_flow_models_student() -> None:
     assert student.sample(torch.randn(5, 2)).nfe == 1
 
 
-def test_a_diffusion_baseline_has_no_trajectory_to_learn_from() -> None:
-    pytest.importorskip("diffusers")
-    teacher = _policy(gammas=(), diffusion="ddim", solver=Solver("euler", 4))
+@pytest.mark.parametrize(("objective", "steps"), [("ddim", 4), ("regression", 1), ("mip", 2)])
+def test_a_baseline_that_is_no_flow_has_no_trajectory_to_learn_from(objective: str, steps: int) -> None:
+    if objective == "ddim":
+        pytest.importorskip("diffusers")
+    teacher = _policy(gammas=(), objective=objective, solver=Solver("euler", steps))
     with pytest.raises(ConfigError, match="only flows can be distilled"):
         student_of(teacher, 1)
 
