@@ -52,6 +52,11 @@ def test_a_policy_is_measured_under_its_observations(tmp_path: Path) -> None:
     assert all(row["kl"] is None and row["distance"] > 0 for row in found["blocks"])
 
 
+def test_a_pretrained_policy_is_told_apart_from_a_run() -> None:
+    with pytest.raises(CheckpointError, match="a run of lfm train, found no such folder at lift"):
+        _diagnose(Path("lift"))
+
+
 def test_weights_without_a_run_are_refused(density: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((density / "checkpoint" / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"no trainer\.json"):

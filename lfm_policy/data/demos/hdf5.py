@@ -14,12 +14,12 @@ def open_hdf5(path: Path) -> h5py.File:
     """Open a demonstration file.
 
     Raises:
-        DataError: not found, not to be read, still being written, truncated, or not HDF5.
+        DataError: not found, not to be read, still being written, truncated, not HDF5, or with links to other files.
     """
     if not path.is_file():
         raise DataError(f"no demonstration file at {path}: check source=, or collect one with lfm collect")
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except PermissionError as error:
         raise DataError(f"{path} must not be read by this user: change its permissions (chmod a+r)") from error
     except OSError as error:
@@ -33,6 +33,31 @@ def open_hdf5(path: Path) -> h5py.File:
                 f"{path} is truncated ({path.stat().st_size} bytes): download or collect it again"
             ) from error
         raise DataError(f"{path} is not an HDF5 file ({error}): expected robomimic's demonstration format") from error
+    try:
+        require_no_links(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def require_no_links(file: h5py.File, path: Path) -> None:
+    """Check that nothing in a file is taken from another file on this machine by an external link.
+
+    Raises:
+        DataError: there is such a link, or the file is damaged.
+    """
+
+    def foreign(name: bytes, info: h5py.h5l.LinkInfo) -> bytes | None:
+        return name if info.type == h5py.h5l.TYPE_EXTERNAL else None
+
+    with readable(path):
+        found = file.id.links.visit(foreign, info=True)
+        if found is not None:
+            where, name = found.decode(errors="replace"), file.get(found, getlink=True).filename
+            raise DataError(
+                f"{path}: '{where}' is a link to another file, {name!r}: copy what it leads to into this one"
+            )
 
 
 @contextmanager
@@ -58,12 +83,16 @@ def find_dataset(group: h5py.Group, key: str) -> h5py.h5d.DatasetID | None:
 
 
 def require_inside(dataset: h5py.h5d.DatasetID, where: str) -> None:
-    """Check that a data set lies in an HDF5 file, and is not made of bytes of any other file on this machine.
+    """Check that a data set lies in its HDF5 file, and is not made of any other file on this machine.
 
     Raises:
         DataError: it is.
     """
     plist = dataset.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL:
+        names = {plist.get_virtual_filename(n) for n in range(plist.get_virtual_count())} - {"."}
+        if names:
+            raise DataError(f"{where} is put together from other files, {sorted(names)}: copy them into the file")
     if plist.get_layout() == h5py.h5d.CONTIGUOUS and (count := plist.get_external_count()):
         name = plist.get_external(0)[0].decode(errors="replace")
         raise DataError(

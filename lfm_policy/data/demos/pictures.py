@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lfm_policy.contract import Camera
 from lfm_policy.data.demos.file import DemoFile
-from lfm_policy.data.demos.hdf5 import readable
+from lfm_policy.data.demos.hdf5 import readable, require_inside
 from lfm_policy.errors import DataError, nearest
 
 CAMERAS = "cameras"
@@ -106,8 +106,9 @@ def require_bytes(seen: Any, where: str) -> None:
     """Check the type of a data set of pictures.
 
     Raises:
-        DataError: it is not uint8; says what was found instead.
+        DataError: it is not uint8, and says what was found instead; or lies outside of the file.
     """
+    require_inside(seen.id, where)
     if seen.dtype == np.uint8:
         return
     values = np.asarray(seen[:1], dtype=np.float64) if seen.dtype.kind in "fiu" else np.zeros(0)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from rich.console import Console
 from rich.progress import track
 
 from lfm_policy.errors import DataError
 from lfm_policy.files import read_json, require_same, write_json
 from lfm_policy.flow import FlowChain, Pool, Solver
 from lfm_policy.flow.distill import Trajectories, trajectory
+from lfm_policy.locks import owned
 
 PART = 256
 """Trajectories that are made and written together."""
@@ -47,7 +47,8 @@ def cached(
 ) -> Callable[[int, torch.Generator], Trajectories]:
     """Make `count` trajectories in the zarr group `path`, unless they are there, and draw batches from them.
 
-    An interrupted call goes on with the part that it was making; part k is decided by (seed, k).
+    An interrupted call goes on with the part that it was making; part k is decided by (seed, k). Several distillations
+    may share a cache: one of them makes it.
 
     Args:
         path: by convention NAME.zarr; holds `states` (count, S, *event) and `condition` (count, C), float32.
@@ -58,11 +59,20 @@ def cached(
 
     Raises:
         DataError: the folder holds trajectories of another identity, or is damaged.
+        BusyError: another process is making them.
     """
     parts = -(-count // PART)
     expected = {"identity": dict(identity), "seed": seed, "parts": parts, "inside": teacher.inside}
-    done = _parts_done(path, expected)
-    for k in track(range(done, parts), "the teacher's trajectories", disable=not Console().is_terminal):
+    if _parts_done(path, expected) < parts:
+        with owned(path):
+            _make(path, teacher, seed, expected)
+    return _drawing(path, next(teacher.chain.parameters()).device)
+
+
+def _make(path: Path, teacher: Teacher, seed: int, expected: Mapping[str, Any]) -> None:
+    """Make the parts that are missing."""
+    parts = expected["parts"]
+    for k in track(range(_parts_done(path, expected), parts), "the teacher's trajectories"):
         drawn = teacher.draw(PART, _generator(teacher, seed, k))
         arrays = {"states": drawn.states.movedim(0, 1)} | ({} if drawn.cond is None else {"condition": drawn.cond})
         for name, tensor in arrays.items():
@@ -75,8 +85,7 @@ def cached(
                     name, shape=shape, chunks=values.shape, dtype="float32", fill_value=missing, overwrite=True
                 )
             zarr.open_array(path / name, mode="r+")[k * PART : (k + 1) * PART] = values
-        write_json(path / "progress.json", expected | {"done": k + 1})
-    return _drawing(path, next(teacher.chain.parameters()).device)
+        write_json(path / "progress.json", {**expected, "done": k + 1})
 
 
 def _parts_done(path: Path, expected: Mapping[str, Any]) -> int:

@@ -59,7 +59,7 @@ def diagnose_run(
         CheckpointError: the folder holds weights without a training run.
         ConfigError: a policy's data set is not given, or the run has no flow to measure.
     """
-    folder = checkpoint_in(source)
+    folder = _checkpoint_of_run(source)
     run = run_settings(folder, data)
     if not trust_code:
         require_own(run.block_network)
@@ -81,6 +81,17 @@ def diagnose_run(
         "nfe": chain.to_data(sample.x[:1], None if sample.cond is None else sample.cond[:1]).nfe,
         "blocks": [asdict(row) for row in rows],
     }
+
+
+def _checkpoint_of_run(source: Path) -> Path:
+    try:
+        return checkpoint_in(source)
+    except CheckpointError:
+        found = "a folder without a checkpoint" if source.exists() else "no such folder"
+        raise CheckpointError(
+            f"blocks are measured with the settings and data of their training: expected policy=FOLDER of a run of lfm "
+            f"train, found {found} at {source} (a bundle or a pretrained policy has neither)"
+        ) from None
 
 
 def run_settings(folder: Path, path: Path | None) -> TrainSettings:

@@ -150,6 +150,28 @@ def outside(file):
     file["data/demo_1"].create_dataset("states", (9, 32), "f8", external=[("/etc/passwd", 0, 9 * 32 * 8)])
 
 
+def linked(name):
+    """Let a group or data set be that of another HDF5 file."""
+
+    def edit(file):
+        with h5py.File(f"{file.filename}.other", "w") as other:
+            file.copy(name, other, "there")
+        del file[name]
+        file[name] = h5py.ExternalLink(f"{file.filename}.other", "there")
+
+    return edit
+
+
+def virtual(file):
+    """Let a data set be put together from another file's."""
+    with h5py.File(f"{file.filename}.other", "w") as other:
+        file.copy("data/demo_1/states", other, "there")
+    layout = h5py.VirtualLayout(file["data/demo_1/states"].shape, "f8")
+    layout[:] = h5py.VirtualSource(f"{file.filename}.other", "there", shape=layout.shape)
+    del file["data/demo_1/states"]
+    file["data/demo_1"].create_virtual_dataset("states", layout)
+
+
 def drop(*keys):
     def edit(file):
         for key in keys:
@@ -200,6 +222,10 @@ BAD = {
     "no data space": (put("actions", lambda a: h5py.Empty("f8")), "expected numbers"),
     "far out of range": (put("actions", lambda a: 40 * a), r"within \[-1, 1\].*absolute poses"),
     "external storage": (outside, r"demo_1/states lies outside of the file, in '/etc/passwd'"),
+    "link to a data set": (linked("data/demo_1/states"), r"'data/demo_1/states' is a link to another file, .*other"),
+    "link to a group": (linked("data/demo_1"), r"'data/demo_1' is a link to another file"),
+    "link to everything": (linked("data"), r"'data' is a link to another file"),
+    "virtual": (virtual, r"demo_1/states is put together from other files"),
     "mask of others": (lambda f: f.create_dataset("mask/train", data=[b"demo_7"]), "demo_7.*not in the file"),
 }
 

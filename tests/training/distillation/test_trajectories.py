@@ -1,6 +1,7 @@
 """The cache of trajectories: made once, continued, shared, and never mixed up."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lfm_policy.errors import DataError
+from lfm_policy.errors import BusyError, DataError
 from lfm_policy.flow import FlowChain, Schedule, Solver, TensorPool
+from lfm_policy.locks import lock
 from lfm_policy.training.distillation.trajectories import PART, Teacher, cached
 
 IDENTITY = {"teacher": "abc", "solver": {"method": "euler", "steps": 2}}
@@ -89,6 +91,18 @@ def test_other_trajectories_are_refused(tmp_path: Path, seed: int, identity: dic
     with pytest.raises(DataError, match=message):
         cached(tmp_path / "a.zarr", teacher, PART, seed, identity)
     cached(tmp_path / "a.zarr", teacher, PART, 0, IDENTITY)
+
+
+def test_one_process_at_a_time_makes_them_and_any_number_reads(tmp_path: Path) -> None:
+    teacher, _ = _teacher()
+    cached(tmp_path / "a.zarr", teacher, PART, 0, IDENTITY)
+    holders = [lock(tmp_path / f".{name}.zarr.lock") for name in "ab"]
+    cached(tmp_path / "a.zarr", teacher, PART, 0, IDENTITY)
+    with pytest.raises(BusyError, match=r"b\.zarr is in use"):
+        cached(tmp_path / "b.zarr", teacher, PART, 0, IDENTITY)
+    for holder in holders:
+        assert holder is not None
+        os.close(holder)
 
 
 def test_a_missing_part_is_noticed(tmp_path: Path) -> None:
