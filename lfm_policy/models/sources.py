@@ -6,13 +6,12 @@ user/repository         one of these on the hub, user/repository@REVISION for a 
 ws://robot:8000         a policy server
 """
 
-import re
 from pathlib import Path
 
+from lfm_policy import hub
 from lfm_policy.errors import CheckpointError
 from lfm_policy.models import bundle
 
-_HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = ["*.json", "*.safetensors", "*.onnx", bundle.CARD]
 """What is fetched of a repository."""
 
@@ -38,27 +37,7 @@ def locate(source: str | Path) -> Path:
         f"there is no policy '{source}': expected the folder of a run or checkpoint (lfm train) or of a bundle "
         f"(lfm export), an installed one ({known}), USER/REPOSITORY of the hub, or ws://HOST:PORT"
     )
-    matched = _HUB_ID.fullmatch(str(source))
-    # outputs/litf is a slip of the pen and no repository, where there is a folder outputs
-    if matched is None or (isinstance(source, Path) and path.is_absolute()) or path.parent.is_dir():
+    named = hub.hub_id(source)
+    if named is None:
         raise CheckpointError(nothing)
-    return _fetched(matched["repo"], matched["revision"], nothing)
-
-
-def _fetched(repository: str, revision: str | None, nothing: str) -> Path:
-    """Return the hub cache's copy of a repository, up to date unless HF_HUB_OFFLINE is set."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    except ModuleNotFoundError:
-        raise CheckpointError(f"{nothing}; for the hub install huggingface_hub") from None
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise CheckpointError(
-            f"{nothing}; the hub cannot be reached (or HF_HUB_OFFLINE is set), and its cache holds no {repository}"
-        ) from None
-    except (OSError, HFValidationError) as error:  # the hub's refusals are OSErrors
-        raise CheckpointError(
-            f"{nothing}; the hub says of {repository}: {str(error).strip().splitlines()[0]}"
-        ) from None
+    return hub.fetch(*named, _FILES, kind="model", nothing=nothing, error=CheckpointError)

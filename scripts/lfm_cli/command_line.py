@@ -46,6 +46,7 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("onnxruntime", "websockets", "msgpack", "prometheus_client"), "deploy"),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("matplotlib", "imageio", "PIL"), "media"),
+    **dict.fromkeys(("pyarrow", "av"), "lerobot"),
     "diffusers": "diffusion",
     "ray": "scale",
     "gymnasium": "gym",

@@ -8,7 +8,7 @@ from typing import Any
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "the whole way": ("demo", "reproduce"),
-    "data": ("collect", "download", "render", "prepare", "doctor", "reconstruct"),
+    "data": ("collect", "download", "render", "prepare", "export_dataset", "doctor", "reconstruct"),
     "training": ("train", "distill", "diagnose", "learning_curve"),
     "measuring": ("evaluate", "pareto", "delay", "monitor", "benchmark", "report_density", "report_images"),
     "robots": ("export", "serve", "control", "load_test"),

@@ -1,16 +1,21 @@
-"""Turn demonstration files (HDF5) into a prepared data set: absolute actions, observations, contract, in zarr.
+"""Turn demonstrations (HDF5 or LeRobot's) into a prepared data set: actions, observations, contract, in zarr.
 
     lfm prepare source=data/lift.hdf5 replay=5
     lfm prepare source=data/lift_84px.hdf5 observations=images
+    lfm prepare source=lerobot/pusht out=data/pusht.zarr
 
-Official and raw files hold delta actions: the goal pose of each is read off the simulator at the recorded state.
+Official and raw files hold delta actions: the goal pose of each is read off the simulator at the recorded state. Of a
+LeRobot data set (v3.0 or v2.1, a folder or USER/REPOSITORY of the hub) the numbers are taken as they are.
 """
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
 from lfm_policy.choices import Place
+from lfm_policy.errors import ConfigError
+from lfm_policy.files import names_apart
 from lfm_policy.settings import Frozen
 
 
@@ -19,19 +24,34 @@ class Settings(Frozen):
 
     source: tuple[Place, ...] = Field(
         min_length=1,
-        description="HDF5 demonstrations: our own, robomimic's low_dim (v15, v141) or a raw robosuite collection; "
-        "several as [a,b]",
+        description="HDF5 demonstrations (our own, robomimic's low_dim v15 or v141, a raw robosuite collection), or "
+        "LeRobot data sets (a folder, or USER/REPOSITORY of the hub); several as [a,b]",
     )
     out: Place | None = Field(
-        default=None, description="prepared data set to write; null: data/<task>_<source's name>.zarr"
+        default=None,
+        description="prepared data set to write; null: data/<task>_<source's name>.zarr, or data/<name>.zarr",
     )
     observations: Literal["state", "images"] = Field(
         default="state",
-        description="state: with the objects' poses; images: without, with the pictures in the file (lfm render adds "
-        "them)",
+        description="state: with the objects' poses (LeRobot's environment_state); images: without, with the pictures "
+        "that are there (lfm render adds them to HDF5)",
     )
     cameras: tuple[str, ...] | None = Field(
         default=None, description="of observations=images, whose pictures, in this order; null: all"
+    )
+    image_size: int | None = Field(
+        default=None, ge=1, description="of LeRobot's pictures: side to scale them to; null: as they are [pixels]"
+    )
+    space: Literal["joints", "position", "vector"] | None = Field(
+        default=None,
+        description="of LeRobot data: what the numbers of an action are; null: joints where their names end in .pos, "
+        "else vector",
+    )
+    unit: str | None = Field(
+        default=None, description="of LeRobot data: unit of the numbers of an action that name none, such as deg"
+    )
+    failures: bool = Field(
+        default=False, description="of LeRobot data: keep episodes whose next.success says that they failed"
     )
     filter: str | None = Field(
         default=None, description="take only the demonstrations of one of the file's filter keys, such as 20_percent"
@@ -44,16 +64,51 @@ class Settings(Frozen):
     )
 
 
+OF_LEROBOT = ("image_size", "space", "unit", "failures")
+OF_HDF5 = ("filter", "environment", "replay")
+
+
 def main(settings: Settings) -> None:
     """Prepare, show what was found, replay if asked to."""
+    from lfm_policy.data.lerobot.sources import is_source
+
+    kinds = {is_source(source) for source in settings.source}
+    if len(kinds) > 1:
+        raise ConfigError(f"source= mixes HDF5 files and LeRobot data sets: {[str(s) for s in settings.source]}")
+    ours, theirs = (OF_LEROBOT, OF_HDF5) if kinds == {True} else (OF_HDF5, OF_LEROBOT)
+    if wrong := [name for name in theirs if getattr(settings, name)]:
+        kind = "LeRobot data sets" if kinds == {True} else "HDF5 files"
+        raise ConfigError(f"{', '.join(f'{name}=' for name in wrong)} cannot be used with {kind}: leave them out")
+    values = settings.model_dump(include={"observations", "cameras", *ours})
+    (_lerobot if kinds == {True} else _hdf5)(settings, values)
+
+
+def _hdf5(settings: Settings, values: dict[str, Any]) -> None:
     from lfm_envs.prepare import prepare
 
-    prepare(
-        settings.source,
-        settings.out,
-        observations=settings.observations,
-        cameras=settings.cameras,
-        mask=settings.filter,
-        replay=settings.replay,
-        environment=settings.environment,
-    )
+    prepare(settings.source, settings.out, mask=values.pop("filter"), **values)
+
+
+def _lerobot(settings: Settings, values: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from lfm_cli.tables import grid
+    from lfm_policy.data.lerobot.names import Meaning
+    from lfm_policy.data.lerobot.prepare import View, prepare
+    from lfm_policy.files import write_json
+    from lfm_policy.locks import owned
+
+    labels = names_apart(settings.source)
+    out = settings.out or Path("data") / f"{'+'.join(label.replace('/', '-') for label in labels)}.zarr"
+    meaning = Meaning(values.pop("space"), values.pop("unit"))
+    with owned(out):
+        summary = prepare([str(source) for source in settings.source], out, View(**values), meaning)
+        write_json(out / "summary.json", summary)
+    table = grid(f"prepared {out}", ("data set", "version"), ("episodes", "steps", "left out"))
+    for row in summary["sources"]:
+        table.add_row(row["name"], row["version"], str(row["episodes"]), str(row["steps"]), str(row["failures"]))
+    console = Console()
+    console.print(table)
+    for row in summary["sources"]:
+        for note in row["notes"]:
+            console.print(f"{row['name']}: {note}", markup=False, highlight=False)

@@ -1,14 +1,6 @@
 """One door: whatever names a policy, and whoever computes, the chunks are the same; what cannot be opened says why."""
 
-import http.server
-import json
-import os
 import shutil
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +21,8 @@ from lfm_policy.models.spec import ChainSpec, FlowSpec
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.server.client import PolicyClient
 from tests.bundles.policies import policy
+from tests.hub import COMMIT, elsewhere, hub, online
 from tests.server.served import served
-
-COMMIT = "0123456789" * 4
 
 
 @pytest.fixture(scope="module")
@@ -172,16 +163,9 @@ def test_code_from_outside_runs_where_it_is_trusted(tmp_path: Path, monkeypatch:
         np.testing.assert_array_equal(chunks(open_policy(tmp_path / name, trust_code=True)), chunks(made))
 
 
-# The hub: its cache on disk, and a stand-in of it that speaks as much of its protocol as a download needs.
+# The hub: its cache on disk, and a stand-in of it.
 
 OPEN = "import sys; from lfm_policy.bundles.open import open_policy; print(open_policy(sys.argv[1]).digest())"
-
-
-def opened_elsewhere(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own: huggingface_hub reads its environment when it is imported."""
-    command = [sys.executable, "-c", OPEN, source]
-    surroundings = os.environ | environment
-    return subprocess.run(command, check=False, env=surroundings, capture_output=True, text=True, timeout=120)
 
 
 def test_a_repository_in_the_hubs_cache_needs_no_network(places: dict[str, Path], tmp_path: Path) -> None:
@@ -190,65 +174,19 @@ def test_a_repository_in_the_hubs_cache_needs_no_network(places: dict[str, Path]
     (stored / "refs" / "main").write_text(COMMIT)
     shutil.copytree(places["graph"], stored / "snapshots" / COMMIT)
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
-    found = opened_elsewhere("user/policy", **offline)
+    found = elsewhere("-c", OPEN, "user/policy", **offline)
     assert found.stdout.strip() == open_torch(places["graph"]).digest(), found.stderr
-    lost = opened_elsewhere("user/other", **offline)
+    lost = elsewhere("-c", OPEN, "user/other", **offline)
     assert "its cache holds no user/other" in lost.stderr
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Lists a folder's files as those of user/policy, and sends them."""
-
-    def __init__(self, folder: Path, *args: object) -> None:
-        self.folder = folder
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        if "/api/models/user/policy/tree" in self.path:
-            files = [{"type": "file", "path": p.name, "size": 1, "oid": "0"} for p in self.folder.iterdir()]
-            self._send(json.dumps(files).encode())
-        elif "/api/models/user/policy" in self.path:
-            names = [{"rfilename": path.name} for path in self.folder.iterdir()]
-            self._send(json.dumps({"id": "user/policy", "sha": COMMIT, "siblings": names}).encode())
-        elif "/user/policy/resolve/" in self.path:
-            self._send((self.folder / self.path.rpartition("/")[2]).read_bytes())
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    do_HEAD = do_GET
-
-    def _send(self, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hash(content):x}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        """Be quiet."""
-
-
-@pytest.fixture
-def hub(places: dict[str, Path]) -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, places["weights"])) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_a_repository_is_fetched_from_the_hub(places: dict[str, Path], hub: str, tmp_path: Path) -> None:
-    online = {"HF_ENDPOINT": hub, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    found = opened_elsewhere("user/policy", **online)
-    assert found.stdout.strip() == open_torch(places["weights"]).digest(), found.stderr
-    again = opened_elsewhere("user/policy", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
-    assert again.stdout == found.stdout
-    lost = opened_elsewhere("user/other", **online)
+def test_a_repository_is_fetched_from_the_hub(places: dict[str, Path], tmp_path: Path) -> None:
+    with hub(places["weights"], "user/policy") as address:
+        found = elsewhere("-c", OPEN, "user/policy", **online(address, tmp_path))
+        assert found.stdout.strip() == open_torch(places["weights"]).digest(), found.stderr
+        again = elsewhere("-c", OPEN, "user/policy", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
+        assert again.stdout == found.stdout
+        lost = elsewhere("-c", OPEN, "user/other", **online(address, tmp_path))
     assert "the hub says of user/other" in lost.stderr
 
 
