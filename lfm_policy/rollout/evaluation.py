@@ -61,7 +61,12 @@ class Evaluation:
 
 
 def run(
-    evaluation: Evaluation, seeds: Sequence[int], out: str | Path, *, console: Console | None = None
+    evaluation: Evaluation,
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    console: Console | None = None,
+    subscribers: Sequence[Subscriber] = (),
 ) -> list[EpisodeResult]:
     """Run the episodes of `seeds` that `out` does not hold yet; return all of them, in the order of `seeds`.
 
@@ -70,6 +75,7 @@ def run(
         seeds: distinct and not negative.
         out: folder of this evaluation; an earlier, interrupted one of the same identity is continued.
         console: where to show progress; standard output if None.
+        subscribers: hear what happens too.
 
     Raises:
         ContractError: environment and policy disagree; no step has been made.
@@ -79,7 +85,7 @@ def run(
     missing = [seed for seed in seeds if seed not in log.done]
     if missing:
         with ProgressBar(seeds, log.done, console or Console()) as bar:
-            _runner(evaluation, [log, bar]).run(missing)
+            _runner(evaluation, [*subscribers, log, bar]).run(missing)
     return [log.done[seed] for seed in seeds]
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,7 +61,8 @@ def execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> 
             frames.append(environment.render(*frame))
         if success := result.success:
             break
-    return _segment(environment, observations, rewards, success, frames, began)
+    segment = _segment(environment, observations, rewards, success, frames, began)
+    return replace(segment, actions=np.asarray(actions[: len(rewards)], np.float32))
 
 
 def _segment(

@@ -34,6 +34,8 @@ class Segment:
     """uint8 (cameras, height, width, 3): what the contract's cameras see after the last of these steps."""
     seconds: float = 0.0
     """How long the environment took [s]."""
+    actions: np.ndarray | None = None
+    """float32 (k, action_dim): what was executed; None after a reset."""
 
 
 @dataclass(frozen=True)

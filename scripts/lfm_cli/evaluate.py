@@ -25,6 +25,7 @@ from lfm_policy.rollout.runner import RunnerOptions
 if TYPE_CHECKING:
     from lfm_policy.protocols import ChunkPolicy
     from lfm_policy.rollout.evaluation import Evaluation
+    from lfm_policy.rollout.recorder import Recorder
 
 RENAMED = {"steps": "solver.steps"}
 
@@ -67,6 +68,10 @@ class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
         default=None, description="output folder; null: outputs/evaluate/<the policy's path below outputs, or its name>"
     )
     videos: int = Field(default=2, ge=0, description="successes, and as many failures, to film; 0: none")
+    record: bool = Field(
+        default=False,
+        description="keep what every episode saw and did as a LeRobotDataset with next.success, in the folder rollouts",
+    )
     backend: Literal["local", "ray"] = Field(
         default="local", description="ray: tasks on a cluster (RAY_ADDRESS), or on this machine's CPUs"
     )
@@ -82,6 +87,8 @@ class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
                 "backend=ray runs a torch policy on one CPU per task: expected runtime=torch, device=cpu and "
                 f"threads=1, found {self.runtime}, {self.device} and {self.threads}"
             )
+        if self.record and (self.backend == "ray" or self.against is not None):
+            raise ValueError("record=true is for one policy on this machine: expected backend=local and no against=")
         return self
 
 
@@ -103,10 +110,19 @@ def main(settings: Settings) -> None:
     with owned(out):
         if settings.against is not None:
             sys.exit(_compare(settings, settings.against, evaluation, seeds, out))
-        results = run(evaluation, seeds, out)
+        recorder = _recorder(out) if settings.record else None
+        results = run(evaluation, seeds, out, subscribers=[recorder] if recorder else [])
         write_report(evaluation, results, out)
         film(evaluation, results, out, settings.videos)
         tell(write_evaluation(evaluation, results, out, origin()), out / PAGE, Console())
+        if recorder:
+            recorder.write(evaluation, results, out)
+
+
+def _recorder(out: Path) -> "Recorder":
+    from lfm_policy.rollout.recorder import Recorder
+
+    return Recorder(out)
 
 
 def _compare(settings: Settings, against: str, evaluation: "Evaluation", seeds: range, out: Path) -> int:

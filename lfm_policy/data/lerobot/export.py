@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lfm_policy.data.lerobot.info import MASKS
+from lfm_policy.data.lerobot.info import INDICES, MASKS
 from lfm_policy.data.lerobot.write import Writer, new_dataset
 from lfm_policy.data.windows.store import Split, Store
 
@@ -41,5 +41,5 @@ def keep_split(writer: Writer, split: Mapping[Split, Sequence[int]], count: int)
 
 def written(writer: Writer, out: str | Path) -> dict[str, Any]:
     """Tell what a writer has written, as JSON."""
-    features = {key: list(feature["shape"]) for key, feature in writer.features.items()}
+    features = {key: list(feature["shape"]) for key, feature in writer.features.items() if key not in INDICES}
     return {"out": str(out), "episodes": writer.episodes, "steps": writer.frames, "features": features}
