@@ -77,6 +77,8 @@ def prepare(
         raise DataError(f"source= names one data set more than once: {named}")
     found = [open_dataset(locate(source, view.files), Path(source).name, meaning) for source in named]
     contract = _joint_contract(found, named, view)
+    for data in found:
+        data.require_files(contract)
     counts = [Counts() for _ in found]
     split: dict[Split, list[int]] = {"train": [], "valid": []}
     origin = {"kind": "lerobot", "data": [_origin(data, name) for data, name in zip(found, named, strict=True)]}

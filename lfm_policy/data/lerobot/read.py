@@ -17,7 +17,7 @@ from lfm_policy.contract import Camera, Contract
 from lfm_policy.data.demos.recording import parse_recording
 from lfm_policy.data.lerobot.info import ACTION, ENV_ARGS, MASKS, OBSERVATION, OURS, PICTURES, SUCCESS, Info, read_info
 from lfm_policy.data.lerobot.names import Meaning, cameras_of, contract_of, vectors_of
-from lfm_policy.data.lerobot.table import Entry, open_parquet, read_table
+from lfm_policy.data.lerobot.table import Entry, open_parquet, read_table, require_files
 from lfm_policy.data.lerobot.video import Film, read_picture
 from lfm_policy.data.windows.store import Episode
 from lfm_policy.errors import DataError
@@ -51,6 +51,19 @@ class Dataset:
         """SHA-256 of its description: which version of the data set it is."""
         sums = {path.name: sha256(path) for path in sorted((self.directory / "meta").glob("*.json*"))}
         return digest(sums)
+
+    def keys(self, cameras: Sequence[Camera]) -> list[str]:
+        """Return the features with the pictures of some cameras."""
+        pairs = [(f"{PICTURES}{camera.name}", f"{OBSERVATION}{camera.name}") for camera in cameras]
+        return [next(key for key in pair if key in self.info.pictures) for pair in pairs]
+
+    def require_files(self, contract: Contract) -> None:
+        """Check that all files are there which `episodes` reads.
+
+        Raises:
+            DataError: one is missing.
+        """
+        require_files(self.directory, self.table, self.keys(contract.cameras))
 
     def masks(self) -> dict[str, set[int]]:
         """Return the episodes that are for training and for validation, where the data set says so."""
@@ -144,9 +157,7 @@ class Pictures:
     """
 
     def __init__(self, dataset: Dataset, cameras: Sequence[Camera], stack: ExitStack) -> None:
-        pairs = [(f"{PICTURES}{camera.name}", f"{OBSERVATION}{camera.name}") for camera in cameras]
-        found = [next(key for key in pair if key in dataset.info.pictures) for pair in pairs]
-        self._keys = dict(zip(cameras, found, strict=True))
+        self._keys = dict(zip(cameras, dataset.keys(cameras), strict=True))
         self._fps, self._open, self._stack = dataset.info.fps, {}, stack
         stack.callback(self._close)
         embedded = dataset.info.features

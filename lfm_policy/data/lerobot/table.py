@@ -1,7 +1,7 @@
 """The table of episodes: which there are, and in which files their rows and pictures lie. Of versions 3.0 and 2.1."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +42,26 @@ def read_table(directory: Path, info: Info) -> list[Entry]:
     """Read the table of episodes, in their order.
 
     Raises:
-        DataError: it is damaged, has a gap, or disagrees with info.json, or a file that it names is missing.
+        DataError: it is damaged, has a gap, or disagrees with info.json.
     """
     videos = [key for key, feature in info.pictures.items() if feature.dtype == "video"]
     entries = list((_old if info.codebase_version == V21 else _new)(directory, info, videos))
     _require_whole(directory, info, entries)
-    needed = {entry.rows for entry in entries} | {clip.path for entry in entries for clip in entry.clips.values()}
+    return entries
+
+
+def require_files(directory: Path, table: Iterable[Entry], cameras: Collection[str]) -> None:
+    """Check that the files with the rows, and those with the pictures of some cameras, are there.
+
+    Raises:
+        DataError: one is missing.
+    """
+    needed: set[Path] = set()
+    for entry in table:
+        needed |= {entry.rows, *(clip.path for key, clip in entry.clips.items() if key in cameras)}
     if missing := sorted(str(path.relative_to(directory)) for path in needed if not path.is_file()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"{directory}: {missing[0]}{more} of {len(needed)} files missing: download the data set again")
-    return entries
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
