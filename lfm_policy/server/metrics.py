@@ -1,5 +1,6 @@
 """What a server counts: Prometheus metrics, and the recent past for the status page."""
 
+import base64
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from lfm_policy.server.batching import Prediction
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _RECENT, _CHUNKS, _WINDOW_S = 2000, 6, 10.0
+_SIDE = 128
+"""Largest height and width of pictures on the status page; of larger ones it gets every second row, third row, …"""
 _EDGES_MS = np.array([0, *np.geomspace(0.5, 2000, 25)])
 """Bins of the page's histogram [ms]; the last takes everything above."""
 
@@ -59,6 +62,8 @@ class Metrics:
         self._latency_ms: deque[float] = deque(maxlen=_RECENT)
         self._sent: deque[float] = deque(maxlen=_RECENT)
         self._last: deque[dict[str, Any]] = deque(maxlen=_CHUNKS)
+        self._seen: tuple[str, float, np.ndarray] | None = None
+        """Who sent the last pictures, when, and the pictures (cameras, height, width, 3)."""
 
     def connected(self, key: int, peer: str) -> None:
         """Note that a client has been let in."""
@@ -99,6 +104,21 @@ class Metrics:
         client.last_ms = 1000 * seconds
         chunk = np.round(prediction.chunks[0].astype(float), 5).tolist()
         self._last.append({"at": now, "peer": client.peer, "batch": prediction.batch, "chunk": chunk})
+
+    def saw(self, key: int, pictures: np.ndarray) -> None:
+        """Note a client's newest pictures, uint8 (cameras, height, width, 3)."""
+        self._seen = self.clients[key].peer, time.monotonic(), pictures
+
+    def pictures(self) -> dict[str, Any]:
+        """Return the last pictures that were acted on, small, as plain JSON values; rows of RGB bytes in base64."""
+        if self._seen is None:
+            return {}
+        peer, at, pictures = self._seen
+        every = -(-max(pictures.shape[1:3]) // _SIDE)
+        small = np.ascontiguousarray(pictures[:, ::every, ::every])
+        rows = [base64.b64encode(picture).decode() for picture in small]
+        shape = {"height": small.shape[1], "width": small.shape[2]}
+        return {"peer": peer, "at": round(time.monotonic() - at, 2), **shape, "rgb": rows}
 
     def prometheus(self) -> bytes:
         """Write the text format that Prometheus scrapes."""

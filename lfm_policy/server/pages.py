@@ -52,11 +52,16 @@ class Pages:
                 return _respond(200, "text/plain; version=0.0.4", self._fresh(path, self._metrics.prometheus))
             case "/status.json":
                 return _respond(200, "application/json", self._fresh(path, self._status))
+            case "/pictures.json":
+                return _respond(200, "application/json", self._fresh(path, self._pictures))
             case _:
-                return refuse(404, "expected /, /status.json, /metrics, /healthz, or a websocket\n")
+                return refuse(404, "expected /, /status.json, /pictures.json, /metrics, /healthz, or a websocket\n")
 
     def _status(self) -> bytes:
         return json.dumps({"server": self._metadata, **self._metrics.snapshot()}).encode()
+
+    def _pictures(self) -> bytes:
+        return json.dumps(self._metrics.pictures()).encode()
 
     def _fresh(self, path: str, make: Callable[[], bytes]) -> bytes:
         at, page = self._made.get(path, (-math.inf, b""))

@@ -280,6 +280,8 @@ class PolicyServer:
         prediction = await self._batcher.predict(histories, np.stack(noise), pictures, request.alone)
         parts = [self._part(session, chunk) for session, chunk in zip(sessions, prediction.chunks, strict=True)]
         self.metrics.predicted(client.key, prediction, time.monotonic() - arrived)
+        if pictures is not None:
+            self.metrics.saw(client.key, pictures[-1])
         return {
             **({"batch": parts} if request.batched else parts[0]),
             "nfe": prediction.nfe,

@@ -1,8 +1,10 @@
 """The status page in a real browser: live, complete, and with nothing from outside."""
 
+import numpy as np
 import pytest
 
-from tests import browser
+from tests import browser, seeing
+from tests.control.test_seeing import Looking
 from tests.rollout.scripted import HORIZON
 from tests.server.served import OBSERVATION, ask, connected, served
 
@@ -51,3 +53,18 @@ def test_the_page_says_when_the_server_is_gone() -> None:
             page.wait_for("document.getElementById('state')?.textContent === 'live'")
         page.wait_for("document.getElementById('state')?.textContent !== 'live'")
         assert page.value("document.getElementById('state').textContent").startswith("no answer")
+
+
+def test_the_page_shows_the_last_pictures_of_a_policy_with_cameras() -> None:
+    environment = seeing.SeeingPointMass()
+    observation = environment.reset(3) | environment.look()
+    with served(Looking()) as server, connected(server) as robot, browser.page() as page:
+        page.open(f"http://127.0.0.1:{server.port}/")
+        page.wait_for("document.getElementById('seen').textContent === 'none yet'")
+        assert "actions" in ask(robot, observation)
+        page.wait_for("document.querySelectorAll('#pictures canvas').length === 1")
+        pixels = "[...document.querySelector('#pictures canvas').getContext('2d').getImageData(0, 0, 32, 32).data]"
+        shown = np.array(page.value(pixels), np.uint8).reshape(seeing.SIDE, seeing.SIDE, 4)
+        assert np.array_equal(shown[..., :3], observation["above_image"])
+        assert page.value("document.querySelector('#pictures figcaption').textContent") == "above"
+        assert page.complaints == []
