@@ -39,6 +39,9 @@ class LoopOptions(Frozen):
         default="switch",
         description="from chunk to chunk: switch to the newest, ensemble (average), warm (begin at the running one)",
     )
+    episode_s: float | None = Field(
+        default=None, gt=0, description="end an episode after so long; null: when the robot says that it is over [s]"
+    )
     tolerance_ms: float = Field(
         default=10.0, gt=0, description="lateness of a command that counts as a missed deadline [ms]"
     )
@@ -149,7 +152,7 @@ class ControlLoop:
         reading, episode = self._robot.read(), self._episode
         self._inputs.observe(reading.rows, reading.frames)
         episode.success |= reading.success
-        if reading.over:
+        if reading.over or self._out_of_time(tick):
             return False
         self._gate.hold(tick.skipped)
         step = self._chunks(tick.index)
@@ -167,6 +170,10 @@ class ControlLoop:
             episode.commands.append(action)
         self._serve(tick)
         return True
+
+    def _out_of_time(self, tick: Tick) -> bool:
+        limit = self._options.episode_s
+        return limit is not None and tick.index >= round(limit * self._options.rate_hz)
 
     def _chunks(self, step: int) -> int:
         """Take a chunk that has come, ask for one where it is time; return the step that it is now."""

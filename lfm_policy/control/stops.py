@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -72,28 +72,35 @@ def keys_pull(stop: EmergencyStop, keyboard: int | None = None) -> Iterator[None
         stop: the emergency stop.
         keyboard: file descriptor of the terminal; standard input if None.
     """
-    if keyboard is None:
-        if sys.stdin is None or not sys.stdin.isatty() or _in_background(sys.stdin.fileno()):
-            yield
-            return
-        keyboard = sys.stdin.fileno()
+    terminal = _own_terminal() if keyboard is None else keyboard
+    if terminal is None:
+        yield
+        return
     import termios  # not on every system
     import tty
 
-    before = termios.tcgetattr(keyboard)
+    before = termios.tcgetattr(terminal)
     ended, end = os.pipe()
-    listener = threading.Thread(target=_listen, args=(keyboard, ended, stop), daemon=True)
-    tty.setcbreak(keyboard)  # keys come one by one; Ctrl-C remains a signal
-    termios.tcflush(keyboard, termios.TCIFLUSH)
+    listener = threading.Thread(target=_listen, args=(terminal, ended, stop), daemon=True)
+    tty.setcbreak(terminal)  # keys come one by one; Ctrl-C remains a signal
+    termios.tcflush(terminal, termios.TCIFLUSH)
     listener.start()
     try:
         yield
     finally:
         os.write(end, b".")
         listener.join()
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # a terminal that is gone needs nothing back
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
         os.close(end)
         os.close(ended)
+
+
+def _own_terminal() -> int | None:
+    """Return the file descriptor of standard input where that is a terminal whose keys are this program's."""
+    if sys.stdin is None or not sys.stdin.isatty() or _in_background(sys.stdin.fileno()):
+        return None
+    return sys.stdin.fileno()
 
 
 def _in_background(terminal: int) -> bool:
@@ -108,5 +115,9 @@ def _listen(keyboard: int, ended: int, stop: EmergencyStop) -> None:
     """Pull at the first key."""
     ready, _, _ = select.select([keyboard, ended], [], [])
     if keyboard in ready and ended not in ready:
-        os.read(keyboard, 64)
-        stop.pull("a key")
+        try:
+            os.read(keyboard, 64)
+        except OSError:
+            stop.pull("the terminal is gone")
+        else:
+            stop.pull("a key")

@@ -3,6 +3,8 @@
     lfm control policy=lift rate_hz=20 episodes=10
     lfm control policy=outputs/lift inference=sync added_latency_ms=100
     lfm control policy=ws://localhost:8000 minutes=5 seam=ensemble
+    lfm control policy=outputs/arm robot=lerobot:so101_follower robot_options.port=/dev/ttyACM0 dry_run=true
+    lfm control policy=outputs/arm robot=tcp://localhost:5557 limits_from=data/arm.zarr episode_s=20
 
 Any key, Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Leaves summary.json and events.jsonl (every refused command
 with its reason, lost chunk and missed deadline) in the output folder.
@@ -39,7 +41,11 @@ class Settings(SessionOptions, Sampling, PolicyChoice):
     )
     robot: str | None = Field(
         default=None,
-        description="a robot of yours, package.module:Class, made with the policy's contract; null: a simulated one",
+        description="a robot of yours: package.module:Class, made with the policy's contract; lerobot:so101_follower "
+        "or another type of LeRobot's; tcp://host:port of a process that answers for it; null: a simulated one",
+    )
+    robot_options: dict[str, Any] = Field(
+        default={}, description="of the robot: arguments of your class, LeRobot's configuration (robot_options.port=…)"
     )
     stop_if: str | None = Field(
         default=None,
@@ -82,15 +88,41 @@ def main(settings: Settings) -> None:
 def place_of(settings: Settings, contract: "Contract") -> "tuple[str, Robot | Callable[[], Environment]]":
     """Find what is controlled: a robot of the user's, or the policy's environment; its name, and what makes it."""
     import lfm_envs
-    from lfm_envs.lookup import load_object
-    from lfm_policy.control.robot import Robot
 
     if settings.robot is None:
         return lfm_envs.factory_for(contract, settings.environment, trust_code=settings.trust_code)
-    made = load_object(settings.robot)(contract)
+    return settings.robot, robot_of(settings.robot, contract, settings.robot_options)
+
+
+def robot_of(source: str, contract: "Contract", options: dict[str, Any]) -> "Robot":
+    """Make and connect a robot: one of LeRobot's, one behind a socket, or one of the user's own.
+
+    Raises:
+        ConfigError: there is no such robot, or it has no such options.
+    """
+    from lfm_envs.lookup import load_object
+    from lfm_policy.control.robot import Robot
+
+    scheme, _, rest = source.partition(":")
+    if scheme == "lerobot":
+        from lfm_policy.control.lerobot import open_lerobot
+
+        return open_lerobot(contract, rest, options)
+    if rest.startswith("//"):
+        from lfm_policy.control.bridge import BridgedRobot
+
+        make, options = BridgedRobot, {"address": source, **options}
+    else:
+        make = load_object(source)
+    try:
+        made = make(contract, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise ConfigError(f"'{source}' does not take robot_options={options}: {error}") from error
     if not isinstance(made, Robot):
-        raise ConfigError(f"'{settings.robot}' made no robot: expected reset, read, send and close, found {made!r}")
-    return settings.robot, made
+        raise ConfigError(f"'{source}' made no robot: expected reset, read, send, stop and close, found {made!r}")
+    return made
 
 
 def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":

@@ -80,6 +80,15 @@ def test_any_key_of_the_terminal_pulls(pressed):
         os.close(terminal)
 
 
+def test_a_terminal_that_is_closed_pulls():
+    keys, terminal = pty.openpty()
+    stop = EmergencyStop()
+    with keys_pull(stop, terminal):
+        os.close(keys)
+        assert pulled_soon(stop)
+    os.close(terminal)
+
+
 def test_no_key_is_waited_for_without_a_terminal():
     read, write = os.pipe()
     stop = EmergencyStop()

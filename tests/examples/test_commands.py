@@ -49,8 +49,9 @@ def test_commands_find_modules_of_the_working_directory(example):
     subprocess.run([*words, *train[1:], *SHORT["train"]], check=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_pusht_is_converted_trained_and_evaluated(example):
-    pytest.importorskip("gym_pusht")
+    pytest.importorskip("gym_pusht", reason="gym-pusht is installed for this example only")
     zarr = pytest.importorskip("zarr")
     own = example("pusht")
     generator = np.random.default_rng(0)

@@ -3,13 +3,17 @@
 import os
 import re
 import signal
+import sys
+import threading
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lfm_envs
+from lfm_policy.contract import ActionNumber, Contract, ObservationKey
 from lfm_policy.control.limits import Limits
 from lfm_policy.control.session import SessionOptions, learned_limits, session
 from lfm_policy.data.windows.store import open_store
@@ -117,6 +121,72 @@ class TestRobot:
         assert said["each"][0]["stopped"] == "signal SIGUSR1"
         assert (len(sent), len(stops)) == (stop_after, 1)
         assert reached == pytest.approx(stops[0], abs=1e-6), "it stands where it was"
+
+
+class RosStandIn:
+    """As much of ROS 2 as the node of `ros2` uses: joints that are where they were sent, until the node is left."""
+
+    def __init__(self, joints, patch):
+        self.sent, self.left, self.state = [], False, SimpleNamespace(name=joints, position=[0.1] * len(joints))
+        message = lambda **fields: SimpleNamespace(time_from_start=SimpleNamespace(), **fields)  # noqa: E731
+        modules = {
+            "rclpy": {
+                "init": lambda: None,
+                "ok": lambda: not self.left,
+                "create_node": lambda name: self,
+                "spin_once": lambda node, timeout_sec: self._hear(self.state),
+            },
+            "sensor_msgs.msg": {"JointState": message},
+            "trajectory_msgs.msg": {"JointTrajectory": message, "JointTrajectoryPoint": message},
+        }
+        for name, content in modules.items():
+            module = ModuleType(name)
+            vars(module).update(content)
+            patch.setitem(sys.modules, name, module)
+
+    def create_subscription(self, kind, topic, hear, depth):
+        self._hear = hear
+
+    def create_publisher(self, kind, topic, depth):
+        return self
+
+    def publish(self, trajectory):
+        self.sent.append(trajectory.points[0].positions)
+        self.state.position = self.sent[-1]
+
+
+def test_a_node_of_ros_answers_for_its_arm(example, monkeypatch, tmp_path):
+    pytest.importorskip("zmq", reason="pyzmq is an optional package (extra: bridge)")
+    from lfm_policy.control.bridge import BridgedRobot
+
+    script = example("ros2").folder / "node.py"
+    code = script.read_text().replace("tcp://127.0.0.1:5557", f"ipc://{tmp_path}/arm")
+    joints = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
+    contract = Contract(
+        suite="ros",
+        suite_version="2",
+        environment="arm",
+        robots=("so101",),
+        space="joints",
+        action_dim=6,
+        actions=tuple(ActionNumber(name=name, unit="rad") for name in joints),
+        observations=(ObservationKey(name="observation.state", dim=6),),
+    )
+    ros = RosStandIn(joints, monkeypatch)
+    node = threading.Thread(target=exec, args=(compile(code, str(script), "exec"), {}), daemon=True)
+    node.start()
+    robot = BridgedRobot(contract, f"ipc://{tmp_path}/arm", patience_s=10.0)
+    try:
+        assert robot.reset(0).rows == pytest.approx(np.full((1, 6), 0.1))
+        robot.send(np.arange(6.0), 0.0)
+        assert robot.read().rows == pytest.approx(np.arange(6.0)[None])
+        robot.stop()
+        assert ros.sent == [list(range(6))] * 2, "where it was asked to go, and to stay there"
+    finally:
+        robot.close()
+        ros.left = True
+        node.join(10)
+    assert not node.is_alive()
 
 
 def test_pages_name_no_command_of_older_versions():
