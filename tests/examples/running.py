@@ -53,7 +53,7 @@ class Example:
             arguments = [name, *given, *more.get(name, ())]
             if program == "lfm":
                 self._patch.setattr(sys, "argv", [program, *arguments])
-                _run_verb()
+                run_verb()
             else:
                 assert program == "python", words
                 self.script(*arguments)
@@ -64,7 +64,8 @@ class Example:
         runpy.run_path(name, run_name="__main__")
 
 
-def _run_verb() -> None:
+def run_verb() -> None:
+    """Run the command that sys.argv holds, in this process."""
     code = 0
     try:
         main()
