@@ -8,12 +8,12 @@ from robosuite.models.robots.robot_model import RobotModel
 
 from lfm_envs.fast.checks import Checks
 from lfm_envs.fast.resets import Reuse
-from lfm_envs.fast.sensors import Sensors
+from lfm_envs.fast.sensors import Readings, readings
 from lfm_envs.fast.stepper import Stepper
 from lfm_envs.tasks import PROPRIOCEPTION
 
 
-class Compiled(Sensors, Checks, Reuse):
+class Compiled(Checks, Reuse):
     """For a robosuite environment: steps in compiled code, reads each sensor that is needed once, without its books."""
 
     timestep: int
@@ -22,6 +22,8 @@ class Compiled(Sensors, Checks, Reuse):
     _succeeded = False
     _observables: dict[str, Any]
     _obs_cache: dict[str, Any]
+    _readings: Readings | None = None
+    """Follows the sensors of the current episode, once they have been read."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -51,18 +53,21 @@ class Compiled(Sensors, Checks, Reuse):
         """Return robosuite's observations without its joined proprioception, which nobody reads."""
         if force_update:
             self._update_observables(force=True)
-        shown = {n: o for n, o in self._observables.items() if o._enabled and o._active}
-        observations = {name: observable._current_observed_value for name, observable in shown.items()}
-        objects = [observations[name] for name, observable in shown.items() if observable.modality == "object"]
+        shown = {name: o.modality for name, o in self._observables.items() if o._enabled and o._active}
+        observations = {name: self._obs_cache[name] for name in shown}
+        objects = [observations[name] for name, modality in shown.items() if modality == "object"]
         return observations | {"object-state": np.concatenate(objects, axis=None)}
 
     def _update_observables(self, force: bool = False) -> None:
         """Read every enabled sensor; robosuite's bookkeeping of sampling times comes to the same."""
+        if self._readings is not None and self._readings.latest(self._obs_cache):
+            self._obs_cache.update(self._readings.read())
+            return
         for name, observable in self._observables.items():
             if observable._enabled:
                 value = np.array(observable._sensor(self._obs_cache))
-                value = value[0] if value.shape == (1,) else value
-                observable._current_observed_value = self._obs_cache[name] = value
+                self._obs_cache[name] = value[0] if value.shape == (1,) else value
+        self._readings = readings(self, self._obs_cache)
 
     def _load_robots(self) -> None:
         """Skip compiling a second model with nothing but the robot, which only IK controllers use."""

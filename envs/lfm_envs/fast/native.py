@@ -1,4 +1,4 @@
-"""C functions inside compiled code: MuJoCo's own, and the matrix-vector product that numpy itself calls.
+"""C functions inside compiled code: MuJoCo's own, and the products that numpy itself calls.
 
 A symbol is looked up in the library that Python already works with, so there is one MuJoCo and one BLAS: the same
 numbers come out as from Python, to the last bit.
@@ -10,14 +10,15 @@ from typing import Any
 import llvmlite.binding
 import mujoco._functions
 import numba
+import numpy as np
 import numpy.linalg._umath_linalg
 from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 
 from lfm_policy.compiled import compiled
 
-_NUMPY_GEMV = ("cblas_dgemv64_", "scipy_cblas_dgemv64_")
-"""numpy 1's and numpy 2's names for it, in their wheels."""
-_GEMV = "lfm_cblas_dgemv"
+_NUMPY_PREFIXES = ("cblas_", "scipy_cblas_")
+"""How numpy 1 and numpy 2 call BLAS, in their wheels."""
+_GEMV, _GEMM = "lfm_cblas_dgemv", "lfm_cblas_dgemm"
 ROW_MAJOR, COLUMN_MAJOR, AS_IT_IS = 101, 102, 111
 """CBLAS's numbers for how a matrix lies and that it is not transposed."""
 
@@ -53,15 +54,15 @@ def _plain_gemv(order, _transposed, rows, columns, _alpha, matrix, stride, vecto
             y[i] += a[i * down + j * right] * x[j]
 
 
-def _numpy_gemv() -> int | None:
+def _numpy(routine: str) -> int | None:
     library = ctypes.CDLL(numpy.linalg._umath_linalg.__file__)
-    found = (getattr(library, name, None) for name in _NUMPY_GEMV)
+    found = (getattr(library, f"{prefix}{routine}64_", None) for prefix in _NUMPY_PREFIXES)
     return next((ctypes.cast(function, ctypes.c_void_p).value for function in found if function), None)
 
 
-EXACT = _numpy_gemv() is not None
+EXACT = _numpy("dgemv") is not None
 """Whether products are numpy's own, so that robosuite's trajectories are met to the last bit."""
-llvmlite.binding.add_symbol(_GEMV, _numpy_gemv() or _plain_gemv.address)
+llvmlite.binding.add_symbol(_GEMV, _numpy("dgemv") or _plain_gemv.address)
 _gemv = types.ExternalFunction(
     _GEMV,
     types.void(
@@ -78,3 +79,24 @@ def product(matrix, vector, out):
     _gemv(
         order, AS_IT_IS, rows, columns, 1.0, matrix.ctypes.data, stride, vector.ctypes.data, 1, 0.0, out.ctypes.data, 1
     )
+
+
+if _numpy("dgemm") is not None:
+    llvmlite.binding.add_symbol(_GEMM, _numpy("dgemm"))
+    _matrix, _size = (_address, _address), _address
+    _gemm = types.ExternalFunction(
+        _GEMM, types.void(_flag, _flag, _flag, _size, _size, _size, _real, *_matrix, *_matrix, _real, *_matrix)
+    )
+
+    @compiled
+    def matrix_product(a, b, out):
+        """Compute out = a @ b, summed in numpy's order; square matrices (n, n), row by row in memory."""
+        n, x, y, result = len(a), a.ctypes.data, b.ctypes.data, out.ctypes.data
+        _gemm(ROW_MAJOR, AS_IT_IS, AS_IT_IS, n, n, n, 1.0, x, n, y, n, 0.0, result, n)
+
+else:
+
+    @compiled
+    def matrix_product(a, b, out):
+        """Compute out = a @ b where numpy has no OpenBLAS of its own: the same up to rounding."""
+        out[:] = np.dot(a, b)

@@ -64,9 +64,17 @@ class Stepper:
 
 def moved(arm: Any, delta: np.ndarray, position: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the goal that an arm's controller sets for a delta (6,) from a pose in the world: (3,) [m] and (3, 3)."""
-    scaled = arm.scale_action(delta)
+    scaled = _scaled(arm, delta)
     turn = T.quat2mat(T.axisangle2quat(scaled[3:]))
     return position + scaled[:3], np.dot(turn, matrix)
+
+
+def _scaled(arm: Any, delta: np.ndarray) -> np.ndarray:
+    """Clip and scale a delta (6,) as robosuite's `scale_action` does, without the detours of `np.clip`."""
+    if arm.action_scale is None:  # it makes the factors when it is first asked
+        return arm.scale_action(delta)
+    clipped = np.minimum(np.maximum(delta, arm.input_min), arm.input_max)
+    return (clipped - arm.action_input_transform) * arm.action_scale + arm.action_output_transform
 
 
 def _set_goal(arm: Any, action: np.ndarray, position: np.ndarray, matrix: np.ndarray) -> None:

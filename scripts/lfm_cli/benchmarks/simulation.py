@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lfm_policy.models.policy import LFMPolicy
 
 TARGETS = {"transport": 2.5}
-TARGET, ROLLOUTS_TARGET = 3.0, 10.0
+TARGET, ROLLOUTS_TARGET, PHYSICS_TARGET = 3.0, 10.0, 0.75
 STEPS = 120
 """Control steps of one measurement: an expert at work, so that things are touched as in use."""
 SEED = 100000
@@ -29,9 +29,10 @@ PLAIN_EPISODES = 5
 
 
 def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
-    """Yield the ratios of steps per second for each task, then of rollouts of the checkpoint on Lift."""
+    """Yield each task's steps per second and their share of bare physics, then rollouts of the checkpoint on Lift."""
     for name in TASKS:
         yield _steps(name, settings)
+        yield _physics(name, settings)
     yield _threads("lift", settings)
     if settings.policy is None:
         yield Skipped("simulation.rollouts_lift", "no policy given: policy=DIR or policy=lift")
@@ -50,6 +51,48 @@ def _steps(name: str, settings: Settings) -> Ratio:
         side.close()
     note = f"control steps of an expert's episode, {len(actions)} at a time, one core; the states are the same bits"
     return Ratio(f"simulation.steps_{name}", ours / theirs, TARGETS.get(name, TARGET), ours, theirs, "steps/s", note)
+
+
+def _physics(name: str, settings: Settings) -> Ratio:
+    """Measure the compiled control step against its limit: nothing but MuJoCo's physics steps from the same states."""
+    env = lfm_envs.make(f"robosuite/{name}", simulation="compiled")
+    actions = _expert_actions(env, name)
+    rounds = [beside_physics(env, actions) for _ in range(settings.repeats)]
+    env.close()
+    whole, bare = (median(seconds) for seconds in zip(*rounds, strict=True))
+    note = f"compiled control steps against their physics steps alone, {len(actions)} at a time, CPU time of one thread"
+    return Ratio(f"simulation.physics_{name}", bare / whole, PHYSICS_TARGET, 1 / whole, 1 / bare, "steps/s", note)
+
+
+def beside_physics(env: "RobosuiteEnvironment", actions: np.ndarray) -> tuple[float, float]:
+    """Play delta actions; after each go back and take the same number of physics steps under the commands of its end.
+
+    Returns:
+        CPU seconds of a control step, and of its physics alone.
+    """
+    import mujoco
+
+    env.reset(SEED)
+    simulation = env.simulation
+    model, data = simulation.sim.model._model, simulation.sim.data._data
+    steps = int(simulation.control_timestep / simulation.model_timestep)
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    before, after = np.empty((2, mujoco.mj_stateSize(model, kind)))
+    whole, bare, clock = 0.0, 0.0, time.thread_time
+    for action in actions:
+        mujoco.mj_getState(model, data, before, kind)
+        started = clock()
+        env.step_delta(action)
+        whole += clock() - started
+        mujoco.mj_getState(model, data, after, kind)
+        commands = data.ctrl.copy()
+        mujoco.mj_setState(model, data, before, kind)
+        data.ctrl[:] = commands
+        started = clock()
+        mujoco.mj_step(model, data, nstep=steps)
+        bare += clock() - started
+        mujoco.mj_setState(model, data, after, kind)
+    return whole / len(actions), bare / len(actions)
 
 
 def _threads(name: str, settings: Settings) -> Ratio:
