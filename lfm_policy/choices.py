@@ -20,7 +20,9 @@ Target = Literal["trajectory", "on_policy", "consistency"]
 """Where a block starts on its way to the teacher's x_{n-1}: at the teacher's x_n (the paper); at the student's own x_n,
 made from the same noise, so that it corrects the blocks before it; at any state of the teacher between the two."""
 Weights = Literal["ema", "raw"]
-Score = Literal["density", "residual", "variance"]
+Score = Literal["density", "residual", "variance", "logpzo"]
+Perturbation = Literal["none", "moved", "order", "frozen", "noisy", "loose"]
+"""What goes wrong with an environment on purpose; see lfm_envs.perturbed."""
 AnalyticDensity = Literal["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
 TableName = Literal["power", "gas", "miniboone", "bsds300"]
 Size = Literal["paper", "small", "tiny"]

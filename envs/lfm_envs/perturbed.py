@@ -1,14 +1,18 @@
 """Environments in which something goes wrong on purpose, to see whether a monitor notices."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import numpy as np
 
+from lfm_policy.choices import Perturbation
 from lfm_policy.errors import ConfigError, nearest
 from lfm_policy.protocols import Environment, Observation, StepResult
 
-Perturbation = Literal["none", "moved", "order", "frozen"]
+NOISE = 0.2
+"""Standard deviation of a noisy sensor, as a share of the distance that "moved" shifts."""
+OPENED = -1.0
+"""Command of an open gripper, in every contract."""
 
 
 class Perturbed:
@@ -17,12 +21,14 @@ class Perturbed:
     Args:
         environment: the undisturbed one.
         kind: "moved" shifts the objects (of a point mass: the goal) sideways, once. "order" gives the numbers of the
-            observation in the reverse order of the keys. "frozen" repeats the first observation key's last value.
-        step: the first step whose observation is disturbed.
-        distance_m: how far "moved" shifts, in a direction that the episode's seed decides [m].
+            observation in the reverse order of the keys. "frozen" repeats the first observation key's last value,
+            "noisy" adds white noise to it. "loose" keeps the fingers open, whatever they are told.
+        step: the first step whose observation, or action, is disturbed.
+        distance_m: how far "moved" shifts, in a direction that the episode's seed decides [m]; of "noisy" the standard
+            deviation is a fifth of it.
 
     Raises:
-        ConfigError: unknown kind (names the nearest one), or there is nothing to move.
+        ConfigError: unknown kind (names the nearest one), or there is nothing to move, or there are no fingers.
     """
 
     def __init__(self, environment: Environment, kind: str, step: int, distance_m: float = 0.08) -> None:
@@ -30,11 +36,14 @@ class Perturbed:
             raise ConfigError(f"unknown perturbation '{kind}': {nearest(kind, get_args(Perturbation))}")
         self._environment, self._kind, self._from, self._distance = environment, kind, step, distance_m
         self.contract, self.horizon = environment.contract, environment.horizon
+        if kind == "loose" and not self.contract.grippers:
+            raise ConfigError(f"{self.contract.environment} has no fingers that could stay open")
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`, undisturbed unless `step` is 0."""
         angle = np.random.default_rng((seed, 2)).uniform(0, 2 * np.pi)
         self._shift = self._distance * np.array([np.cos(angle), np.sin(angle)])
+        self._rng = np.random.default_rng((seed, 3))
         self._steps = 0
         self._frozen: np.ndarray | None = None
         return self._seen(self._environment.reset(seed))
@@ -44,6 +53,9 @@ class Perturbed:
         self._steps += 1
         if self._kind == "moved" and self._steps == self._from:
             shift_objects(self._environment, self._shift)
+        if self._kind == "loose" and self._steps >= self._from:
+            action = np.array(action)
+            action[list(self.contract.grippers)] = OPENED
         result = self._environment.step(action)
         return StepResult(self._seen(result.observation), result.reward, result.success)
 
@@ -58,6 +70,10 @@ class Perturbed:
     def _seen(self, observation: Observation) -> Observation:
         if self._kind == "order" and self._steps >= self._from:
             return self._reordered(observation)
+        if self._kind == "noisy" and self._steps >= self._from:
+            key = self.contract.observations[0].name
+            exact = np.asarray(observation[key])
+            return {**observation, key: exact + NOISE * self._distance * self._rng.standard_normal(exact.shape)}
         if self._kind == "frozen":
             key = self.contract.observations[0].name
             if self._steps < self._from or self._frozen is None:
@@ -71,6 +87,11 @@ class Perturbed:
         ends = np.cumsum([key.dim for key in keys])[:-1]
         parts: Mapping[str, Any] = dict(zip([key.name for key in keys], np.split(numbers, ends), strict=True))
         return {**observation, **parts}
+
+
+def perturbed(make: Callable[[], Environment], kind: str, step: int) -> Perturbed:
+    """Make an environment and disturb it: what another process can be given."""
+    return Perturbed(make(), kind, step)
 
 
 def shift_objects(environment: Environment, shift_m: np.ndarray) -> None:

@@ -5,23 +5,26 @@ newest observation. A policy's fresh samples are likely by construction; an old 
 goes on as it was expected to.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lfm_policy.choices import Score
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Hutchinson, log_prob
 from lfm_policy.flow.interpolant import interpolate
 from lfm_policy.models.device import cpu_threads
 from lfm_policy.models.policy import LFMPolicy
-from lfm_policy.settings import Frozen
 
-Score = Literal["density", "residual", "variance"]
-SCORES: tuple[Score, ...] = ("density", "residual", "variance")
+if TYPE_CHECKING:
+    from lfm_policy.models.density import FlowModel
+
+SCORES: tuple[Score, ...] = get_args(Score)
+OF_FLOWS: tuple[Score, ...] = ("density", "residual")
+"""Scores that ask the chain's velocity at all times, which a distilled student does not have."""
 
 
 class Monitor:
@@ -32,22 +35,36 @@ class Monitor:
         score: "density" is -log p(chunk | observation) [nats], by Hutchinson's estimator with `draws` probes.
             "residual" is how far each block's velocity is from the one that its training would ask for at the chunk,
             averaged over blocks and `draws` fixed times and noises: one evaluation per block and draw. "variance" looks
-            at the observation alone: that of `draws` samples of the policy.
+            at the observation alone: that of `draws` samples of the policy. "logpzo" (FAIL-Detect, arXiv 2503.08558)
+            does too: the mean square of the noise that a flow fitted to the demonstrations' observations makes of it.
         draws: fixed draws, the same for every chunk, so that scores differ by what is judged only.
         seed: of the draws.
+        observations: of score "logpzo", a flow on what the policy is conditioned on; see `fit_observations`.
 
     Raises:
-        ConfigError: too few draws.
+        ConfigError: too few draws, or there is no flow to ask.
     """
 
-    def __init__(self, policy: LFMPolicy, score: Score = "residual", draws: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self,
+        policy: LFMPolicy,
+        score: Score = "residual",
+        draws: int = 8,
+        seed: int = 0,
+        observations: "FlowModel | None" = None,
+    ) -> None:
+        if score == "logpzo" and observations is None:
+            raise ConfigError("score 'logpzo' needs a flow on observations: give the folder that lfm monitor wrote")
         if draws < (2 if score == "variance" else 1):
             raise ConfigError(f"score '{score}': {draws} draw(s) are too few")
         objective = policy.spec.chain.objective
-        if objective in ("regression", "mip"):
-            raise ConfigError(f"a policy trained by {objective} has no law, under which a chunk could be unlikely")
-        if objective != "flow" and score != "variance":
-            raise ConfigError(f"score '{score}' needs a flow, found {objective}: use score 'variance'")
+        if objective in ("regression", "mip") and score != "logpzo":
+            raise ConfigError(
+                f"a policy trained by {objective} has no law, under which a chunk could be unlikely: use score 'logpzo'"
+            )
+        if objective != "flow" and score in OF_FLOWS:
+            raise ConfigError(f"score '{score}' needs a flow, found {objective}: use score 'variance' or 'logpzo'")
+        self._observations = observations
         self.policy, self.draws = policy, draws
         self.score: Score = score
         generator = torch.Generator().manual_seed(seed)
@@ -73,6 +90,8 @@ class Monitor:
                     values = self._residual(x, cond)
                 case "variance":
                     values = self._variance(cond)
+                case "logpzo":
+                    values = self._surprise(cond)
         return values.double().cpu().numpy()
 
     def _density(self, x: Tensor, cond: Tensor) -> Tensor:
@@ -102,6 +121,11 @@ class Monitor:
         x = self.policy.chain.to_data(noise, cond.repeat_interleave(draws, 0)).x
         return x.view(len(cond), draws, -1).var(1).mean(1)
 
+    def _surprise(self, cond: Tensor) -> Tensor:
+        assert self._observations is not None
+        model = self._observations
+        return model.chain.to_noise(model.normalizer.normalize(cond)).x.square().mean(1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _OneEach(Hutchinson):
@@ -112,21 +136,3 @@ class _OneEach(Hutchinson):
 
     def draw(self, x: Tensor) -> Tensor:
         return self.signs.to(x).repeat(len(x) // len(self.signs), *[1] * (x.ndim - 1))[None]
-
-
-class Threshold(Frozen):
-    """A score's alarm level, from observations where all was well."""
-
-    score: Score
-    draws: int
-    quantile: float
-    """Share of the calibration's scores below it."""
-    value: float
-    calibration: int
-    """Scores that it was taken from."""
-
-    @classmethod
-    def calibrate(cls, monitor: Monitor, scores: Sequence[float] | np.ndarray, quantile: float) -> "Threshold":
-        """Return the quantile of held-out scores."""
-        value = float(np.quantile(scores, quantile))
-        return cls(score=monitor.score, draws=monitor.draws, quantile=quantile, value=value, calibration=len(scores))

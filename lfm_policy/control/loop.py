@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from lfm_policy.actions.motion import hold, seam_jerk
+from lfm_policy.chunks.band import Band
 from lfm_policy.chunks.delayed import Inference as Mode
 from lfm_policy.chunks.horizon import EpisodeInputs
 from lfm_policy.chunks.timeline import Seam, Timeline, require_seam
@@ -51,8 +52,8 @@ class LoopOptions(Frozen):
 class ControlOptions(LoopOptions):
     """How the loop runs, and what a monitor calls unusual."""
 
-    alarm: float | None = None
-    """A monitor's score above this is recorded."""
+    alarm: Band | None = None
+    """A monitor's score above its level at the step is recorded."""
 
 
 @dataclass
@@ -215,13 +216,13 @@ class ControlLoop:
         episode.chunks, episode.nfe = episode.chunks + 1, episode.nfe + answer.nfe
         episode.answer_ms.append(1000 * answer.seconds)
         if answer.score is not None:
-            self._watch(answer.score, step)
+            self._watch(answer.score, asked, step)
 
-    def _watch(self, score: float, step: int) -> None:
-        """Note the monitor's score."""
-        episode, alarm = self._episode, self._options.alarm
+    def _watch(self, score: float, asked: int, step: int) -> None:
+        """Note the monitor's score of what was seen at step `asked`."""
+        episode, band = self._episode, self._options.alarm
         episode.scores.append(score)
-        if alarm is None or score <= alarm:
+        if band is None or score <= (alarm := band.level(asked)):
             return
         episode.alarms += 1
         event = {"event": "unusual", "seed": episode.seed, "step": step}

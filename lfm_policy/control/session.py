@@ -24,6 +24,7 @@ from lfm_policy.control.stops import Asked, EmergencyStop, keys_pull, signals_pu
 from lfm_policy.measure.statistics import wilson_interval
 
 if TYPE_CHECKING:
+    from lfm_policy.chunks.band import Band
     from lfm_policy.contract import Contract
     from lfm_policy.control.inference import Judge
     from lfm_policy.protocols import ChunkPolicy, Environment
@@ -62,7 +63,7 @@ def session(
     *,
     limits: Limits | None = None,
     judge: "Judge | None" = None,
-    alarm: float | None = None,
+    alarm: "Band | None" = None,
     asked: Asked | None = None,
 ) -> dict[str, Any]:
     """Control a robot, or an environment that steps in real time in a process of its own.
@@ -76,7 +77,7 @@ def session(
         options: of the session.
         limits: what is used in the place of those in the options.
         judge: scores every chunk.
-        alarm: a score above is recorded.
+        alarm: a score above its level is recorded.
         asked: called before every command; true pulls the emergency stop.
 
     Returns:

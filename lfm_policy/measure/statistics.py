@@ -39,6 +39,29 @@ def wilson_interval(successes: int, episodes: int) -> tuple[float, float]:
     return low, 1.0 if successes == episodes else min(1.0, centre + half)
 
 
+def balanced_accuracy(hits: int, unusual: int, passes: int, usual: int) -> tuple[float, tuple[float, float]]:
+    """Return the mean of two shares, alarms where there should be one and none elsewhere, and its 95 % interval.
+
+    The interval joins the two score intervals (Newcombe 1998, method 10), so that it has a length at 0 and 1 too.
+
+    Args:
+        hits: unusual episodes with an alarm.
+        unusual: all of them.
+        passes: usual episodes without one.
+        usual: all of them.
+
+    Raises:
+        ValueError: one kind has no episode.
+    """
+    if not unusual or not usual:
+        raise ValueError(f"expected episodes of both kinds, found {unusual} and {usual}")
+    shares = np.array([hits / unusual, passes / usual])
+    lows, highs = np.array([wilson_interval(hits, unusual), wilson_interval(passes, usual)]).T
+    value = float(shares.mean())
+    down, up = (float(np.hypot(*(shares - ends)) / 2) for ends in (lows, highs))
+    return value, (value - down, value + up)
+
+
 def paired_comparison(first: Mapping[int, bool], second: Mapping[int, bool]) -> PairedComparison:
     """Compare two success rates with the adjusted Wald interval of Bonett and Price (2012) for their difference.
 

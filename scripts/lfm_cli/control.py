@@ -11,17 +11,19 @@ with its reason, lost chunk and missed deadline) in the output folder.
 """
 
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from lfm_policy.choices import Place, PolicyChoice, Sampling, Score
+from lfm_policy.choices import Perturbation, Place, PolicyChoice, Sampling, Score
 from lfm_policy.control.session import SessionOptions
 from lfm_policy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lfm_policy.chunks.band import Band
     from lfm_policy.contract import Contract
     from lfm_policy.control.inference import Judge
     from lfm_policy.control.robot import Robot
@@ -52,13 +54,18 @@ class Settings(SessionOptions, Sampling, PolicyChoice):
         description="package.module:function of yours, asked before every command (a pedal, a light barrier): true, or "
         "a text that says why, pulls the emergency stop",
     )
+    disturbance: Perturbation = Field(
+        default="none",
+        description="what goes wrong with a simulated robot on purpose, to try a monitor; see lfm monitor",
+    )
+    disturbance_step: int = Field(default=12, ge=1, description="from which control step on")
     warm_blocks: int | None = Field(
         default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
     )
     monitor: Place | None = Field(
-        default=None, description="thresholds.json of lfm monitor: score every chunk; an unusual one is recorded"
+        default=None, description="bands.json of lfm monitor: score every chunk; an unusual one is recorded"
     )
-    monitor_score: Score = Field(default="residual", description="which score")
+    monitor_score: Score = Field(default="logpzo", description="which score")
     limits_from: Place | None = Field(
         default=None,
         description="prepared data whose demonstrations set the limits in space, or of each joint (times 1.5)",
@@ -88,9 +95,15 @@ def main(settings: Settings) -> None:
 def place_of(settings: Settings, contract: "Contract") -> "tuple[str, Robot | Callable[[], Environment]]":
     """Find what is controlled: a robot of the user's, or the policy's environment; its name, and what makes it."""
     import lfm_envs
+    from lfm_envs.perturbed import perturbed
 
     if settings.robot is None:
-        return lfm_envs.factory_for(contract, settings.environment, trust_code=settings.trust_code)
+        name, make = lfm_envs.factory_for(contract, settings.environment, trust_code=settings.trust_code)
+        if settings.disturbance == "none":
+            return name, make
+        return name, partial(perturbed, make, settings.disturbance, settings.disturbance_step)
+    if settings.disturbance != "none":
+        raise ConfigError("disturbance= is of a simulated robot: leave it out, or leave robot= out")
     return settings.robot, robot_of(settings.robot, contract, settings.robot_options)
 
 
@@ -144,34 +157,38 @@ def load(settings: Settings, stack: ExitStack) -> "ChunkPolicy":
     return dress(policy, settings.seam, settings.warm_blocks, 1)[0]
 
 
-def watch(settings: Settings) -> "tuple[Judge | None, float | None]":
-    """Build the likelihood monitor and give its alarm level, where one is asked for.
+def watch(settings: Settings) -> "tuple[Judge | None, Band | None]":
+    """Build the monitor and give its alarm levels, where one is asked for.
 
     Raises:
-        ConfigError: there is no policy in torch to ask, or no such alarm level.
+        ConfigError: there is no policy in torch to ask, or no such alarm levels.
     """
     if settings.monitor is None:
         return None, None
     if settings.policy.startswith(("ws://", "wss://")):
         raise ConfigError("monitor= asks the policy's density here: give policy= a folder or a name, not a server")
+    from lfm_envs.monitoring import OBSERVATIONS
     from lfm_policy.bundles.open import open_torch
-    from lfm_policy.chunks.monitor import Monitor, Threshold
+    from lfm_policy.chunks.band import Band
+    from lfm_policy.chunks.monitor import Monitor
     from lfm_policy.files import read_json
+    from lfm_policy.models.density import FlowModel
     from lfm_policy.settings import parse
 
-    levels = read_json(settings.monitor) if settings.monitor.is_file() else {}
-    if settings.monitor_score not in levels:
+    bands = read_json(settings.monitor) if settings.monitor.is_file() else {}
+    if settings.monitor_score not in bands:
         raise ConfigError(f"no alarm level for '{settings.monitor_score}' in {settings.monitor}: run lfm monitor")
-    level = parse(Threshold, levels[settings.monitor_score], str(settings.monitor))
+    band = parse(Band, bands[settings.monitor_score], str(settings.monitor))
     policy = open_torch(
         settings.policy, sampling=settings.sampling, threads=settings.threads, trust_code=settings.trust_code
     )
-    monitor = Monitor(policy, level.score, level.draws)
+    density = FlowModel.from_pretrained(settings.monitor.parent / OBSERVATIONS) if band.score == "logpzo" else None
+    monitor = Monitor(policy, band.score, band.draws, observations=density)
 
     def judge(*seen: Any) -> float:
         return float(monitor.scores(*(rows[None] for rows in seen))[0])
 
-    return judge, level.value
+    return judge, band
 
 
 def show(summary: dict[str, Any], environment: str, unit: str) -> None:

@@ -1,12 +1,14 @@
-"""How well a policy's own density notices that something is wrong: AUROC of three scores on disturbed episodes.
+"""How well a monitor notices that something is wrong: four scores on disturbed episodes.
 
     lfm monitor policy=outputs/lift data.path=data/lift.zarr episodes=30
 
-Alarm levels are quantiles over the held-out demonstrations. Then episodes are run undisturbed, with the object moved
-halfway, with the observation in the wrong order and with a frozen sensor, and the same decisions of each are scored.
-Leaves summary.json, thresholds.json (for lfm control monitor=) and scores.json in the output folder.
+Successful undisturbed episodes set a band of alarm levels over time, which at most a share false_alarms of such
+episodes crosses. Then other seeds are played undisturbed, with the object moved halfway, with the observation in the
+wrong order, with a frozen and with a noisy sensor and with fingers that do not close; alarms are counted.
+Leaves summary.json, bands.json (for lfm control monitor=), observations (a flow) and scores.json in the output folder.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 from pydantic import Field
@@ -18,9 +20,9 @@ RENAMED = {"demonstrations": "data.path", "steps": "solver.steps"}
 
 
 class Demonstrations(Frozen):
-    """What sets the alarm levels."""
+    """What the policy's observations are like."""
 
-    path: Place = Field(description="prepared data set; its held-out demonstrations set the alarm levels")
+    path: Place = Field(description="prepared data set, whose observations the score logpzo is fitted to")
 
 
 class Settings(Sampling, PolicyChoice):
@@ -29,22 +31,25 @@ class Settings(Sampling, PolicyChoice):
     data: Demonstrations
     environment: str | None = Field(default=None, description="its name; null: the one in the policy's contract")
     episodes: int = Field(default=30, ge=2, description="of each kind, on the same seeds")
-    seed: int = Field(default=200_000, ge=0, description="the first one")
-    step: int = Field(default=12, ge=1, description="the first control step that is disturbed")
-    decisions: int = Field(
-        default=2,
-        ge=1,
-        description="chunks judged in each episode, from the disturbance on; the highest score counts",
+    calibration: int = Field(
+        default=100, ge=1, description="undisturbed episodes before these, whose successes set the alarm levels"
     )
-    distance_m: float = Field(default=0.08, gt=0, description="how far the object is moved [m]")
+    seed: int = Field(default=200_000, ge=0, description="the first one that is judged")
+    step: int = Field(default=12, ge=1, description="the first control step that is disturbed")
+    distance_m: float = Field(
+        default=0.08, gt=0, description="how far the object is moved; a noisy sensor errs by a fifth of it [m]"
+    )
     draws: int = Field(default=8, ge=2, description="of each score: probes, noises or samples")
-    quantile: float = Field(default=0.95, gt=0, lt=1, description="of the held-out scores, where the alarm is set")
+    false_alarms: float = Field(
+        default=0.05, gt=0, lt=1, description="share of successful episodes that may raise an alarm"
+    )
+    updates: int = Field(default=2000, ge=1, description="of the flow on observations")
     threads: int = Field(default=1, ge=1, description="CPU threads")
     out: Place = Field(default=Path("outputs/monitor"), description="output folder")
 
 
 def main(settings: Settings) -> None:
-    """Score disturbed episodes, write summary.json, show a table."""
+    """Play and score episodes, write summary.json, show a table."""
     import torch
     from rich.console import Console
 
@@ -61,9 +66,8 @@ def main(settings: Settings) -> None:
     store = open_store(settings.data.path)
     policy.contract.require_match(store.contract, f"policy {settings.policy}", str(settings.data.path))
     environment = settings.environment or lfm_envs.name_for(policy.contract, settings.trust_code)
-    names = ("episodes", "seed", "step", "decisions", "distance_m", "draws", "quantile")
-    trial = Trial(**{name: getattr(settings, name) for name in names})
-    results = judge(policy, store, environment, trial, settings.out)
-    summary = {"task": policy.contract.environment, "policy": policy.digest(), "scores": results}
+    trial = Trial(**{field.name: getattr(settings, field.name) for field in fields(Trial)})
+    found = judge(policy, store, environment, trial, settings.out)
+    summary = {"task": policy.contract.environment, "policy": policy.digest(), **found}
     write_json(settings.out / "summary.json", summary | {"settings": settings.model_dump(mode="json")})
-    Console().print(monitor(results))
+    Console().print(monitor(found["scores"]))

@@ -95,12 +95,23 @@ def _quality(row: Mapping[str, Any]) -> list[str]:
 def monitor(results: Mapping[str, Any]) -> Table:
     """Make a table with a row per score and disturbance."""
     title = "how well each score tells disturbed episodes from others"
-    table = grid(title, ("score", "disturbance"), ("AUROC", "95 %", "alarms", "ms"))
+    table = grid(title, ("score", "disturbance"), ("noticed", "after", "balanced", "95 %", "AUROC", "ms"))
     for name, row in results.items():
-        table.add_row(name, "none", "", "", f"{row['alarms']['none']:.0%}", f"{row['ms']:.0f}")
-        for kind, (low, high) in row["interval"].items():
-            shares = f"{row['alarms'][kind]:.0%}"
-            table.add_row("", kind, f"{row['auroc'][kind]:.3f}", f"{low:.2f} … {high:.2f}", shares, "")
+        false = row["false_alarms"]
+        table.add_row(name, "none", f"{false['count']}/{false['of']}", "", "", "", "", f"{row['ms']:.0f}")
+        for kind, found in (row["disturbances"] | {"all": row["all"]}).items():
+            low, high = found["interval"]
+            noticed, after = found["noticed_share"], found.get("steps_to_alarm")
+            table.add_row(
+                "",
+                kind,
+                f"{noticed['count']}/{noticed['of']}",
+                "" if after is None else f"{after:.0f}",
+                f"{found['balanced_accuracy']:.2f}",
+                f"{low:.2f} … {high:.2f}",
+                f"{found['auroc']:.2f}" if "auroc" in found else "",
+                "",
+            )
     return table
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from lfm_policy.chunks.best_of import BestOf
-from lfm_policy.chunks.monitor import SCORES, Monitor, Threshold
+from lfm_policy.chunks.monitor import SCORES, Monitor
 from lfm_policy.errors import ConfigError
 from lfm_policy.measure.statistics import auroc
+from lfm_policy.training.observations import fit_observations
 from tests.models.test_policy import _histories, _noise, _policy
 
 
@@ -61,9 +62,6 @@ class TestScores:
         monitor = Monitor(known, score)
         usual, unusual = monitor.scores(histories, chunks), monitor.scores(wrong, chunks)
         assert auroc(usual, unusual) == 1
-        threshold = Threshold.calibrate(monitor, usual, 0.9)
-        assert np.mean(usual > threshold.value) == pytest.approx(0.1)
-        assert (threshold.calibration, threshold.score) == (20, score)
 
     def test_variance_is_that_of_the_samples(self, known):
         histories = _histories(3)
@@ -73,10 +71,26 @@ class TestScores:
     @pytest.mark.parametrize("score", SCORES)
     def test_a_score_does_not_depend_on_the_batch(self, score):
         policy, histories, chunks = _policy(), _histories(3), _noise(3)
-        monitor = Monitor(policy, score, 3)
+        model = fit_observations(policy.condition(torch.from_numpy(_histories(40))), updates=2)
+        monitor = Monitor(policy, score, 3, observations=model)
         together = monitor.scores(histories, chunks)
         alone = [monitor.scores(histories[k : k + 1], chunks[k : k + 1])[0] for k in range(3)]
         assert together == pytest.approx(alone, rel=1e-3)
+
+    def test_logpzo_of_observations_like_the_demonstrations_is_that_of_noise(self):
+        policy = _policy()
+        seen = policy.condition(torch.from_numpy(_histories(400)))
+        model = fit_observations(seen, updates=300)
+        near, far = _histories(40), _histories(40) + 8 * np.float32(_histories(400).std())
+        monitor = Monitor(policy, "logpzo", observations=model)
+        usual = monitor.scores(near, _noise(40))
+        assert usual.mean() == pytest.approx(1, abs=0.25), "standard normal noise has mean square 1"
+        assert auroc(usual, monitor.scores(far, _noise(40))) == 1
+        np.testing.assert_array_equal(usual, monitor.scores(near, 2 * _noise(40)), "it does not look at the chunk")
+
+    def test_logpzo_needs_its_flow(self):
+        with pytest.raises(ConfigError, match="needs a flow on observations"):
+            Monitor(_policy(), "logpzo")
 
     def test_refuses_too_few_draws(self):
         with pytest.raises(ConfigError, match="too few"):

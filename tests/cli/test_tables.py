@@ -47,11 +47,12 @@ RUN = {
     "nfe_sample": 36,
     "parameters": 1_234_567,
 }
+FOUND = {"noticed_share": {"count": 24, "of": 30}, "balanced_accuracy": 0.88, "interval": [0.78, 0.94]}
 SCORES = {
     "density": {
-        "auroc": {"moved": 0.9, "frozen": 0.51},
-        "interval": {"moved": [0.8, 0.97], "frozen": [0.4, 0.62]},
-        "alarms": {"none": 0.05, "moved": 0.8, "frozen": 0.1},
+        "false_alarms": {"count": 1, "of": 29},
+        "disturbances": {"moved": FOUND | {"auroc": 0.9, "steps_to_alarm": 4.0}},
+        "all": FOUND,
         "ms": 12.0,
     }
 }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lfm_envs.point_mass import CONTRACT, PointMass
+from lfm_policy.chunks.band import Band
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.control.clock import MonotonicClock
 from lfm_policy.control.inference import Delay, Inference
@@ -176,7 +177,7 @@ class TestMonitor:
             return float(len(judged))
 
         events = []
-        episode = control(judge=judge, alarm=2.5, record=events.append)
+        episode = control(judge=judge, alarm=level(2.5), record=events.append)
         assert len(judged) == len(episode.scores) == episode.chunks - 1, "the first chunk follows none"
         history, chunk = judged[0]
         assert (history.shape, chunk.shape) == ((2, 4), (8, 2))
@@ -185,9 +186,14 @@ class TestMonitor:
         assert episode.alarms == episode.chunks - 3
 
     def test_can_stop_the_robot(self):
-        episode = control(judge=lambda history, chunk: 1.0, alarm=0.5, alarm_stops=True)
+        episode = control(judge=lambda history, chunk: 1.0, alarm=level(0.5), alarm_stops=True)
         assert episode.stopped == "unusual: score 1, alarm 0.5"
         assert episode.chunks == 2
+
+
+def level(value):
+    """An alarm level that is the same at all steps."""
+    return Band(score="variance", draws=2, false_alarms=0.1, steps=(0,), levels=(value,), episodes=(5, 9))
 
 
 def control_chunk(seed):

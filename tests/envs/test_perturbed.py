@@ -22,7 +22,7 @@ def calm():
     return episode("none")
 
 
-@pytest.mark.parametrize("kind", ["moved", "order", "frozen"])
+@pytest.mark.parametrize("kind", ["moved", "order", "frozen", "noisy"])
 def test_nothing_happens_before_its_step(kind, calm):
     for row, expected in zip(episode(kind)[:3], calm[:3], strict=True):
         np.testing.assert_equal(row, expected)
@@ -46,6 +46,17 @@ def test_frozen_repeats_the_first_key(calm):
     for row in rows[3:]:
         np.testing.assert_array_equal(row["position"], calm[2]["position"])
     assert not np.array_equal(rows[6]["position"], calm[6]["position"])
+
+
+def test_noisy_is_white_and_small(calm):
+    errors = np.array([a["position"] - b["position"] for a, b in zip(episode("noisy"), calm, strict=True)])
+    assert (errors[3:] != 0).all()
+    assert 0.02 < errors[3:].std() < 0.15, "0.06: a fifth of the distance"
+
+
+def test_what_has_no_fingers_cannot_lose_its_grip():
+    with pytest.raises(ConfigError, match="has no fingers"):
+        Perturbed(PointMass(), "loose", 3)
 
 
 def test_is_a_function_of_the_seed():
@@ -78,5 +89,19 @@ def test_the_cube_of_lift_is_really_elsewhere():
         moved = after["object"][:3] - before["object"][:3]
         assert np.linalg.norm(moved[:2]) == pytest.approx(0.05, abs=2e-3)
         assert abs(moved[2]) < 2e-2
+    finally:
+        environment.close()
+
+
+@pytest.mark.sim
+def test_loose_fingers_stay_open():
+    environment = Perturbed(lfm_envs.make("robosuite/lift"), "loose", 3)
+    try:
+        environment.reset(0)
+        pose = environment._environment.grip_poses()[0]
+        closing = np.concatenate([pose[0], pose[1][:2].ravel(), [1.0]])
+        gaps = [np.ptp(environment.step(closing).observation["robot0_gripper_qpos"]) for _ in range(12)]
+        assert gaps[1] < gaps[11], "closing before step 3, open after"
+        assert closing[-1] == 1, "the caller's action is left as it is"
     finally:
         environment.close()

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from lfm_policy.errors import RolloutError
-from lfm_policy.measure.statistics import auroc, auroc_interval, paired_comparison, wilson_interval
+from lfm_policy.measure.statistics import (
+    auroc,
+    auroc_interval,
+    balanced_accuracy,
+    paired_comparison,
+    wilson_interval,
+)
 
 
 class TestWilson:
@@ -104,3 +110,26 @@ class TestAuroc:
         generator = np.random.default_rng(1)
         intervals = [auroc_interval(generator.normal(size=30), generator.normal(size=30) + 1.5) for _ in range(300)]
         assert 0.92 < np.mean([low <= 0.8556 <= high for low, high in intervals]) <= 1
+
+
+class TestBalancedAccuracy:
+    def test_is_the_mean_of_two_shares_with_an_interval_that_is_never_empty(self):
+        value, (low, high) = balanced_accuracy(24, 30, 28, 30)
+        assert value == pytest.approx((24 / 30 + 28 / 30) / 2)
+        assert low < value < high
+        perfect, (low, high) = balanced_accuracy(30, 30, 30, 30)
+        assert perfect == high == 1
+        assert low == pytest.approx(1 - math.sqrt(2) / 2 * (1 - wilson_interval(30, 30)[0]))
+        # it does not matter which of the two is which
+        assert balanced_accuracy(24, 30, 28, 40) == balanced_accuracy(28, 40, 24, 30)
+
+    def test_covers_what_it_should(self):
+        rng, covered = np.random.default_rng(0), 0
+        for hits, passes in zip(rng.binomial(30, 0.8, 500), rng.binomial(40, 0.95, 500), strict=True):
+            _, (low, high) = balanced_accuracy(int(hits), 30, int(passes), 40)
+            covered += low <= 0.875 <= high
+        assert covered / 500 > 0.93
+
+    def test_needs_both_kinds(self):
+        with pytest.raises(ValueError, match="both kinds"):
+            balanced_accuracy(0, 0, 3, 5)
