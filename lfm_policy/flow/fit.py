@@ -5,8 +5,8 @@ the blocks before it (the paper's Algorithm 1) or straight from the OU marginal 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -191,9 +191,13 @@ def draw_loss(
 
 @torch.no_grad()
 def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int = 4096) -> Pool:
-    """Return a pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop)."""
+    """Return a pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop).
+
+    Every block takes as many solver steps as the one with most: what is pushed is learned from.
+    """
     parts = [pool.take(index) for index in torch.arange(len(pool)).split(batch)]
-    x = torch.cat([sampler.to_noise(part.x, part.cond, start=start, stop=stop).x for part in parts])
+    way: Any = {"start": start, "stop": stop, "solver": replace(sampler.solver, steps=max(sampler.solver.counts))}
+    x = torch.cat([sampler.to_noise(part.x, part.cond, **way).x for part in parts])
     conds = [part.cond for part in parts if part.cond is not None]
     return TensorPool(x, torch.cat(conds) if conds else None)
 

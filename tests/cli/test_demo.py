@@ -84,7 +84,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     summary = read_json(tmp_path / "summary.json")
     assert set(summary) == {"task", "lfm", "seconds"}
     assert set(summary["lfm"]) == {"success", "episodes", "interval", "nfe", "ms_per_chunk"}
-    assert summary["lfm"]["nfe"] == 20
+    assert summary["lfm"]["nfe"] == 8
     assert set(summary["seconds"]) == {"collect", "prepare", "train", "evaluate"}
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert again.stdout.count("finished before") == 4

@@ -175,3 +175,10 @@ def test_times_have_the_moments_of_beta(alpha: float, beta: float) -> None:
     total = alpha + beta
     assert t.mean().item() == pytest.approx(alpha / total, abs=0.005)
     assert t.var().item() == pytest.approx(alpha * beta / (total**2 * (total + 1)), abs=0.003)
+
+
+def test_what_is_pushed_takes_the_finest_steps_in_every_block() -> None:
+    chain, x = exact_chain(DATA, SCHEDULE, Solver("euler", (5, 1))), DATA.sample(8, 1)
+    finest = chain.to_noise(x, stop=2, solver=Solver("euler", 5)).x
+    assert torch.equal(pushed(chain, TensorPool(x), start=0, stop=2).x, finest)
+    assert not torch.equal(chain.to_noise(x, stop=2).x, finest)
