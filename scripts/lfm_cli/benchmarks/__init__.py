@@ -12,14 +12,14 @@ from pydantic import Field
 from lfm_policy.choices import Place, Source
 from lfm_policy.settings import Frozen
 
-Suite = Literal["latency", "training", "simulation", "data", "scaling"]
+Suite = Literal["latency", "training", "simulation", "data", "scaling", "pictures"]
 
 
 class Settings(Frozen):
     """What is compared, and how long each side is measured."""
 
     suite: tuple[Suite, ...] = Field(
-        default=("latency", "training", "simulation", "data", "scaling"),
+        default=("latency", "training", "simulation", "data", "scaling", "pictures"),
         description="which comparisons: [latency,data]",
     )
     repeats: int = Field(default=5, ge=1, description="rounds in which the compared things take turns; medians count")
