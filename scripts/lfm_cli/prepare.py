@@ -9,7 +9,7 @@ LeRobot data set (v3.0 or v2.1, a folder or USER/REPOSITORY of the hub) the numb
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
@@ -17,6 +17,9 @@ from lfm_policy.choices import Place
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import names_apart
 from lfm_policy.settings import Frozen
+
+if TYPE_CHECKING:
+    from lfm_policy.contract import Contract
 
 
 class Settings(Frozen):
@@ -57,7 +60,9 @@ class Settings(Frozen):
         default=None, description="take only the demonstrations of one of the file's filter keys, such as 20_percent"
     )
     environment: str | None = Field(
-        default=None, description="a robosuite task of yours that the files are of, package.module:TASK; null: ours"
+        default=None,
+        description="of HDF5: a robosuite task of yours that they are of, package.module:TASK; null: ours. Of LeRobot "
+        "data: the environment that they are of (a name, gym:ID or a file), whose contract they get",
     )
     replay: NonNegativeInt | Literal["all"] = Field(
         default=0, description="demonstrations whose stored actions are executed in the simulator as a proof; or all"
@@ -65,7 +70,7 @@ class Settings(Frozen):
 
 
 OF_LEROBOT = ("image_size", "space", "unit", "failures")
-OF_HDF5 = ("filter", "environment", "replay")
+OF_HDF5 = ("filter", "replay")
 
 
 def main(settings: Settings) -> None:
@@ -79,7 +84,9 @@ def main(settings: Settings) -> None:
     if wrong := [name for name in theirs if getattr(settings, name)]:
         kind = "LeRobot data sets" if kinds == {True} else "HDF5 files"
         raise ConfigError(f"{', '.join(f'{name}=' for name in wrong)} cannot be used with {kind}: leave them out")
-    values = settings.model_dump(include={"observations", "cameras", *ours})
+    if settings.environment is not None and (settings.space or settings.unit):
+        raise ConfigError("space= and unit= are for data of no environment here: leave them out, or environment=")
+    values = settings.model_dump(include={"observations", "cameras", "environment", *ours})
     (_lerobot if kinds == {True} else _hdf5)(settings, values)
 
 
@@ -100,7 +107,7 @@ def _lerobot(settings: Settings, values: dict[str, Any]) -> None:
 
     labels = names_apart(settings.source)
     out = settings.out or Path("data") / f"{'+'.join(label.replace('/', '-') for label in labels)}.zarr"
-    meaning = Meaning(values.pop("space"), values.pop("unit"))
+    meaning = Meaning(values.pop("space"), values.pop("unit"), _contract(values.pop("environment")))
     with owned(out):
         summary = prepare([str(source) for source in settings.source], out, View(**values), meaning)
         write_json(out / "summary.json", summary)
@@ -112,3 +119,12 @@ def _lerobot(settings: Settings, values: dict[str, Any]) -> None:
     for row in summary["sources"]:
         for note in row["notes"]:
             console.print(f"{row['name']}: {note}", markup=False, highlight=False)
+
+
+def _contract(environment: str | None) -> "Contract | None":
+    """Return the contract of an environment, if there is one."""
+    if environment is None:
+        return None
+    import lfm_envs
+
+    return lfm_envs.contract_for(environment)

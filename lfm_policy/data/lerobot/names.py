@@ -17,6 +17,8 @@ from lfm_policy.errors import ContractError, DataError
 
 OBJECT = "object"
 """The entry of robomimic's observations that holds the objects' poses."""
+SURROUNDINGS = (OBJECT, "environment_state")
+"""Entries of what is not the robot's own: robomimic's, and that of environments which LeRobot knows."""
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
 _UNIT = re.compile(r"(?P<name>.+?)\s*[\[(](?P<unit>[^\])]+)[\])]")
 _POSE = {
@@ -34,13 +36,15 @@ class Meaning:
     """What actions are; None: joints if their names end in .pos, as those of LeRobot's arms, else a vector."""
     unit: str | None = None
     """Of the numbers of an action that name none."""
+    contract: Contract | None = None
+    """That of the environment or robot that the data are of; then nothing else is asked."""
 
 
 def feature_of(key: ObservationKey) -> str:
     """Return the feature that holds an entry of an observation."""
     if key.name.startswith(OBSERVATION):
         return key.name
-    return ENV_STATE if key.name == OBJECT else STATE
+    return ENV_STATE if key.name in SURROUNDINGS else STATE
 
 
 def vectors_of(contract: Contract) -> dict[str, tuple[ObservationKey, ...]]:

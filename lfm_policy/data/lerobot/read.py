@@ -207,11 +207,12 @@ def open_dataset(directory: str | Path, name: str | None = None, meaning: Meanin
     directory = Path(directory)
     info, name = read_info(directory), name or directory.resolve().name
     table = read_table(directory, info)
-    own = _own_contract(directory)
+    meaning = meaning or Meaning()
+    own, said_by = (meaning.contract, "the environment") if meaning.contract else (_own_contract(directory), OURS)
     if own is not None:
-        _require_features(directory, info, own)
+        _require_features(directory, info, own, said_by)
         return Dataset(directory, name, info, own, (), table)
-    contract, notes = contract_of(info, name, meaning or Meaning(), _recording(directory))
+    contract, notes = contract_of(info, name, meaning, _recording(directory))
     return Dataset(directory, name, info, contract, tuple(notes), table)
 
 
@@ -226,17 +227,18 @@ def _own_contract(directory: Path) -> Contract | None:
         raise DataError(f"{path} cannot be read ({error!r}): remove it to read the features alone") from None
 
 
-def _require_features(directory: Path, info: Info, contract: Contract) -> None:
+def _require_features(directory: Path, info: Info, contract: Contract, said_by: str) -> None:
+    """Check that a data set has the features of a contract, as wide as there, at its rate."""
     expected: Mapping[str, int] = {
         ACTION: contract.action_dim,
         **{feature: sum(key.dim for key in keys) for feature, keys in vectors_of(contract).items()},
     }
     for key, width in expected.items():
-        found = info.features[key].shape if key in info.features else None
-        if found != (width,) or contract.control_hz != info.fps:
+        found = list(info.features[key].shape) if key in info.features else "none"
+        if found != [width] or contract.control_hz != info.fps:
             raise DataError(
-                f"{directory}: its {OURS} belongs to other data: expected {key} of {width} numbers at "
-                f"{contract.control_hz:g} per second, found {found} at {info.fps:g}: remove {OURS}"
+                f"{directory} holds other data than {said_by} says: expected {key} of {width} numbers, "
+                f"{contract.control_hz:g} per second, found {found}, {info.fps:g} per second"
             )
 
 

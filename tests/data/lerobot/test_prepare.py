@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lfm_cli import command_line as cli
+from lfm_cli import prepare as command
+from lfm_envs.point_mass import CONTRACT as POINT
 from lfm_envs.tasks import TASKS
 from lfm_policy.contract import Camera, Contract
 from lfm_policy.data.windows.store import Store, open_store
@@ -78,6 +81,20 @@ def test_what_others_write_is_described_by_its_features(tmp_path: Path) -> None:
     prepare([strangers(tmp_path / "lift")], tmp_path / "lift.zarr")
     entries = [(key.name, key.dim) for key in open_store(tmp_path / "lift.zarr").contract.observations]
     assert entries == [("object", 10), ("robot0_eef_pos", 3), ("robot0_eef_quat", 4), ("robot0_gripper_qpos", 2)]
+
+
+def test_data_of_an_environment_get_its_contract(tmp_path: Path) -> None:
+    """So that what is trained on them can be evaluated there."""
+    made = record(tmp_path / "data", POINT)
+    source, out = f"source={strangers(tmp_path / 'data')}", f"out={tmp_path / 'd.zarr'}"
+    command.main(cli.load("prepare", [source, out, "environment=point_mass"]))
+    store = open_store(tmp_path / "d.zarr")
+    assert store.contract == POINT
+    same(store, made)
+    with pytest.raises(DataError, match=r"other data than the environment says: expected action of 10 numbers.* \[2\]"):
+        command.main(cli.load("prepare", [source, out, "environment=robosuite/lift"]))
+    with pytest.raises(ConfigError, match="space= and unit= are for"):
+        command.main(cli.load("prepare", [source, out, "environment=point_mass", "space=joints"]))
 
 
 @pytest.mark.parametrize("video", [True, False], ids=["video", "image"])
@@ -159,7 +176,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "version": (lambda d: edit_info(d, lambda i: i.update(codebase_version="v1.6")), r"v3\.0 or v2\.1, found 'v1\.6'"),
     "no fps": (lambda d: edit_info(d, lambda i: i.update(fps=0)), "fps: Input should be greater than 0"),
     "wrong fps": (lambda d: edit_info(strangers(d), lambda i: i.update(fps=10)), "says fps 10, .* 30 per second"),
-    "other contract": (lambda d: edit_info(d, lambda i: i.update(fps=10)), "lfm.json belongs to other data"),
+    "other contract": (lambda d: edit_info(d, lambda i: i.update(fps=10)), "holds other data than meta/lfm.json says"),
     "no action": (lambda d: edit_info(d, lambda i: i["features"].pop("action")), "expected a feature 'action'"),
     "path": (lambda d: edit_info(d, lambda i: i.update(data_path="../{file_index}")), "leads out of the data set"),
     "template": (lambda d: edit_info(d, lambda i: i.update(data_path="{no}.parquet")), "cannot be filled"),
