@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -108,9 +109,27 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         _fsync(path.parent)
 
 
+@contextmanager
+def keeping(path: str | Path) -> Iterator[None]:
+    """Let a result of before stand, with a note, where its folder is read-only or another user's.
+
+    A finished command that is run again has nothing to write, but for what differs from time to time.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not Path(path).exists():
+            raise
+        print(f"note: {path} is left as it was: {error.strerror}", file=sys.stderr)
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text, atomically. A file that holds it already is left alone, also where nothing can be written."""
-    content = text.encode()
+    """Write a text as `write_bytes` does, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file, atomically. One that holds the content already is left alone, also where nothing can be written."""
     with suppress(OSError):
         if Path(path).read_bytes() == content:
             return

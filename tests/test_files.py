@@ -1,5 +1,6 @@
 """Files and directories are replaced whole, also when the process is killed at the worst moment."""
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from lfm_policy.errors import DataError
 from lfm_policy.files import (
     atomic_directory,
     atomic_file,
+    keeping,
     read_json,
     require_same,
     resolved,
@@ -257,3 +259,14 @@ class TestRequireSame:
         require_same({"a": {"b": [1]}}, {"a": {"b": (1,)}}, "x", "y", DataError)
         with pytest.raises(DataError, match="x"):
             require_same({"a": {"b": [1]}}, {"a": {"b": (2,)}}, "x", "y", DataError)
+
+
+def test_what_is_finished_stays_where_nothing_can_be_written(tmp_path, capsys):
+    (tmp_path / "summary.json").write_text("{}")
+    with keeping(tmp_path / "summary.json"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "summary.json")
+    assert "summary.json is left as it was: Read-only file system" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Read-only"), keeping(tmp_path / "none.json"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "none.json")
+    with pytest.raises(OSError, match="No space"), keeping(tmp_path / "summary.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "summary.json")

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lfm_policy.files import write_text
+from lfm_policy.files import keeping, write_text
 
 Cell = str | int | float | bool | None
 PAGE = "report.html"
@@ -118,7 +118,8 @@ def write_page(path: str | Path, title: str, parts: Sequence[Part], answer: str 
     environment.tests["number"] = lambda value: isinstance(value, int | float) and not isinstance(value, bool)
     template = environment.from_string(files("lfm_policy.reports").joinpath("page.html").read_text(encoding="utf-8"))
     shown = [part for part in parts if _has_content(part)]
-    write_text(path, template.render(title=title, parts=shown, answer=answer))
+    with keeping(path):
+        write_text(path, template.render(title=title, parts=shown, answer=answer))
     return None
 
 

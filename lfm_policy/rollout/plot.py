@@ -1,11 +1,12 @@
 """The picture of an evaluation; needs matplotlib."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lfm_policy.files import atomic_file
+from lfm_policy.files import write_bytes
 from lfm_policy.measure.statistics import wilson_interval
 from lfm_policy.rollout.records import EpisodeResult
 
@@ -33,6 +34,7 @@ def plot(path: str | Path, title: str, results: Sequence[EpisodeResult]) -> str 
     steps = [result.steps_to_success for result in ordered if result.steps_to_success is not None]
     right.hist(steps, bins=20)
     right.set(xlabel="steps to success", ylabel="episodes")
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_bytes(path, content.getvalue())
     return None

@@ -12,11 +12,12 @@ from scipy.stats import t as student_t
 
 from lfm_policy.contract import Contract, Score
 from lfm_policy.errors import RolloutError
-from lfm_policy.files import write_json, write_text
+from lfm_policy.files import keeping, write_json, write_text
 from lfm_policy.measure.statistics import wilson_interval
 from lfm_policy.rollout.evaluation import Evaluation
 from lfm_policy.rollout.plot import plot
 from lfm_policy.rollout.records import EpisodeResult
+from lfm_policy.rollout.strips import stem
 from lfm_policy.settings import Frozen
 
 
@@ -149,16 +150,20 @@ def write_report(
     """
     out, screen = Path(out), console or Console()
     report, title = summarize(results, evaluation.policy.contract), evaluation.title
-    write_markdown(out / "report.md", title, report, results)
-    reason = plot(out / "success.png", title, results)
+    with keeping(out / "report.md"):
+        write_markdown(out / "report.md", title, report, results)
+    reason = None
+    with keeping(out / "success.png"):
+        reason = plot(out / "success.png", title, results)
     summary = {
         "task": evaluation.identity.get("environment"),
         **report.model_dump(mode="json"),
         "run": evaluation.whole_identity,
-        "videos": [],
+        "videos": [f"videos/{path.name}" for path in _films(out, results)],
         "skipped": {"plot": reason} if reason else {},
     }
-    write_json(out / "summary.json", summary)
+    with keeping(out / "summary.json"):
+        write_json(out / "summary.json", summary)
     table = Table(title=title, show_header=False, title_justify="left")
     for label, value in rows(report):
         table.add_row(label, value)
@@ -166,6 +171,12 @@ def write_report(
     if reason:
         screen.print(f"no plot: {reason}", markup=False, highlight=False)
     return report
+
+
+def _films(out: Path, results: Sequence[EpisodeResult]) -> list[Path]:
+    """List the films that lie there from before: of successes, then of failures."""
+    ordered = sorted(results, key=lambda result: (not result.success, result.seed))
+    return [path for result in ordered if (path := out / "videos" / f"{stem(result)}.mp4").exists()]
 
 
 def write_markdown(path: str | Path, title: str, report: Report, results: Sequence[EpisodeResult]) -> None:

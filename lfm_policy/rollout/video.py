@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from lfm_policy.errors import RolloutError
-from lfm_policy.files import read_json, write_json
+from lfm_policy.files import keeping, read_json, write_json
 from lfm_policy.rollout.evaluation import Evaluation, ProgressBar
 from lfm_policy.rollout.records import EpisodeResult, Segment
 from lfm_policy.rollout.runner import Runner
@@ -100,6 +100,8 @@ def record(runner: Runner, writer: VideoWriter, chosen: Sequence[EpisodeResult])
         return "imageio-ffmpeg is not installed (pip install 'lfm-policy[media]')"
     files = {result.seed: writer.folder / file_name(result) for result in chosen}
     missing = [r for r in chosen if not (files[r.seed].exists() and files[r.seed].with_suffix(".jpg").exists())]
+    if not missing:
+        return None
     try:
         again = runner.run([result.seed for result in missing], FRAME)
     except RolloutError as error:
@@ -139,7 +141,8 @@ def film(
     summary = read_json(out / "summary.json")
     skipped = {**summary["skipped"], **({"videos": reason} if reason else {})}
     videos = [f"videos/{path.name}" for path in files]
-    write_json(out / "summary.json", {**summary, "videos": videos, "skipped": skipped})
+    with keeping(out / "summary.json"):
+        write_json(out / "summary.json", {**summary, "videos": videos, "skipped": skipped})
     if reason:
         screen.print(f"no videos: {reason}", markup=False, highlight=False)
     return files

@@ -43,10 +43,12 @@ class Reporter:
         self._console, self._listener = Console(quiet=quiet), listener
 
     def begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Open log and progress where the run stands."""
+        """Open log and progress where the run stands; a finished one has nothing to log."""
         if resumed and trainer.done < trainer.total:
             self._console.print(f"continuing {self.out} at step {trainer.done} of {trainer.total}", highlight=False)
-        self._log = RunLog(self.out, self.config, self.logging, trainer.done, self.name)
+        self._log = None
+        if trainer.done < trainer.total:
+            self._log = RunLog(self.out, self.config, self.logging, trainer.done, self.name)
         self._progress = TrainingProgress(trainer.total, trainer.done, self._console)
 
     def __call__(self, report: StepReport) -> None:
@@ -54,6 +56,7 @@ class Reporter:
         samples_per_s = self.samples / report.seconds
         loss = sum(report.losses.values()) / len(report.losses)
         self._progress.update(report.step, loss, samples_per_s)
+        assert self._log is not None
         if report.step % self.logging.every == 0 or report.step == report.total:
             values = {"loss": loss, "phase": report.phase, "learning_rate": report.learning_rate}
             values |= {f"loss/block{n}": value for n, value in report.losses.items()}
@@ -69,4 +72,5 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.__exit__(kind, error, trace)
-        self._log.__exit__(kind, error, trace)
+        if self._log is not None:
+            self._log.__exit__(kind, error, trace)

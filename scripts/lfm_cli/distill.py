@@ -19,14 +19,15 @@ def main(settings: Settings) -> None:
 
     from lfm_cli.origin import origin, tell
     from lfm_cli.tables import show_training
-    from lfm_policy.files import write_json
+    from lfm_policy.files import keeping, write_json
     from lfm_policy.reports.page import PAGE
     from lfm_policy.training.distillation.page import write_distillation
     from lfm_policy.training.distillation.run import run
 
     summary = run(settings)
     summary |= success(settings) if settings.episodes else {}
-    write_json(settings.out / "summary.json", summary)
+    with keeping(settings.out / "summary.json"):
+        write_json(settings.out / "summary.json", summary)
     show_training(summary, settings.out)
     tell(write_distillation(summary, settings.out, origin()), settings.out / PAGE, Console())
 

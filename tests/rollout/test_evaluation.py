@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +223,33 @@ def test_results_are_plain_lines(whole):
     results = read_episodes(whole / "episodes.jsonl")
     assert all(isinstance(result, EpisodeResult) for result in results)
     assert {result.seed for result in results} == set(SEEDS)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Make a folder read-only for everybody, root too."""
+    mounts = (["mount", "--bind", folder, folder], ["mount", "-o", "remount,bind,ro", folder])
+    for command in mounts:
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("needs the right to mount a folder read-only")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_finished_evaluation_on_a_read_only_folder_shows_its_result(tmp_path, capsys):
+    pytest.importorskip("imageio_ffmpeg")
+    out = tmp_path / "out"
+
+    def run(episodes: int) -> str:
+        console = Console(file=io.StringIO(), width=120)
+        evaluate(Straight(), PointMass, SEEDS[:episodes], out, IDENTITY, videos=1, console=console)
+        return console.file.getvalue()
+
+    run(3)
+    with read_only(out):
+        assert "success" in run(3)
+        assert "left as it was" not in capsys.readouterr().err, "nothing had changed"
+        with pytest.raises(OSError, match="Read-only"):
+            run(4)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lfm_policy.errors import CheckpointError
-from lfm_policy.files import write_json
+from lfm_policy.files import keeping, write_json
 from lfm_policy.flow import Phase, fit, plan
 from lfm_policy.flow.fit import TimeLaw
 from lfm_policy.models.device import usable_device
@@ -47,7 +47,8 @@ def run(settings: TrainSettings, listener: Listener | None = None) -> dict[str, 
     if not ranks.first:
         return None
     values = summary(settings, experiment, trainer)
-    write_json(settings.out / "summary.json", values)
+    with keeping(settings.out / "summary.json"):
+        write_json(settings.out / "summary.json", values)
     return values
 
 
