@@ -47,6 +47,11 @@ def test_bands_of_the_monitor_watch_the_loop(folder: Path, tmp_path: Path) -> No
     events = (tmp_path / "control" / "events.jsonl").read_text().splitlines()
     assert {json.loads(line)["event"] for line in events} <= {"late", "refused", "unusual"}
     assert sum(json.loads(line)["event"] == "unusual" for line in events) == summary["alarms"]
+    # who sees goal and place exchanged is stopped by what it promised, at the first episode that is
+    wrong = ["disturbance=order", "disturbance_step=4", "monitor_score=density", "alarm_stops=true"]
+    stopped = _run(control, "control", tmp_path / "stopped", *common, *FREE, *watch, *wrong)
+    assert stopped["each"][-1]["stopped"].startswith("unusual: score")
+    assert not stopped["each"][-1]["success"]
 
 
 def test_a_server_is_controlled_as_a_local_policy_is(tmp_path: Path) -> None:
@@ -88,5 +93,7 @@ def test_what_cannot_be_combined(folder: Path, tmp_path: Path) -> None:
     common = [f"policy={folder / 'robot'}", "episodes=1"]
     with pytest.raises(ConfigError, match="cannot begin at the running chunk"):
         _run(evaluate, "evaluate", tmp_path, *common, "best_of=2", "seam=warm")
+    with pytest.raises(ConfigError, match="of a simulated robot"):
+        _run(control, "control", tmp_path, *common, "disturbance=order", "robot=some.module:Robot")
     with pytest.raises(ConfigError, match="no alarm level for 'logpzo'"):
         _run(control, "control", tmp_path, *common, f"monitor={tmp_path / 'nothing.json'}")
