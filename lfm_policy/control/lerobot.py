@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_policy.contract import Contract
+from lfm_policy.contract import Camera, Contract
 from lfm_policy.control.robot import Reading
 from lfm_policy.errors import ConfigError, ContractError, RolloutError, nearest
 
@@ -110,7 +110,9 @@ class LeRobotArm:
         with _answering("get_observation"):
             seen = self._robot.get_observation()
         parts = {name: np.array([seen[key] for key in keys], np.float32) for name, keys in self._entries.items()}
-        pictures = {key: np.asarray(seen[name]) for key, name in self._pictures.items()}
+        pictures = {
+            camera.key: _sized(np.asarray(seen[self._pictures[camera.key]]), camera) for camera in self.contract.cameras
+        }
         frames = self.contract.stack(pictures) if pictures else None
         return Reading(self.contract.flatten(parts)[None], frames=frames)
 
@@ -176,6 +178,15 @@ def _picture(name: str, features: Mapping[str, Any]) -> str:
     if wanted not in pictures:
         raise ContractError(f"the robot has no camera '{wanted}': {nearest(wanted, pictures)}")
     return wanted
+
+
+def _sized(picture: np.ndarray, camera: Camera) -> np.ndarray:
+    """Make a picture as large as the policy's, by averaging over areas, as `lfm prepare` does with recorded ones."""
+    if picture.shape[:2] == (camera.height, camera.width):
+        return picture
+    import cv2  # LeRobot brings it along
+
+    return cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
 
 
 def _require_order(contract: Contract, commands: Sequence[str], entries: Mapping[str, Sequence[str]]) -> None:

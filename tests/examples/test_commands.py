@@ -91,9 +91,9 @@ def test_recordings_of_ones_own_train_a_policy_that_controls_a_robot_of_ones_own
     assert moved["held"] == sum(moved["refusals"].values()) == sum(event["event"] == "refused" for event in events)
     assert len(recorded.episodes) == 1, "a dry run resets nothing and sends nothing"
     limits = Limits(**moved["limits"])
-    assert broken(limits, *recorded.episodes[0], 30) == []
+    assert broken(limits, *recorded.episodes[0], 30.0) == []
     tight = [n if n.speed is None else n.model_copy(update={"speed": n.speed / 100}) for n in limits.numbers]
-    assert broken(limits.model_copy(update={"numbers": tuple(tight)}), *recorded.episodes[0], 30), "it can fail"
+    assert broken(limits.model_copy(update={"numbers": tuple(tight)}), *recorded.episodes[0], 30.0), "it can fail"
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_a_trained_policy_moves_the_arm_where_demonstrations_went_in_time_and_wi
     short = {name: said[name] for name in ("deadlines", "refusals", "held", "answer_ms_p50", "answer_ms_p99")}
     away = []
     for (rest, sent), goal in zip(recorded.episodes, goals, strict=True):
-        assert broken(Limits(**said["limits"]), rest, sent, 30) == []
+        assert broken(Limits(**said["limits"]), rest, sent, 30.0) == []
         asked = np.array([60 * goal[0], 30 * goal[1], -30 * goal[1], 20, 10, 80])
         away.append(np.abs(sent[-1][1] - asked).max())
     print(json.dumps(short | {"missed_by_a_bare_clock_in_10_s": alone, "away": [round(float(a), 2) for a in away]}))
@@ -133,7 +133,7 @@ def test_a_trained_policy_moves_the_arm_where_demonstrations_went_in_time_and_wi
 def _missed_by_a_bare_clock(seconds: int) -> int:
     """Count the ticks that a loop misses which does nothing else."""
     clock, pace = MonotonicClock(), Pace()
-    ticker = Ticker(30, clock)
+    ticker = Ticker(30.0, clock)
     for _ in range(30 * seconds):
         pace.served(ticker.wait(), clock.now())
     return pace.missed
