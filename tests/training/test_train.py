@@ -330,5 +330,3 @@ def test_data_read_from_disk_train_the_same_weights(store: Path, tmp_path: Path)
         _run_until(2, *common, f"out={tmp_path / 'streamed'}", "data.resident=true")
     _run_until(None, *common, f"out={tmp_path / 'streamed'}", "data.resident=false")
     _assert_same_run(tmp_path / "held", tmp_path / "streamed")
-    with pytest.raises(ConfigError, match="must then be in memory"):
-        _run_until(None, *common, f"out={tmp_path / 'x'}", "data.resident=false", "flow.initial_diffusion=0.01")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lfm_policy.data.normalizers.affine import AffineNormalizer
-from lfm_policy.flow import FlowChain, Pool, TensorPool, TimeLaw
+from lfm_policy.flow import FlowChain, Pool, Sample, TimeLaw
 from lfm_policy.flow.fit import draw_loss
 from lfm_policy.training.loop import Encoder
 
@@ -64,14 +64,34 @@ def shrinkage(time: float) -> float:
     return math.exp(-time)
 
 
+@dataclass(frozen=True)
+class DiffusedPool:
+    """A pool with the noise of OU time `time`, drawn afresh whenever samples are taken: a density and no set of points.
+
+    Samples that are pushed through blocks (Algorithm 1) are taken once, and keep the noise that they got then.
+    """
+
+    pool: Pool
+    time: float
+    seed: int
+    """Of the noise of samples that are taken without a generator."""
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def take(self, index: Tensor, generator: torch.Generator | None = None) -> Sample:
+        """Return the samples at `index` (B,), with noise that the generator decides, or else the first index."""
+        sample = self.pool.take(index, generator)
+        x = sample.x
+        if generator is None:
+            generator = torch.Generator(x.device).manual_seed(self.seed + int(index[0]))
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return Sample(x + math.sqrt(-math.expm1(-2 * self.time)) * noise, sample.cond)
+
+
 def with_diffusion(pool: Pool, time: float, seed: int) -> Pool:
-    """Return the pool with the noise of OU time `time`, drawn once; the same pool for time 0."""
-    if not time:
-        return pool
-    data = pool.take(torch.arange(len(pool)))
-    generator = torch.Generator(data.x.device).manual_seed(seed)
-    noise = torch.randn(data.x.shape, generator=generator, device=data.x.device, dtype=data.x.dtype)
-    return TensorPool(data.x + math.sqrt(-math.expm1(-2 * time)) * noise, data.cond)
+    """Return the pool with the noise of OU time `time`; the same pool for time 0."""
+    return DiffusedPool(pool, time, seed) if time else pool
 
 
 @torch.no_grad()

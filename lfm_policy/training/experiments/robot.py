@@ -184,25 +184,16 @@ def anchored(data: WindowData, store: Store) -> bool:
 
 
 def window_pool(data: WindowData, store: Store, policy: LFMPolicy, split: Split = "train") -> Pool:
-    """Return the windows of one split, normalised and diffused as `policy` wants them, on its device.
-
-    Raises:
-        ConfigError: data that stay on disk are to be diffused.
-    """
+    """Return the windows of one split, normalised and diffused as `policy` wants them, on its device."""
     cut = (split, data.horizon, data.observation_steps, data.action_steps)
     diffusion = policy.spec.chain.initial_diffusion
-    if data.resident is False and diffusion:
-        raise ConfigError(
-            f"flow.initial_diffusion={diffusion} draws its noise once for all windows, which must then be in memory: "
-            "use data.resident=true, or flow.initial_diffusion=0"
-        )
     features = None
     if policy.sight is not None:
         crops = CROPS if split == "train" else 0
         features = feature_table(store, policy.sight, split, crops, resident(data, store))
-    if not (resident(data, store) or diffusion):
-        return WindowPool(StreamedWindows.from_store(store, *cut), policy.encoding, features)
-    windows = Windows.from_store(store, *cut).to(policy.device)
+    inside = resident(data, store)
+    windows = (Windows if inside else StreamedWindows).from_store(store, *cut)
+    windows = windows.to(policy.device) if isinstance(windows, Windows) else windows
     return with_diffusion(WindowPool(windows, policy.encoding, features), diffusion, seed=0)
 
 

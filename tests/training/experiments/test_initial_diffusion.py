@@ -29,7 +29,20 @@ def test_a_point_becomes_the_ou_law_and_denormalises_around_itself() -> None:
     back = normalizer.denormalize(x)
     torch.testing.assert_close(back.mean(0), points[0], atol=5e-3, rtol=0)
     assert back.std(0).tolist() == pytest.approx([math.sqrt(math.expm1(2 * DELTA)) / 3] * 2, rel=0.02)
-    torch.testing.assert_close(pool.take(torch.arange(5)).x, x[:5], rtol=0, atol=0)  # drawn once
+
+
+def test_the_noise_is_drawn_afresh_as_the_generator_decides() -> None:
+    """A sample is a law and no point: taken again and again it fills the OU law around itself."""
+    pool = with_diffusion(TensorPool(torch.tensor([[1.0, -2.0]])), DELTA, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.cat([pool.take(torch.zeros(50, dtype=torch.long), generator).x for _ in range(100)])
+    assert len(drawn.unique(dim=0)) == len(drawn)
+    torch.testing.assert_close(drawn.mean(0), torch.tensor([1.0, -2.0]), atol=0.02, rtol=0)
+    assert drawn.std(0).tolist() == pytest.approx([math.sqrt(1 - math.exp(-2 * DELTA))] * 2, rel=0.05)
+    again = pool.take(torch.zeros(50, dtype=torch.long), torch.Generator().manual_seed(3)).x
+    torch.testing.assert_close(again, drawn[:50], rtol=0, atol=0)
+    index = torch.zeros(4, dtype=torch.long)
+    torch.testing.assert_close(pool.take(index).x, pool.take(index).x, rtol=0, atol=0)  # told by the index alone
 
 
 def test_without_it_nothing_changes() -> None:
