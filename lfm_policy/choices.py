@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from lfm_policy.settings import Frozen
 
-Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
+Method = Literal["euler", "midpoint", "heun", "rk4", "dopri5", "gaussian"]
 Interpolant = Literal["linear", "trigonometric"]
 Mode = Literal["sequential", "simulation_free", "combined"]
-Objective = Literal["flow", "ddpm", "ddim", "regression", "mip"]
+Objective = Literal["flow", "ddpm", "ddim", "regression", "mip", "shortcut"]
 """What networks learn: velocities of a flow, or what a baseline with one network learns in their place."""
 Coupling = Literal["dependent", "shuffled", "independent"]
 """Whose OU step a block's right end is: that of its left end (Algorithm 1), of another in the batch, of a fresh one."""
@@ -49,13 +49,22 @@ Source = Annotated[str, BeforeValidator(_as_text)]
 class Solver:
     """How blocks are integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
 
+    "gaussian" steps, from noise to data only, cost what Euler's do and follow the block's own Gaussian path, see
+    `FlowChain.gaussian_step`.
+
     The block next to the data decides the details of a sample, and is worth more steps than the others.
 
     Raises:
         ValueError: the method is unknown, or steps or tolerance are not positive.
     """
 
-    method: Annotated[Method, Field(description="Runge-Kutta method; dopri5 chooses its steps itself")] = "euler"
+    method: Annotated[
+        Method,
+        Field(
+            description="Runge-Kutta method; dopri5 chooses its steps itself; gaussian: at Euler's cost, along the "
+            "path of a Gaussian, for samples and not for likelihoods"
+        ),
+    ] = "euler"
     steps: Annotated[
         int | tuple[int, ...],
         Field(description="equal steps in each block; [5,1]: five in the block next to the data, one in all others"),

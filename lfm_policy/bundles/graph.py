@@ -74,7 +74,8 @@ def require_fixed(policy: LFMPolicy) -> None:
     if policy.chain.solver.method == "dopri5":
         raise ConfigError(
             "dopri5 chooses its steps while it runs, which a graph cannot: "
-            "export with solver.method=euler (or midpoint, heun, rk4) and solver.steps=K, or without graphs: onnx=[]"
+            "export with solver.method=euler (or gaussian, midpoint, heun, rk4) and solver.steps=K, or without graphs, "
+            "onnx=[]"
         )
     if policy.spec.chain.objective in ("ddpm", "ddim"):
         raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")
@@ -309,7 +310,8 @@ class _Graph:
 
     def _step(self, x: str, chain: FlowChain, n: int, velocity: "_Call", at: Callable[[Sequence[float]], str]) -> str:
         """Add one step of the solver; `at` gives the current step's one of as many numbers as there are steps."""
-        stages, gains = TABLEAUX[chain.solver.method]
+        along = chain.solver.method == "gaussian"
+        stages, gains = TABLEAUX["euler" if along else chain.solver.method]
         (count,) = chain.solver.of_block(n).counts
         step, slopes = -1 / count, list[str]()
         for offset, before in stages:
@@ -322,6 +324,10 @@ class _Graph:
             inner, skip, outer = (at(values) for values in zip(*factors, strict=True))
             guess = velocity(self, self.add("Mul", point, inner), t)
             slopes.append(self.add("Add", self.add("Mul", point, skip), self.add("Mul", guess, outer)))
+        if along:
+            factors = [chain.gaussian_step(n, 1 + k * step, max(0.0, 1 + (k + 1) * step)) for k in range(count)]
+            keep, gain = (at(values) for values in zip(*factors, strict=True))
+            return self.add("Add", self.add("Mul", x, keep), self.add("Mul", slopes[0], gain))
         return self._advance(x, slopes, gains, step)
 
     def _advance(self, x: str, slopes: Sequence[str], gains: Sequence[float], step: float) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lfm_policy.choices import Method as Method
 from lfm_policy.choices import Solver as Solver
+from lfm_policy.errors import ConfigError
 
 State = tuple[Tensor, ...]
 Field = Callable[[Tensor, State], State]
@@ -35,9 +36,12 @@ def integrate(field: Field, state: State, start: float, end: float, solver: Solv
 
     Raises:
         ValueError: the solver is of several blocks: use `Solver.of_block`.
+        ConfigError: its steps are a chain's own, not those of any field.
     """
     if solver.method == "dopri5":
         return _adaptive(field, state, start, end, solver)
+    if solver.method == "gaussian":
+        raise ConfigError("steps along a Gaussian path are for samples: use solver.method=midpoint, rk4 or dopri5")
     stages, weights = TABLEAUX[solver.method]
     if len(solver.counts) != 1:
         raise ValueError(f"one block is integrated in a number of steps, found {solver.steps}")

@@ -1,9 +1,11 @@
 """The Ornstein-Uhlenbeck step and the schedule of steps that the blocks take (eq. 25 of arXiv 2410.02548)."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,8 +42,32 @@ class Schedule:
         """Choose e^{-t_n} = cos(πn / 2N): the data fade from p_n like a cosine (Nichol and Dhariwal 2021)."""
         if blocks < 1:
             raise ValueError(f"a chain needs at least one block, found {blocks}")
-        times = [-math.log(math.cos(math.pi * n / (2 * blocks))) for n in range(blocks)]
+        return cls.turned(math.pi * n / (2 * blocks) for n in range(1, blocks))
+
+    @classmethod
+    def turned(cls, angles: Iterable[float]) -> "Schedule":
+        """Choose where blocks end but for the last, as angles [rad] on the way from data, 0, to noise, π/2.
+
+        At OU time t samples are e^{-t} x_0 + sqrt(1 - e^{-2t}) z: the angle is that whose cosine is e^{-t}.
+        """
+        times = [0.0, *(-math.log(math.cos(angle)) for angle in angles)]
         return cls(tuple(after - before for before, after in pairwise(times)))
+
+    def angle(self, n: int) -> float:
+        """Return where block n starts, as an angle [rad]; block N, which there is not, would start at π/2."""
+        return math.pi / 2 if n == self.blocks else math.acos(math.exp(-self.time(n)))
+
+    def equalised(self, errors: Sequence[float]) -> "Schedule":
+        """Return the schedule in which each block has as much error times angle.
+
+        Args:
+            errors: of each block of this schedule, positive; taken to be the same all over the block.
+        """
+        angles = [self.angle(n) for n in range(self.blocks + 1)]
+        shares = [error * (after - before) for error, (before, after) in zip(errors, pairwise(angles), strict=True)]
+        reached = [math.fsum(shares[:n]) for n in range(self.blocks + 1)]
+        wanted = [reached[-1] * n / self.blocks for n in range(1, self.blocks)]
+        return self.turned(np.interp(wanted, reached, angles).tolist())
 
     @staticmethod
     def factors(time: float) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Laws of the OU step and of the schedule."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -74,3 +75,24 @@ def test_cosine_schedule_fades_the_data_like_a_cosine() -> None:
 def test_a_chain_has_a_block(make: Callable[[int], Schedule]) -> None:
     with pytest.raises(ValueError, match="at least one block, found 0"):
         make(0)
+
+
+def test_angles_are_those_whose_cosine_is_what_is_left_of_the_data() -> None:
+    schedule = Schedule.turned([0.3, 1.0])
+    assert schedule.blocks == 3
+    assert [schedule.angle(n) for n in range(4)] == pytest.approx([0, 0.3, 1.0, math.pi / 2])
+    assert Schedule.cosine(4).gammas == pytest.approx(Schedule.turned([math.pi / 8 * n for n in (1, 2, 3)]).gammas)
+
+
+def test_an_equalised_schedule_gives_each_block_as_much_error_times_angle() -> None:
+    before, errors = Schedule.cosine(4), [1.0, 1.0, 4.0, 2.0]
+    after = before.equalised(errors)
+    ends = [after.angle(n) for n in range(5)]
+    # the integral of the error, which is constant between multiples of 22.5 degrees, between two ends
+    fine = torch.linspace(0, math.pi / 2, 100_001).double()
+    error = torch.tensor(errors).double()[(fine[1:] * 8 / math.pi - 1e-9).long().clamp(max=3)] * (fine[1] - fine[0])
+    shares = [error[(fine[1:] > a) & (fine[1:] <= b)].sum().item() for a, b in itertools.pairwise(ends)]
+    assert shares == pytest.approx([shares[0]] * 4, rel=1e-3)
+    same = Schedule.geometric(3, 0.2, 1.5)
+    widths = [same.angle(n + 1) - same.angle(n) for n in range(3)]
+    assert same.equalised([1 / width for width in widths]).gammas == pytest.approx(same.gammas)

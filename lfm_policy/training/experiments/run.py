@@ -22,6 +22,7 @@ from lfm_policy.training.distributed import Ranks, joined, parallel_blocks
 from lfm_policy.training.experiments.choose import new_experiment
 from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss
 from lfm_policy.training.experiments.settings import TrainSettings
+from lfm_policy.training.experiments.spacing import spaced
 from lfm_policy.training.loop import Trainer
 from lfm_policy.training.memory import peak_memory
 from lfm_policy.training.report import Listener, Reporter
@@ -40,6 +41,7 @@ def run(settings: TrainSettings, listener: Listener | None = None) -> dict[str, 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device, by_block = usable_device(settings.device), settings.ranks == "blocks"
+    settings = spaced(settings, _alone, device)
     experiment = new_experiment(settings, device)
     phases = plan_of(settings, experiment)
     with joined(device, busy=by_block) as ranks:
@@ -50,6 +52,11 @@ def run(settings: TrainSettings, listener: Listener | None = None) -> dict[str, 
     with keeping(settings.out / "summary.json"):
         write_json(settings.out / "summary.json", values)
     return values
+
+
+def _alone(settings: TrainSettings, experiment: Experiment[Any]) -> Trainer:
+    """Train in this process."""
+    return train(settings, experiment, plan_of(settings, experiment), Ranks())
 
 
 def plan_of(settings: TrainSettings, experiment: Experiment[Any]) -> tuple[Phase, ...]:

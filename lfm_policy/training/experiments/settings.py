@@ -16,6 +16,7 @@ from lfm_policy.choices import (
     Solver,
     TableName,
 )
+from lfm_policy.errors import ConfigError
 from lfm_policy.models.spec import ChainSpec
 from lfm_policy.settings import Frozen
 from lfm_policy.training.log import LogSettings
@@ -129,8 +130,10 @@ class FlowSettings(Frozen):
     blocks: int = Field(default=4, ge=1, description="N, blocks of the chain")
     c: float = Field(default=0.15, gt=0, description="first OU step; the n-th is c rho^(n-1)")
     rho: float = Field(default=1.25, gt=0, description="ratio of one OU step to the one before")
-    spacing: Literal["geometric", "cosine"] = Field(
-        default="geometric", description="OU steps from c and rho, or cosine, from the number of blocks alone"
+    spacing: Literal["geometric", "cosine", "auto"] = Field(
+        default="geometric",
+        description="OU steps from c and rho; cosine: from the number of blocks alone; auto: as much error times angle "
+        "in each block, after a pilot of a tenth of the updates",
     )
     gammas: tuple[float, ...] | None = Field(
         default=None, description="OU steps one by one in place of blocks, c and rho: [0.1,0.2] for three blocks"
@@ -167,11 +170,17 @@ class FlowSettings(Frozen):
     )
 
     def schedule(self) -> "Schedule":
-        """Return the block schedule of these settings."""
+        """Return the block schedule of these settings.
+
+        Raises:
+            ConfigError: a pilot is to choose it, and has not.
+        """
         from lfm_policy.flow import Schedule  # torch, which asking for help should not wait for
 
         if self.gammas is not None:
             return Schedule(self.gammas)
+        if self.spacing == "auto":
+            raise ConfigError("flow.spacing=auto chooses its OU steps in a training run: there are none before it")
         cosine = self.spacing == "cosine"
         return Schedule.cosine(self.blocks) if cosine else Schedule.geometric(self.blocks, self.c, self.rho)
 
