@@ -39,14 +39,21 @@ def trajectory(
     solver: Solver | None = None,
     *,
     inside: bool = False,
+    parts: int = 1,
 ) -> Float[Tensor, "s b *event"]:
     """Return what the chain makes of `noise`: samples of p_0, …, p_N; with `inside`, states between them as well.
 
-    Those are after every solver step, where all blocks have as many; equally many in each block in any case.
+    Those are after every solver step, where all blocks have as many; equally many in each block in any case, and among
+    them the ends of `parts` equal parts of each block's time.
+
+    Raises:
+        ValueError: a solver of equal steps takes none at the end of a part.
     """
     solver = solver or chain.solver
-    pieces = math.gcd(*solver.counts) if inside else 1
-    between = replace(solver, steps=tuple(count // pieces for count in solver.counts))
+    pieces = math.lcm(math.gcd(*solver.counts) if inside else 1, parts)
+    if solver.method != "dopri5" and math.gcd(*solver.counts) % parts:
+        raise ValueError(f"{list(solver.counts)} steps in a block do not make {parts} equal parts")
+    between = replace(solver, steps=tuple(max(1, count // pieces) for count in solver.counts))
     states = chain.trajectory(noise, cond, pieces=pieces, solver=between)
     return torch.stack(states[::-1])
 

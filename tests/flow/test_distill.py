@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lfm_policy.flow import FlowChain, Phase, Schedule, Solver, plan
 from lfm_policy.flow.distill import ONE_STEP, Target, Trajectories, distil, trajectory
 from lfm_policy.flow.fit import Losses
-from lfm_policy.training.distillation.students import merged
+from lfm_policy.training.distillation.students import divided, merged
 from tests.flow.gaussian import Gaussian, exact_chain
 
 DATA, SCHEDULE = Gaussian(1.5, 0.4), Schedule.geometric(4, 0.25, 1.25)
@@ -28,8 +28,11 @@ def _noise(count: int, seed: int) -> Tensor:
     return Gaussian(0, 1).sample(count, 2, seed=seed)
 
 
-def _fitted(teacher: FlowChain, blocks: int, target: Target, rounds: int = 1) -> FlowChain:
-    student = FlowChain([Affine() for _ in range(blocks)], merged(SCHEDULE, blocks), solver=ONE_STEP)
+def _fitted(
+    teacher: FlowChain, blocks: int, target: Target, rounds: int = 1, schedule: Schedule | None = None
+) -> FlowChain:
+    student = FlowChain([Affine() for _ in range(blocks)], schedule or merged(SCHEDULE, blocks), solver=ONE_STEP)
+    parts = 1 if schedule is None else blocks
 
     def optimise(k: int, phase: Phase, losses: Losses) -> None:
         """Least squares to convergence, again and again as the student's own states move."""
@@ -48,7 +51,7 @@ def _fitted(teacher: FlowChain, blocks: int, target: Target, rounds: int = 1) ->
 
     def draw(generator: torch.Generator) -> Trajectories:
         noise = torch.randn(256, 2, generator=generator, dtype=torch.float64)
-        return Trajectories(trajectory(teacher, noise, inside=target == "consistency"))
+        return Trajectories(trajectory(teacher, noise, inside=target == "consistency", parts=parts))
 
     distil(student, student, draw, plan("simulation_free", blocks, 1), optimise, target=target)
     return student
@@ -144,3 +147,14 @@ def test_states_inside_blocks_are_those_of_the_solvers_steps() -> None:
     inside, ends = trajectory(teacher, noise, inside=True), trajectory(teacher, noise)
     assert len(inside) == 13
     torch.testing.assert_close(inside[::3], ends)
+
+
+@pytest.mark.parametrize("solver", [Solver("rk4", 60), Solver("dopri5", tolerance=1e-8)])
+def test_students_that_divide_the_only_block_of_an_affine_teacher_are_exact(solver: Solver) -> None:
+    teacher = exact_chain(DATA, Schedule(()), solver)
+    student = _fitted(teacher, 4, "trajectory", schedule=divided(teacher, 4))
+    noise = _noise(50, seed=5)
+    expected = trajectory(teacher, noise, parts=4)
+    torch.testing.assert_close(trajectory(student, noise, solver=ONE_STEP), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="do not make 7 equal parts"):
+        trajectory(exact_chain(DATA, Schedule(())), noise, parts=7)

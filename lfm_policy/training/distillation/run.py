@@ -23,7 +23,7 @@ from lfm_policy.models.device import usable_device
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.training.checkpoint import Checkpointer
 from lfm_policy.training.distillation.settings import DistillSettings
-from lfm_policy.training.distillation.students import AnyModel, Conditions, conditions_of, student_of
+from lfm_policy.training.distillation.students import AnyModel, Conditions, conditions_of, parts_of, student_of
 from lfm_policy.training.distillation.trajectories import Teacher, cached
 from lfm_policy.training.distributed import parallel_blocks
 from lfm_policy.training.loop import Trainer
@@ -48,7 +48,10 @@ def run(settings: DistillSettings, listener: Listener | None = None) -> dict[str
         raise ConfigError("episodes are for policies, and the teacher is a density: use episodes=0")
 
     identity = {"teacher": teacher.digest(), "solver": asdict(teacher.chain.solver), "source": dict(conditions.source)}
-    draw = trajectories(settings, teacher, conditions, identity)
+    parts = parts_of(teacher.chain, settings.blocks)
+    if parts > 1:
+        identity["parts"] = parts
+    draw = trajectories(settings, teacher, conditions, identity, parts)
     phases = plan("simulation_free", settings.blocks, settings.updates)
     fingerprint = settings.fingerprint() | identity
     save = Checkpointer(settings.out / "checkpoint", student, fingerprint, settings.checkpoint_seconds)
@@ -83,11 +86,11 @@ def known_data(checkpoint: Path) -> Path | None:
 
 
 def trajectories(
-    settings: DistillSettings, teacher: AnyModel, conditions: Conditions, identity: dict[str, Any]
+    settings: DistillSettings, teacher: AnyModel, conditions: Conditions, identity: dict[str, Any], parts: int
 ) -> Callable[[torch.Generator], Trajectories]:
     """Return what draws batches of the teacher's trajectories, fresh ones or from the cache."""
     inside = settings.target == "consistency" or settings.cached is not None  # one cache serves all targets
-    maker = Teacher(teacher.chain, conditions.pool(), teacher.chain.solver, inside, conditions.temperature)
+    maker = Teacher(teacher.chain, conditions.pool(), teacher.chain.solver, inside, conditions.temperature, parts)
     draw = maker.draw
     if settings.cached is not None:
         path = settings.cache or settings.out / "trajectories.zarr"

@@ -12,7 +12,11 @@ from lfm_policy.training.settings import OptimiserSettings
 class DistillSettings(Sampling, PolicyChoice):
     """One distillation: `policy` is the teacher. The same settings and the same `out` continue an interrupted run."""
 
-    blocks: int = Field(ge=1, description="N', a divisor of the teacher's N: the student's evaluations per sample")
+    blocks: int = Field(
+        ge=1,
+        description="N', a divisor of the teacher's N: the student's evaluations per sample; "
+        "a teacher of one block is divided into as many parts",
+    )
     out: Place = Field(description="folder of the run; the same settings and folder continue an interrupted one")
     data: StoreChoice = Field(
         default=StoreChoice(), description="whose observations are used; null: those that the teacher's run names"

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lfm_policy.data.windows.store import open_store
 from lfm_policy.errors import ConfigError
-from lfm_policy.flow import Pool, Schedule, TensorPool
+from lfm_policy.flow import FlowChain, Pool, Schedule, TensorPool
 from lfm_policy.flow.distill import ONE_STEP
+from lfm_policy.flow.interpolant import gaussian_path
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.networks.grow import grown, inherit
@@ -25,23 +26,26 @@ AnyModel = LFMPolicy | FlowModel
 def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel:
     """Build a student with N' = `blocks` blocks, each started from the noise-side teacher block that it replaces.
 
+    A teacher of one block, a global flow, is divided: block n of the student replaces the part of its time from n / N'
+    to (n + 1) / N' and has its size, so that the student has N' times its parameters.
+
     Args:
         teacher: policy or flow model with N blocks.
-        blocks: N', a divisor of N.
+        blocks: N', a divisor of N; of a teacher of one block also a divisor of its solver's steps.
         grow: k = N / N' times the teacher's parameters in each block; otherwise as many, and always as many where the
             blocks share a network.
 
     Raises:
-        ConfigError: N' does not divide N, or the network cannot grow.
+        ConfigError: N' does not divide N or the steps, or the network cannot grow.
     """
     chain = teacher.chain
     if teacher.spec.chain.objective != "flow":
         raise ConfigError(f"the checkpoint is a {teacher.spec.chain.objective} baseline: only flows can be distilled")
     try:
-        schedule = merged(chain.schedule, blocks)
+        schedule = divided(chain, blocks) if parts_of(chain, blocks) > 1 else merged(chain.schedule, blocks)
     except ValueError as error:
         raise ConfigError(f"blocks={blocks}: {error}") from None
-    k, network = len(chain.blocks) // blocks, teacher.spec.chain.network
+    k, network = max(1, len(chain.blocks) // blocks), teacher.spec.chain.network
     if grow and k > 1 and not teacher.spec.chain.share:
         network = grown(network, chain.blocks[0], k)
     changes = {"gammas": schedule.gammas, "solver": ONE_STEP, "network": network}
@@ -53,7 +57,7 @@ def student_of(teacher: AnyModel, blocks: int, *, grow: bool = True) -> AnyModel
             student = FlowModel(spec.model_copy(update=described))
     student = student.to(teacher.device)
     for n, block in enumerate(student.chain.blocks):
-        inherit(chain.blocks[k * (n + 1) - 1], block)
+        inherit(chain.blocks[min(k * (n + 1), len(chain.blocks)) - 1], block)
     normalisers = {name: value for name, value in teacher.state_dict().items() if not name.startswith("chain.")}
     student.load_state_dict(normalisers, strict=False)
     return student.eval()
@@ -149,6 +153,27 @@ def conditions_of(teacher: AnyModel, data: Path | None) -> Conditions:
     if data is None:
         raise ConfigError("a policy is distilled under observations: name a prepared data set, data.path=DIR.zarr")
     return Observations(teacher, data)
+
+
+def parts_of(chain: FlowChain, blocks: int) -> int:
+    """Return into how many parts of its time each block is divided for `blocks` students: a single one for several."""
+    return blocks if len(chain.blocks) == 1 and blocks > 1 else 1
+
+
+def divided(chain: FlowChain, blocks: int) -> Schedule:
+    """Return the schedule of `blocks` students that divide the time of a teacher's only block.
+
+    Their ends have as much of the data, over the noise, as the teacher's path has there.
+
+    Raises:
+        ValueError: the teacher takes no step at the ends.
+    """
+    steps = chain.solver.counts[0]
+    if chain.solver.method != "dopri5" and steps % blocks:
+        raise ValueError(f"the teacher's {steps} steps cannot be shared out among {blocks} students equally")
+    ends = torch.arange(1, blocks, dtype=torch.float64) / blocks
+    mean, std, _, _ = gaussian_path(chain.interpolant, chain.schedule, 0, ends)
+    return Schedule.turned(torch.atan2(std, mean).tolist())
 
 
 def merged(schedule: Schedule, blocks: int) -> Schedule:

@@ -32,13 +32,16 @@ class Teacher:
     """Keep the states after every step of the solver, not only those between blocks."""
     temperature: float = 1.0
     """Standard deviation of the noise that trajectories begin at."""
+    parts: int = 1
+    """Equal parts of each block whose ends are kept: more than one where students divide a block among them."""
 
     def draw(self, batch: int, generator: torch.Generator) -> Trajectories:
         """Draw `batch` trajectories from fresh noise, under conditions drawn from the pool."""
         index = torch.randint(len(self.pool), (batch,), generator=generator, device=generator.device)
         sample = self.pool.take(index, generator)
         noise = torch.randn(sample.x.shape, generator=generator, device=sample.x.device, dtype=sample.x.dtype)
-        states = trajectory(self.chain, self.temperature * noise, sample.cond, self.solver, inside=self.inside)
+        start, kept = self.temperature * noise, {"inside": self.inside, "parts": self.parts}
+        states = trajectory(self.chain, start, sample.cond, self.solver, **kept)
         return Trajectories(states, sample.cond)
 
 

@@ -7,6 +7,7 @@ from lfm_envs.point_mass import CONTRACT
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Schedule, Solver, TensorPool
+from lfm_policy.flow.interpolant import gaussian_path
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.spec import ChainSpec, FlowSpec
@@ -86,7 +87,7 @@ def test_a_flow_models_student() -> None:
     assert student.sample(torch.randn(5, 2)).nfe == 1
 
 
-@pytest.mark.parametrize(("objective", "steps"), [("ddim", 4), ("regression", 1), ("mip", 2)])
+@pytest.mark.parametrize(("objective", "steps"), [("ddim", 4), ("regression", 1), ("mip", 2), ("shortcut", 2)])
 def test_a_baseline_that_is_no_flow_has_no_trajectory_to_learn_from(objective: str, steps: int) -> None:
     if objective == "ddim":
         pytest.importorskip("diffusers")
@@ -109,3 +110,18 @@ def test_merged_schedules_end_at_the_same_times() -> None:
 def test_only_divisors_are_possible() -> None:
     with pytest.raises(ValueError, match="4 teacher blocks cannot be shared out among 3"):
         merged(SCHEDULE, 3)
+
+
+@pytest.mark.parametrize("interpolant", ["linear", "trigonometric"])
+def test_the_only_block_of_a_teacher_is_divided_and_each_part_has_its_size(interpolant: str) -> None:
+    teacher = _policy(gammas=(), solver=Solver("euler", 8), interpolant=interpolant)
+    student = student_of(teacher, 4)
+    assert len(student.chain.blocks) == 4
+    for block in student.chain.blocks:
+        assert all(torch.equal(a, b) for a, b in zip(block.parameters(), teacher.chain.parameters(), strict=True))
+    for n in range(5):  # the students' ends have as much data over noise as the teacher's path has
+        mean, std, _, _ = gaussian_path(teacher.chain.interpolant, teacher.chain.schedule, 0, torch.tensor(n / 4))
+        assert student.chain.schedule.angle(n) == pytest.approx(torch.atan2(std, mean).item(), abs=1e-6)
+    with pytest.raises(ConfigError, match="8 steps cannot be shared out among 3 students"):
+        student_of(teacher, 3)
+    assert len(student_of(_policy(gammas=(), solver=Solver("dopri5")), 3).chain.blocks) == 3
