@@ -262,6 +262,10 @@ class _Graph:
     def sample(self, policy: LFMPolicy, cond: str) -> str:
         """Add the way from noise to normalised actions: the chain's `to_data`."""
         noise, condition = example(policy)[1], condition_of(policy)
+        if isinstance(policy.chain, SteppingChain):
+            cond = self._told(cond, condition.shape[1], policy.chain.code(policy.chain.solver))
+            condition = policy.chain.told(condition, noise, policy.chain.solver)
+            assert condition is not None
         keys = {id(value): key for key, value in policy.state_dict(keep_vars=True).items()}
         x, call = NOISE, None
         if policy.spec.temperature != 1:
@@ -279,6 +283,13 @@ class _Graph:
             else:
                 x = self._solve(x, policy.chain, n, network)
         return x
+
+    def _told(self, cond: str, width: int, code: Sequence[float]) -> str:
+        """Add `SteppingChain.told`."""
+        if not code:
+            return cond
+        none = self.add("MatMul", cond, self.constant(np.zeros((width, len(code)))))
+        return self.add("Concat", cond, self.add("Add", none, self.constant(np.array([code]))), axis=1)
 
     def _take_steps(self, x: str, chain: SteppingChain, network: "_Call") -> str:
         """Add `SteppingChain.to_data`."""

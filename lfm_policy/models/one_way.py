@@ -81,6 +81,18 @@ class SteppingChain(OneWayChain):
             ConfigError: the chain cannot be sampled so.
         """
 
+    def code(self, solver: Solver) -> tuple[float, ...]:
+        """Return what the network is told beside the condition, in all steps; nothing by default."""
+        return ()
+
+    def told(self, cond: Tensor | None, x: Tensor, solver: Solver) -> Tensor | None:
+        """Return the condition of samples like x, and behind it the code."""
+        code = self.code(solver)
+        if not code:
+            return cond
+        rows = x.new_tensor(code).expand(x.shape[0], -1)
+        return rows if cond is None else torch.cat([cond, rows], dim=1)
+
     def to_data(
         self,
         x: Float[Tensor, "b *event"],
@@ -91,10 +103,11 @@ class SteppingChain(OneWayChain):
         solver: Solver | None = None,
     ) -> Transport:
         """Take all steps."""
-        steps = self.steps(solver or self.solver)
+        solver = solver or self.solver
+        steps, told = self.steps(solver), self.told(cond, x, solver)
         for t, inner, keep, gain in steps:
             times = torch.full_like(x[(slice(None), *[0] * (x.ndim - 1))], t)
-            x = keep * x + gain * self.blocks[0](inner * x, times, cond)
+            x = keep * x + gain * self.blocks[0](inner * x, times, told)
         return Transport(x, len(steps))
 
 

@@ -92,6 +92,10 @@ class ChainSpec(Frozen):
         """
         from lfm_policy.networks import build_blocks  # torch, which a robot that runs a graph does without
 
+        if self.objective == "shortcut":
+            from lfm_policy.models.shortcut import CODES
+
+            sizes["cond_dim"] = sizes.get("cond_dim", 0) + CODES
         return build_blocks(self.network, self.blocks, share=self.share, own_only=not trust_code, **sizes)
 
     def build(self, blocks: "nn.ModuleList", *, clip: bool = True) -> "FlowChain":
@@ -102,12 +106,15 @@ class ChainSpec(Frozen):
         """
         from lfm_policy.flow import FlowChain, Schedule
         from lfm_policy.models.regression import RegressionChain
+        from lfm_policy.models.shortcut import ShortcutChain
 
         if self.objective == "flow":
             return FlowChain(blocks, Schedule(self.gammas), self.interpolant, self.solver, self.precondition)
         (network,) = blocks
         if self.objective == "regression" or self.objective == "mip":
             return RegressionChain(network, self.objective, self.solver)
+        if self.objective == "shortcut":
+            return ShortcutChain(network, self.solver, self.precondition)
         from lfm_policy.models.diffusion import DiffusionChain  # diffusers is optional
 
         return DiffusionChain(network, self.objective, self.solver, clip=clip, prediction=self.prediction)

@@ -30,7 +30,7 @@ class TrainPresets(Frozen):
     method: str = Field(
         default="lfm",
         description="lfm; shared: one network for all its blocks; fm: one global flow; interflow: one, trigonometric; "
-        "regression: the mean chunk; mip: in two steps; ddpm, ddim: Diffusion Policy",
+        "regression: the mean chunk; mip: in two steps; shortcut: long steps; ddpm, ddim: Diffusion Policy",
     )
 
     @field_validator("experiment", "method")

@@ -215,7 +215,7 @@ def test_a_network_that_all_blocks_share_is_exported_with_each_blocks_code(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("objective", "steps"), [("regression", 1), ("mip", 2)])
+@pytest.mark.parametrize(("objective", "steps"), [("regression", 1), ("mip", 2), ("shortcut", 4)])
 def test_a_baseline_of_few_steps_is_exported_and_answers_alike(objective: str, steps: int, tmp_path: Path) -> None:
     made = policy(blocks=1, network=SMALL, objective=objective, solver=Solver(steps=steps))
     report = export(made, tmp_path / "lift", samples=4)

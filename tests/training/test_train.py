@@ -169,7 +169,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(store: Path, 
 
 
 @pytest.mark.parametrize("task", ["lift", "can", "square", "transport", "tool_hang"])
-@pytest.mark.parametrize("method", ["lfm", "shared", "fm", "interflow", "regression", "mip", "ddim"])
+@pytest.mark.parametrize("method", ["lfm", "shared", "fm", "interflow", "regression", "mip", "shortcut", "ddim"])
 def test_every_preset_trains_two_steps_and_goes_on_to_four(task: str, method: str, tmp_path: Path) -> None:
     """The experiment's own schedule and data widths; the networks are shrunk, their size has its own test."""
     data = random_store(tmp_path / "data.zarr", TASKS[task].contract)

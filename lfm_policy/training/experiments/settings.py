@@ -109,6 +109,11 @@ class ImageData(Frozen):
     )
     side: int = Field(ge=1, description="height and width [pixels]")
     flips: bool = Field(default=True, description="learn mirrored pictures too")
+    deviation: float = Field(
+        default=1.0,
+        gt=0,
+        description="of pixels in [-1, 1], which are divided by it: flow.precondition expects a variance of 1",
+    )
     generated: int = Field(
         default=2000,
         ge=2,
@@ -365,7 +370,7 @@ class TrainSettings(Frozen):
             solver=flow.solver,
             network=self.block_network,
             share=flow.share,
-            precondition=flow.precondition and flow.objective == "flow",
+            precondition=flow.precondition and flow.objective in ("flow", "shortcut"),
             initial_diffusion=flow.initial_diffusion,
             objective=flow.objective,
         )
@@ -396,6 +401,8 @@ class TrainSettings(Frozen):
             del said["vision"]
         if not said["data"].get("blind", True):
             del said["data"]["blind"]
+        if said["data"].get("deviation") == 1:
+            del said["data"]["deviation"]
         if self.flow.objective == "flow":  # as runs from before there were other baselines say it
             said["flow"] = {"diffusion" if k == "objective" else k: v for k, v in said["flow"].items()}
             said["flow"]["diffusion"] = None

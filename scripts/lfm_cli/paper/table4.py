@@ -21,6 +21,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "interflow": {"method": "interflow"},
     "regression": {"method": "regression"},
     "mip": {"method": "mip"},
+    "shortcut": {"method": "shortcut"},
     "ddpm": {"method": "ddpm"},
     "ddim": {"method": "ddim"},
 }

@@ -15,11 +15,13 @@ NAMES = {
     "lfm": "LFM, simulation-free",
     "lfm_sequential": "LFM, sequential (Algorithm 1)",
     "lfm_combined": "LFM, combined",
+    "lfm_linear": "LFM, simulation-free, straight paths",
     "fm": "global FM",
     "interflow": "InterFlow",
     "shared": "one network for all blocks",
     "regression": "regression",
     "mip": "minimal iterative policy",
+    "shortcut": "shortcut model",
     "ddpm": "Diffusion Policy, DDPM",
     "ddim": "Diffusion Policy, DDIM",
 }
@@ -43,8 +45,8 @@ class Settings(Frozen):
     )
     methods: tuple[str, ...] | None = Field(
         default=None,
-        description="lfm, lfm_sequential, lfm_combined, shared, fm, interflow; of 4 regression, mip, ddpm, ddim too; "
-        "null: the paper's",
+        description="lfm, lfm_sequential, lfm_combined, shared, fm, interflow; of 2, 3 lfm_linear too; of 4 also "
+        "regression, mip, shortcut, ddpm, ddim; null: the paper's",
     )
     size: Size = Field(default="paper", description="how large the networks, how long the training")
     seed: int = Field(default=0, ge=0, description="of the training")
