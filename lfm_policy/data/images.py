@@ -34,10 +34,11 @@ class Images:
 
 @dataclass(frozen=True)
 class ImagePool:
-    """`flow.Pool` over pictures as vectors in [-1, 1]; with flips every picture is there twice, the second mirrored."""
+    """`flow.Pool` over pictures as vectors in [-1, 1] times a factor; with flips each is there twice, once mirrored."""
 
     pictures: Tensor
     flips: bool
+    factor: float = 1.0
 
     def __len__(self) -> int:
         return len(self.pictures) * (1 + self.flips)
@@ -46,7 +47,8 @@ class ImagePool:
         """Return the pictures at `index` (B,): x (B, C * H * W)."""
         pictures = self.pictures[index % len(self.pictures)]
         mirrored = (index >= len(self.pictures)).view(-1, 1, 1, 1)
-        return Sample(torch.where(mirrored, pictures.flip(-1), pictures).flatten(1).float() / 127.5 - 1)
+        pixels = torch.where(mirrored, pictures.flip(-1), pictures).flatten(1).float() / 127.5 - 1
+        return Sample(pixels if self.factor == 1 else self.factor * pixels)
 
 
 def pixel_normalizer(dim: int) -> AffineNormalizer:

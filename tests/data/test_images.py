@@ -75,3 +75,10 @@ def test_a_pool_holds_every_picture_and_its_mirror_image(tmp_path: Path) -> None
     torch.testing.assert_close(plain.take(torch.tensor([7])).x[0], x[0])
     raw = pixel_normalizer(192).denormalize(x[:1])
     assert torch.equal(as_pictures(raw, (3, 8, 8))[0], pictures[7])
+
+
+def test_pixels_of_unit_variance_are_what_the_normaliser_makes() -> None:
+    pictures = torch.randint(256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    normalizer = pixel_normalizer(192).scaled(2.0)
+    x = ImagePool(pictures, flips=False, factor=2.0).take(torch.arange(5)).x
+    torch.testing.assert_close(x, normalizer.normalize(pictures.flatten(1).float()))

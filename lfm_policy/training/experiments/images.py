@@ -15,7 +15,7 @@ from lfm_policy.data.images import ImagePool, Images, as_pictures, load_images, 
 from lfm_policy.flow import Solver
 from lfm_policy.measure.frechet import Features, classifier_for, frechet_distance, inception, moments
 from lfm_policy.models.density import FlowModel
-from lfm_policy.training.experiments.experiment import Experiment, shrunk, with_diffusion
+from lfm_policy.training.experiments.experiment import Experiment, shrinkage, shrunk, with_diffusion
 from lfm_policy.training.experiments.settings import ImageData, TrainSettings
 from lfm_policy.training.experiments.vectors import loader, new_model
 
@@ -31,8 +31,9 @@ def image_experiment(settings: TrainSettings, data: ImageData, device: torch.dev
     """
     images = load_images(data.path, data.side)
     dim, time = images.train[0].numel(), settings.flow.initial_diffusion
-    model = new_model(settings, dim, shrunk(pixel_normalizer(dim), time)).to(device)
-    pool = with_diffusion(ImagePool(images.train.to(device), data.flips), time, settings.seed)
+    model = new_model(settings, dim, shrunk(pixel_normalizer(dim).scaled(1 / data.deviation), time)).to(device)
+    pictures = ImagePool(images.train.to(device), data.flips, shrinkage(time) / data.deviation)
+    pool = with_diffusion(pictures, time, settings.seed)
     report = partial(image_report, data=data, images=images)
     return Experiment(model, pool, loader(device), report, {"sha256": digest_of(images)})
 

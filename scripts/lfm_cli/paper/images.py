@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_cli.paper.fig2 import METHODS
+from lfm_cli.paper import fig2
 from lfm_cli.paper.tables import COSTS, NAMES, Cells, Settings, Table, by_task, trained
 from lfm_cli.stages import Stage
 from lfm_policy.files import read_json
@@ -20,8 +20,12 @@ FILES = {
     "lsun_church128": "lsun_church",
 }
 """Below the folder `files`; the subset of CIFAR-10 is no column of the paper."""
+METHODS = fig2.METHODS | {"lfm_linear": {"method": "lfm", "flow.interpolant": "linear"}}
+"""Of chains both interpolants, as of global flows: InterFlow's path is LFM's, FM's is straight."""
+COMPARED = {"lfm": ("interflow", "shared"), "lfm_linear": ("fm",)}
+"""Of each method those with the same path."""
 STUDENTS = (4, 2)
-"""Network evaluations after distillation; global flows have one block, which cannot be divided."""
+"""Network evaluations after distillation."""
 DISTILLATION = {"paper": 20_000, "small": 500, "tiny": 100}
 """Updates of each block."""
 PAPER = {
@@ -45,7 +49,7 @@ def _stages(settings: Settings, task: str, method: str, distilled: bool) -> Iter
     before = Stage("train", training | settings.training(task, method))
     yield before
     students = []
-    for blocks in STUDENTS if distilled and method.startswith("lfm") else ():
+    for blocks in STUDENTS if distilled else ():
         students.append(model.with_name(f"{model.name}_{blocks}"))
         updates = DISTILLATION[settings.size] if settings.updates is None else settings.updates
         values = {
@@ -91,7 +95,7 @@ def _section(cells: Cells, table: int) -> Iterator[str]:
 
 
 def _ratios(cells: Cells) -> Iterator[str]:
-    """Yield the distance of LFM over that of each other method, where two seeds or more have both."""
+    """Yield the distance of LFM over that of methods with the same path, where two seeds or more have both."""
     from scipy.stats import t  # a second, which asking for help should not wait for
 
     found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
@@ -99,15 +103,16 @@ def _ratios(cells: Cells) -> Iterator[str]:
         methods = found.setdefault((cell["task"], cell["size"]), {})
         methods.setdefault(cell["method"], {})[cell["seed"]] = cell["measured"][0]["classifier_frechet"]
     for (task, size), methods in found.items():
-        ours = methods.pop("lfm", {})
-        for method, theirs in methods.items():
+        pairs = [(name, other) for name, others in COMPARED.items() for other in others]
+        for name, method in pairs:
+            ours, theirs = methods.get(name, {}), methods.get(method, {})
             seeds = sorted(ours.keys() & theirs.keys())
             if len(seeds) < 2:
                 continue
             logs = np.log([ours[seed] / theirs[seed] for seed in seeds])
             mean, reach = logs.mean(), t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
             low, ratio, high = (f"{value:.2f}" for value in np.exp([mean - reach, mean, mean + reach]))
-            yield f"{task}, {size}: distance of {NAMES['lfm']}, over that of {NAMES[method]}, on {len(seeds)} seeds: "
+            yield f"{task}, {size}: distance of {NAMES[name]}, over that of {NAMES[method]}, on {len(seeds)} seeds: "
             yield f"{ratio} [{low}, {high}] (geometric mean, 95 % t interval)."
 
 
