@@ -220,7 +220,7 @@ def test_a_baseline_of_few_steps_is_exported_and_answers_alike(objective: str, s
     made = policy(blocks=1, network=SMALL, objective=objective, solver=Solver(steps=steps))
     report = export(made, tmp_path / "lift", samples=4)
     assert report.parity["float32"] <= TOLERANCE
-    assert OnnxPolicy(tmp_path / "lift").nfe == steps
+    assert OnnxPolicy(tmp_path / "lift").bundle.config.nfe == steps
 
 
 def test_a_graph_goes_to_another_process_as_what_it_was_made_from(exported: Path) -> None:

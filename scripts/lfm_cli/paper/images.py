@@ -20,7 +20,10 @@ FILES = {
     "lsun_church128": "lsun_church",
 }
 """Below the folder `files`; the subset of CIFAR-10 is no column of the paper."""
-METHODS = fig2.METHODS | {"lfm_linear": {"method": "lfm", "flow.interpolant": "linear"}}
+METHODS: Mapping[str, Mapping[str, str]] = {
+    **fig2.METHODS,
+    "lfm_linear": {"method": "lfm", "flow.interpolant": "linear"},
+}
 """Of chains both interpolants, as of global flows: InterFlow's path is LFM's, FM's is straight."""
 COMPARED = {"lfm": ("interflow", "shared"), "lfm_linear": ("fm",)}
 """Of each method those with the same path."""
