@@ -1,6 +1,7 @@
 """Reading a LeRobot data set: one episode after the other, in bounded memory, every fault named."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from lfm_policy.files import digest, read_json, sha256
 
 ROWS, ROWS_WITH_PICTURES = 4096, 32
 """Rows that are read from parquet at once."""
+LARGEST_IN_MEMORY = 256 << 20
+"""Bytes of an episode's pictures."""
 LARGEST_JITTER = 0.2
 """Of the time between two rows; real recorders are that regular."""
 
@@ -167,7 +170,7 @@ class Pictures:
     def read(self, entry: Entry, table: pa.Table, where: str) -> np.ndarray:
         """Return the pictures of an episode, uint8 (L, cameras, height, width, 3)."""
         size = next((camera.height, camera.width) for camera in self._keys)
-        frames = np.empty((len(table), len(self._keys), *size, 3), np.uint8)
+        frames = _room((len(table), len(self._keys), *size, 3))
         for place, key in enumerate(self._keys.values()):
             if key in self.columns:
                 for row, cell in enumerate(table.column(key)):
@@ -177,7 +180,7 @@ class Pictures:
                     frames[row, place] = read_picture(content, size, f"{where}, frame {row}: {key}")
             else:
                 clip = entry.clips[key]
-                frames[:, place] = self._film(key, clip.path, size).read(clip.start_s, len(table), self._fps)
+                self._film(key, clip.path, size).read(clip.start_s, self._fps, frames[:, place])
         return frames
 
     def _film(self, key: str, path: Path, size: tuple[int, int]) -> Film:
@@ -214,6 +217,14 @@ def open_dataset(directory: str | Path, name: str | None = None, meaning: Meanin
         return Dataset(directory, name, info, own, (), table)
     contract, notes = contract_of(info, name, meaning, _recording(directory))
     return Dataset(directory, name, info, contract, tuple(notes), table)
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array for the pictures of an episode: in memory, or in a file without a name if they are many."""
+    if int(np.prod(shape)) <= LARGEST_IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the map holds it until nobody needs the array
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _own_contract(directory: Path) -> Contract | None:

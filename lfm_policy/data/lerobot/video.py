@@ -51,16 +51,15 @@ class Film:
         """Close the file."""
         self._container.close()
 
-    def read(self, start_s: float, count: int, fps: float) -> np.ndarray:
-        """Return the pictures at start_s, start_s + 1/fps, …: uint8 (count, height, width, 3).
+    def read(self, start_s: float, fps: float, into: np.ndarray) -> None:
+        """Read the pictures at start_s, start_s + 1/fps, … into uint8 (count, height, width, 3).
 
         Raises:
             DataError: one of them is not there, within half a frame, or cannot be decoded.
         """
-        pictures = np.empty((count, *self._size, 3), np.uint8)
         half = 0.5 / fps
         self._seek(start_s - half)
-        for number in range(count):
+        for number in range(len(into)):
             wanted = start_s + number / fps
             frame = self._from(wanted - half)
             if frame is None or frame.time >= wanted + half:
@@ -68,9 +67,8 @@ class Film:
                 raise DataError(
                     f"{self._path}: expected a picture at {wanted:.4f} s ({fps:g} per second), found {found}"
                 )
-            pictures[number] = scaled(frame, self._size)
+            into[number] = scaled(frame, self._size)
             self._next = None
-        return pictures
 
     def _from(self, time_s: float) -> Any:
         """Return the first frame at this time or later, None at the end; it stays the next one."""

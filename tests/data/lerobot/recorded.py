@@ -96,7 +96,9 @@ def as_v21(folder: Path, out: Path) -> Path:
             size = info.features[key].size
             writer = FilmWriter(out / f"videos/chunk-000/{key}/episode_{entry.index:06d}.mp4", size, info.fps)
             film = Film(clip.path, size)
-            writer.append(film.read(clip.start_s, entry.length, info.fps))
+            pictures = np.empty((entry.length, *size, 3), np.uint8)
+            film.read(clip.start_s, info.fps, pictures)
+            writer.append(pictures)
             writer.close()
             film.close()
         told.append({"episode_index": entry.index, "tasks": list(entry.tasks), "length": entry.length})
