@@ -62,7 +62,7 @@ def execute(environment: Environment, actions: np.ndarray, frame: FrameSize) -> 
         if success := result.success:
             break
     segment = _segment(environment, observations, rewards, success, frames, began)
-    return replace(segment, actions=np.asarray(actions[: len(rewards)], np.float32))
+    return replace(segment, actions=actions[: len(rewards)])
 
 
 def _segment(

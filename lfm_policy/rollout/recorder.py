@@ -1,25 +1,26 @@
 """What episodes saw and did, kept as a LeRobotDataset: for LeRobot's and Rerun's viewers, and to learn from.
 
 Each episode is a file of its own until all are there, so that an interrupted evaluation continues. Episodes that were
-played before anybody recorded are played again: they are functions of their seeds.
+played before anybody recorded are played again: they are functions of their seeds. So are the pictures of a policy with
+cameras, which saw a few of them: they are drawn afterwards, while the recorded actions are executed again.
 """
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from lfm_policy.contract import Contract
 from lfm_policy.data.lerobot.info import OURS, SUCCESS
 from lfm_policy.data.lerobot.write import new_dataset
 from lfm_policy.data.windows.store import Episode
 from lfm_policy.errors import RolloutError
 from lfm_policy.files import atomic_file, read_json
 from lfm_policy.rollout.evaluation import Evaluation
+from lfm_policy.rollout.play import seen_now
 from lfm_policy.rollout.records import EpisodeResult, Segment
 from lfm_policy.rollout.subscriber import Subscriber
 
@@ -80,12 +81,9 @@ class Recorder(Subscriber):
         if missing:
             evaluation.runner([self]).run(missing)
         if lost := [result.seed for result in results if self._read(result) is None]:
-            raise RolloutError(
-                f"seeds {lost} go differently when they are played again, so what was counted cannot be recorded: "
-                "choose another out=, and record from the start"
-            )
-        contract = Contract.model_validate(dict(evaluation.policy.contract) | {"cameras": ()})
-        with new_dataset(folder, contract, extra=COLUMNS) as writer:
+            raise _different(lost)
+        contract = evaluation.policy.contract
+        with new_dataset(folder, contract, extra=COLUMNS) as writer, _Drawing(evaluation) as drawing:
             writer.told |= {"source": {"kind": "rollouts", **evaluation.whole_identity}, "episodes": episodes}
             for result in results:
                 rows = self._read(result)
@@ -93,7 +91,9 @@ class Recorder(Subscriber):
                 last = np.arange(result.steps) == result.steps - 1
                 columns = {REWARD: rows["reward"], SUCCESS: last & result.success, DONE: last}
                 told = {"seed": result.seed, "success": result.success}
-                writer.add(Episode(rows["observation"], rows["action"]), contract.environment, columns, told)
+                frames = drawing.frames(result.seed, rows) if contract.cameras else None
+                episode = Episode(rows["observation"], rows["action"], frames)
+                writer.add(episode, contract.environment, columns, told)
         shutil.rmtree(self._parts, ignore_errors=True)
         return folder
 
@@ -111,6 +111,42 @@ class Recorder(Subscriber):
 
     def _path(self, seed: int) -> Path:
         return self._parts / f"{seed}.npz"
+
+
+class _Drawing:
+    """Draws what the cameras saw at every step of an episode; makes its environment when it is first asked."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._factory, self._environment = evaluation.factory, None
+
+    def __enter__(self) -> "_Drawing":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._environment is not None:
+            self._environment.close()
+
+    def frames(self, seed: int, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Execute the actions of an episode again; return uint8 (L, cameras, height, width, 3).
+
+        Raises:
+            RolloutError: other things are observed than were recorded.
+        """
+        self._environment = environment = self._environment or self._factory()
+        observation, frames = environment.reset(seed), []
+        for row, action in zip(rows["observation"], rows["action"], strict=True):
+            if not np.array_equal(environment.contract.flatten(observation), row):
+                raise _different([seed])
+            frames.append(seen_now(environment))
+            observation = environment.step(action).observation
+        return np.stack(frames)
+
+
+def _different(seeds: Sequence[int]) -> RolloutError:
+    return RolloutError(
+        f"seeds {list(seeds)} go differently when they are played again, so what was counted cannot be recorded: "
+        "choose another out=, and record from the start"
+    )
 
 
 def _written(folder: Path) -> Any:

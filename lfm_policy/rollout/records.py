@@ -35,7 +35,7 @@ class Segment:
     seconds: float = 0.0
     """How long the environment took [s]."""
     actions: np.ndarray | None = None
-    """float32 (k, action_dim): what was executed; None after a reset."""
+    """(k, action_dim): what was executed; None after a reset."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from lfm_envs.point_mass import PointMass
+from lfm_policy.contract import Camera, Contract
 from lfm_policy.errors import RolloutError
+from lfm_policy.protocols import ChunkBatch
 from lfm_policy.rollout.evaluation import Evaluation, run
 from lfm_policy.rollout.runner import RunnerOptions
 from tests.rollout.scripted import Straight
+from tests.seeing import CONTRACT as SEEING
+from tests.seeing import SeeingPointMass
 
 pytest.importorskip("pyarrow", reason="LeRobot data sets need the extra lerobot (pyarrow)")
 pytest.importorskip("av", reason="LeRobot data sets need the extra lerobot (av)")
@@ -49,6 +53,47 @@ def test_an_interrupted_evaluation_is_recorded_as_a_whole(tmp_path: Path) -> Non
     assert (tmp_path / "rollouts" / "meta" / "info.json").stat().st_mtime_ns == before
     summary = prepare([tmp_path / "rollouts"], tmp_path / "d.zarr")
     assert summary["sources"][0]["failures"] == list(outcomes.values()).count(False)
+
+
+SHARP = Contract.model_validate(dict(SEEING) | {"cameras": (Camera(name="above", height=96, width=96),)})
+
+
+class Sharp(SeeingPointMass):
+    """Sees three pixels and more where the point moves in one step."""
+
+    contract = SHARP
+
+    def look(self) -> dict[str, np.ndarray]:
+        return {"above_image": self.render(96, 96)}
+
+
+def point(picture: np.ndarray) -> np.ndarray:
+    """Where the dark disc is, in pixels."""
+    return np.argwhere(picture.max(axis=-1) < 110).mean(axis=0)
+
+
+class Wandering(Straight):
+    """Goes wherever the noise says, and has eyes."""
+
+    contract = SHARP
+
+    def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
+        return ChunkBatch(histories[:, -1, None, :2] + 0.3 * noise, nfe=1)
+
+
+def test_pictures_are_those_that_the_actions_lead_to(tmp_path: Path) -> None:
+    asked = Evaluation(Wandering(), Sharp, {"environment": "seeing"}, options=RunnerOptions(workers=1))
+    recorder = Recorder(tmp_path)
+    data = open_dataset(recorder.write(asked, run(asked, [7], tmp_path, subscribers=[recorder]), tmp_path))
+    assert data.contract == SHARP
+    env = Sharp()
+    env.reset(7)
+    (episode, _), *others = data.episodes(data.contract)
+    assert not others
+    assert episode.frames is not None
+    for frame, action in zip(episode.frames, episode.action, strict=True):
+        assert np.abs(point(frame[0]) - point(env.look()["above_image"])).max() < 1
+        env.step(action)
 
 
 def test_what_goes_differently_is_not_passed_off_as_what_was_counted(tmp_path: Path) -> None:
