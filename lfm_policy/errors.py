@@ -38,6 +38,10 @@ class ServingError(LFMError):
     """A policy server refuses a request, or cannot be reached."""
 
 
+class HubError(LFMError):
+    """The Hugging Face hub refuses a request, or cannot be reached."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which of the `known` names was probably meant, or list them all."""
     known = sorted(known)

@@ -59,7 +59,7 @@ def export(
     """
     out, normalizer = Path(out), normalizer_of(policy)
     with atomic_directory(out) as directory:
-        config = config_of(policy, dtype, _evaluations(policy))
+        config = config_of(policy, dtype, evaluations(policy))
         _write_json(directory / layout.CONFIG, config.model_dump(mode="json"))
         _write_json(directory / layout.CONTRACT, policy.contract.model_dump(mode="json"))
         _write_json(directory / layout.NORMALIZER, normalizer.model_dump(mode="json"))
@@ -94,7 +94,7 @@ def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: in
     return float(gap.abs().max())
 
 
-def _evaluations(policy: LFMPolicy) -> int:
+def evaluations(policy: LFMPolicy) -> int:
     """Return the number of network evaluations that the chain and its solver spend on a chunk."""
     return policy.predict(*(rows.numpy() for rows in example(policy, batch=1))).nfe
 

@@ -11,7 +11,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "data": ("collect", "download", "render", "prepare", "export_dataset", "doctor", "reconstruct"),
     "training": ("train", "distill", "diagnose", "learning_curve"),
     "measuring": ("evaluate", "pareto", "delay", "monitor", "benchmark", "report_density", "report_images"),
-    "robots": ("export", "serve", "control", "load_test"),
+    "robots": ("export", "push", "serve", "control", "load_test"),
 }
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
 CODES = {
