@@ -15,6 +15,7 @@ from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError, ContractError
 from lfm_policy.flow import Sample, Solver, TimeLaw
 from lfm_policy.flow.fit import draw_loss
+from lfm_policy.models import lerobot
 from lfm_policy.models.bundle import Bundle, is_bundle, read
 from lfm_policy.models.device import cpu_threads, usable_device
 from lfm_policy.models.encoding import NORMALIZERS, Encoding, condition_width
@@ -89,10 +90,14 @@ class LFMPolicy(Pretrained):
         device: torch.device | str = "cpu",
         trust_code: bool = False,
     ) -> "LFMPolicy":
-        """Load a checkpoint, a bundle, an installed bundle ("lift") or a hub's repository; see `Pretrained`."""
+        """Load a checkpoint, ours or LeRobot's, a bundle, an installed one ("lift") or a hub's; see `Pretrained`."""
         directory = locate(directory)
         if is_bundle(directory):
             return cls.of_bundle(read(directory), usable_device(device), trust_code)
+        if lerobot.is_lerobot(directory):
+            *parts, tensors = lerobot.read(directory, weights)
+            restored = cls.restored(parts, tensors, str(directory), trust_code=trust_code)
+            return restored.to(usable_device(device))
         return super().from_pretrained(directory, weights=weights, device=device, trust_code=trust_code)
 
     @classmethod
@@ -211,10 +216,13 @@ class LFMPolicy(Pretrained):
             )
             return ChunkBatch(actions.cpu().numpy(), nfe)
 
-    def select_action(self, batch: Mapping[str, Tensor | np.ndarray]) -> Float[Tensor, "*b a"]:
+    def select_action(
+        self, batch: Mapping[str, Tensor | np.ndarray], noise: Float[Tensor, "b t a"] | None = None
+    ) -> Float[Tensor, "*b a"]:
         """Return the next action (B, A) of B parallel episodes, from their current observations (B, D).
 
-        History and chunk are kept until `reset`. One observation (D,) gives one action (A,).
+        History and chunk are kept until `reset`. One observation (D,) gives one action (A,). `noise` is that of the
+        next chunk, where one is due.
 
         Raises:
             ContractError: the observations have another shape than expected, or than those before.
@@ -233,7 +241,7 @@ class LFMPolicy(Pretrained):
             past = [self._past[0]] * (self.observation_steps - len(self._past)) + list(self._past)
             with self.computing():
                 frames = self._frames(batch, single=state.ndim == 1)
-                chunk, _ = self._chunk(torch.stack(past, dim=1), None, None, frames)
+                chunk, _ = self._chunk(torch.stack(past, dim=1), noise, None, frames)
             self._queue.extend(chunk[:, first : first + self.action_steps].unbind(1))
         action = self._queue.popleft()
         return action if state.ndim > 1 else action[0]
