@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from lfm_policy.flow import FlowChain
 
 
+def decay(step: int, power: float, max_decay: float) -> float:
+    """Return the weight of the old average in update `step`, counted from 0: 1 - (1 + step)^-power, or `max_decay`."""
+    return min(max_decay, 1 - (1 + step) ** -power)
+
+
 class Ema:
     """A copy of a chain whose weights follow it with decay 1 - (1 + step)^-power, at most `max_decay`.
 
@@ -30,7 +35,7 @@ class Ema:
 
     def decay(self) -> float:
         """Return the weight of the old average in the next update."""
-        return min(self.max_decay, 1 - (1 + self.step) ** -self.power)
+        return decay(self.step, self.power, self.max_decay)
 
     @torch.no_grad()
     def update(self, chain: FlowChain, blocks: tuple[int, ...], encoder: nn.Module | None = None) -> None:

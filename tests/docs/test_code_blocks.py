@@ -83,6 +83,9 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": _make,
     "pytest": _pytest,
     "docker": lambda arguments: None,
+    **dict.fromkeys(("lerobot-train", "lerobot-eval"), lambda arguments: None),
+    "lfm-to-lerobot": lambda arguments: None,
+    **dict.fromkeys(("python3.12", "source"), lambda arguments: None),
 }
 """What commands may occur, and how each is checked."""
 

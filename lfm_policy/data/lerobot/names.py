@@ -55,6 +55,15 @@ def vectors_of(contract: Contract) -> dict[str, tuple[ObservationKey, ...]]:
     return found
 
 
+def columns_of(contract: Contract) -> dict[str, list[int]]:
+    """Return the columns of a flattened observation that each feature holds, in the feature's order."""
+    places = contract.columns
+    return {
+        feature: [column for key in keys for column in range(places[key.name].start, places[key.name].stop)]
+        for feature, keys in vectors_of(contract).items()
+    }
+
+
 def cameras_of(info: Info) -> dict[str, tuple[int, int]]:
     """Return the cameras by name, with height and width; depth maps are none."""
     return {

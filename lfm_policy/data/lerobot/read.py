@@ -211,7 +211,7 @@ def open_dataset(directory: str | Path, name: str | None = None, meaning: Meanin
     info, name = read_info(directory), name or directory.resolve().name
     table = read_table(directory, info)
     meaning = meaning or Meaning()
-    own, said_by = (meaning.contract, "the environment") if meaning.contract else (_own_contract(directory), OURS)
+    own, said_by = (meaning.contract, "the environment") if meaning.contract else (own_contract(directory), OURS)
     if own is not None:
         _require_features(directory, info, own, said_by)
         return Dataset(directory, name, info, own, (), table)
@@ -227,7 +227,7 @@ def _room(shape: tuple[int, ...]) -> np.ndarray:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _own_contract(directory: Path) -> Contract | None:
+def own_contract(directory: Path) -> Contract | None:
     """Return the contract that our own writer left beside LeRobot's files."""
     path = directory / OURS
     if not path.exists():
