@@ -21,8 +21,10 @@ class SinusoidalEmbedding(nn.Module):
     def __init__(self, width: int, scale: float = 100.0) -> None:
         super().__init__()
         half = width // 2
-        frequencies = torch.exp(torch.arange(half) * (-math.log(10000) / (half - 1)))
-        self.register_buffer("frequencies", scale * frequencies, persistent=False)
+        ratio, frequencies = -math.log(10000) / (half - 1), torch.empty(half)
+        if not frequencies.is_meta:  # to say what `arange` has there, torch would import its compiler
+            frequencies = scale * torch.exp(torch.arange(half) * ratio)
+        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         angles = t[:, None] * self.frequencies

@@ -1,6 +1,8 @@
 """One door: whatever names a policy, and whoever computes, the chunks are the same; what cannot be opened says why."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,24 @@ def test_installed_students_have_a_name() -> None:
     np.testing.assert_allclose(chunks(graph), chunks(opened), atol=1e-4)
     assert form_of(graph) == {"checkpoint": graph.digest(), "runtime": "onnx", "precision": "float32"}
     assert form_of(opened)["solver"] == "euler"
+
+
+OPENED = """
+import sys
+import numpy as np
+import lfm_policy.rollout.report
+from lfm_policy.bundles.open import open_torch
+
+policy = open_torch("lift")
+history = np.zeros((1, policy.observation_steps, policy.contract.observation_dim), np.float32)
+policy.predict(history, np.zeros((1, *policy.noise_shape), np.float32))
+slow = {"torch._dynamo", "torch._inductor", "sympy", "scipy.stats"} & set(sys.modules)
+assert not slow, slow
+"""
+
+
+def test_opening_a_policy_imports_neither_torchs_compiler_nor_what_takes_as_long() -> None:
+    subprocess.run([sys.executable, "-c", OPENED], check=True, timeout=120)
 
 
 def test_an_address_is_a_client_of_the_server_there(places: dict[str, Path]) -> None:
