@@ -100,8 +100,9 @@ class Encoding(nn.Module):
         observation = fit(Spread.of(block[0] for block in store.blocks("train")), others)
         if anchored:
             cut = StreamedWindows.from_store(store, "train", horizon, observation_steps, action_steps)
-            width, moving = contract.action_dim, moving_columns(contract)
-            columns = [step * width + column for step in range(horizon) for column in moving]
+            width = contract.action_dim
+            scaled = moving_columns(contract) if contract.poses else range(width)  # grippers of poses are -1 and 1
+            columns = [step * width + column for step in range(horizon) for column in scaled]
             spread = Spread.of(_anchored_chunks(cut, hands(contract)))
             action = AffineNormalizer.standard(spread, columns).unflatten(horizon, width)
         else:  # Diffusion Policy's: positions to [-1, 1]
