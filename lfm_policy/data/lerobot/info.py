@@ -51,7 +51,7 @@ class Feature(BaseModel):
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of its numbers; None where there are none, or not one each."""
-        names = self.names
+        names = self.names if self.is_vector else None
         if isinstance(names, Mapping):  # {"motors": [...]}
             names = [name for part in names.values() for name in (part if isinstance(part, list) else [])]
         if not isinstance(names, list) or len(names) != self.shape[0] or len(set(map(str, names))) < len(names):
@@ -60,10 +60,9 @@ class Feature(BaseModel):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of a picture: axes are named, or the channels are the one that is smallest."""
-        names = [str(name) for name in self.names] if isinstance(self.names, list | tuple) else []
-        first = names[0].startswith("channel") if names else self.shape[0] in (1, 3)
-        return (self.shape[1], self.shape[2]) if first else (self.shape[0], self.shape[1])
+        """Height and width of a picture, whose channels come last or first."""
+        height, width, channels = self.shape
+        return (height, width) if channels in (1, 3) else (width, channels)
 
 
 class Info(BaseModel):

@@ -1,9 +1,8 @@
 """Reading a LeRobot data set: one episode after the other, in bounded memory, every fault named."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -18,16 +17,14 @@ from lfm_policy.contract import Camera, Contract
 from lfm_policy.data.demos.recording import parse_recording
 from lfm_policy.data.lerobot.info import ACTION, ENV_ARGS, MASKS, OBSERVATION, OURS, PICTURES, SUCCESS, Info, read_info
 from lfm_policy.data.lerobot.names import Meaning, cameras_of, contract_of, vectors_of
+from lfm_policy.data.lerobot.pictures import Pictures
 from lfm_policy.data.lerobot.table import Entry, open_parquet, read_table, require_files
-from lfm_policy.data.lerobot.video import Film, read_picture
 from lfm_policy.data.windows.store import Episode
 from lfm_policy.errors import DataError
 from lfm_policy.files import digest, read_json, sha256
 
 ROWS, ROWS_WITH_PICTURES = 4096, 32
 """Rows that are read from parquet at once."""
-LARGEST_IN_MEMORY = 256 << 20
-"""Bytes of an episode's pictures."""
 LARGEST_JITTER = 0.2
 """Of the time between two rows; real recorders are that regular."""
 
@@ -85,13 +82,13 @@ class Dataset:
         Raises:
             DataError: numbers, times or pictures are missing, damaged, or not what info.json says.
         """
-        with ExitStack() as stack:
-            pictures = Pictures(self, contract.cameras, stack)
+        keys = dict(zip(contract.cameras, self.keys(contract.cameras), strict=True))
+        with closing(Pictures(self.info, keys)) as pictures:
             for rows, entries in groupby(self.table, lambda entry: entry.rows):
                 yield from self._file(rows, list(entries), contract, pictures)
 
     def _file(
-        self, path: Path, entries: Sequence[Entry], contract: Contract, pictures: "Pictures"
+        self, path: Path, entries: Sequence[Entry], contract: Contract, pictures: Pictures
     ) -> Iterator[tuple[Episode, bool]]:
         vectors = vectors_of(contract)
         wanted = ["episode_index", "frame_index", "index", "timestamp", ACTION, *vectors, *pictures.columns]
@@ -150,52 +147,6 @@ class Dataset:
             )
 
 
-class Pictures:
-    """Reads the pictures of some cameras; keeps the video of each open.
-
-    Args:
-        dataset: whose they are.
-        cameras: which, and of what size they are to be.
-        stack: closes the videos.
-    """
-
-    def __init__(self, dataset: Dataset, cameras: Sequence[Camera], stack: ExitStack) -> None:
-        self._keys = dict(zip(cameras, dataset.keys(cameras), strict=True))
-        self._fps, self._open, self._stack = dataset.info.fps, {}, stack
-        stack.callback(self._close)
-        embedded = dataset.info.features
-        self.columns = [key for key in self._keys.values() if embedded[key].dtype == "image"]
-        """Of those that lie in the rows themselves."""
-
-    def read(self, entry: Entry, table: pa.Table, where: str) -> np.ndarray:
-        """Return the pictures of an episode, uint8 (L, cameras, height, width, 3)."""
-        size = next((camera.height, camera.width) for camera in self._keys)
-        frames = _room((len(table), len(self._keys), *size, 3))
-        for place, key in enumerate(self._keys.values()):
-            if key in self.columns:
-                for row, cell in enumerate(table.column(key)):
-                    content = (cell.as_py() or {}).get("bytes")
-                    if not content:
-                        raise DataError(f"{where}: {key} holds no picture in frame {row}, only a path: embed them")
-                    frames[row, place] = read_picture(content, size, f"{where}, frame {row}: {key}")
-            else:
-                clip = entry.clips[key]
-                self._film(key, clip.path, size).read(clip.start_s, self._fps, frames[:, place])
-        return frames
-
-    def _film(self, key: str, path: Path, size: tuple[int, int]) -> Film:
-        known = self._open.get(key)
-        if known is None or known[0] != path:
-            if known is not None:
-                known[1].close()
-            self._open[key] = known = (path, Film(path, size))
-        return known[1]
-
-    def _close(self) -> None:
-        for _, film in self._open.values():
-            film.close()
-
-
 def open_dataset(directory: str | Path, name: str | None = None, meaning: Meaning | None = None) -> Dataset:
     """Open a LeRobot data set, version 3.0 or 2.1.
 
@@ -217,14 +168,6 @@ def open_dataset(directory: str | Path, name: str | None = None, meaning: Meanin
         return Dataset(directory, name, info, own, (), table)
     contract, notes = contract_of(info, name, meaning, _recording(directory))
     return Dataset(directory, name, info, contract, tuple(notes), table)
-
-
-def _room(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array for the pictures of an episode: in memory, or in a file without a name if they are many."""
-    if int(np.prod(shape)) <= LARGEST_IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:  # the map holds it until nobody needs the array
-        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def own_contract(directory: Path) -> Contract | None:

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 
 from lfm_policy.contract import Contract
 from lfm_policy.data.lerobot import info as layout
+from lfm_policy.data.lerobot.growing import Films, Parquet
 from lfm_policy.data.lerobot.names import features_of, vectors_of
 from lfm_policy.data.lerobot.statistics import Statistics, joined, of_numbers, of_pictures
-from lfm_policy.data.lerobot.video import FilmWriter, PictureWriter
+from lfm_policy.data.lerobot.video import PictureWriter
 from lfm_policy.data.windows.store import Episode
 from lfm_policy.errors import DataError
 from lfm_policy.files import atomic_directory, write_json
 
-MB = 1 << 20
 NOTED = 50
 """Episodes that the table of episodes holds in one piece."""
 COUNTED = {name: {"dtype": "int64", "shape": [1], "names": None} for name in layout.INDICES}
@@ -77,10 +77,10 @@ class Writer:
         self._statistics: dict[str, list[Statistics]] = {}
         self._noted: list[dict[str, Any]] = []
         self.episodes = self.frames = 0
-        self._rows = _Parquet(directory, layout.DATA_PATH, self._schema())
-        self._table = _Parquet(directory, layout.EPISODES_PATH, None)
-        self._films: dict[str, _Films] = {
-            key: _Films(directory, key, (camera.height, camera.width), contract.control_hz)
+        self._rows = Parquet(directory, layout.DATA_PATH, self._schema())
+        self._table = Parquet(directory, layout.EPISODES_PATH, None)
+        self._films: dict[str, Films] = {
+            key: Films(directory, key, (camera.height, camera.width), contract.control_hz)
             for key, camera in self._cameras.items()
             if features[key]["dtype"] == "video"
         }
@@ -211,66 +211,6 @@ class Writer:
         return pa.schema(fields)
 
 
-class _Parquet:
-    """Appends tables to numbered parquet files; the next one begins when LeRobot's limit of size is reached."""
-
-    def __init__(self, directory: Path, template: str, schema: pa.Schema | None) -> None:
-        self._directory, self._template, self.schema = directory, template, schema or pa.schema([])
-        self._number, self._writer, self._path = 0, None, directory
-
-    def place(self) -> dict[str, int]:
-        """Return where the next table goes."""
-        if self._writer is not None and self._path.stat().st_size >= layout.DATA_MB * MB:
-            self.close()
-            self._number += 1
-        return _place(self._number)
-
-    def append(self, table: pa.Table) -> dict[str, int]:
-        """Write a table as one row group; return where it went."""
-        place = self.place()
-        if self._writer is None:
-            self.schema, self._path = table.schema, self._directory / self._template.format(**place)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="snappy")
-        self._writer.write_table(table)
-        return place
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-class _Films:
-    """The videos of one camera, many episodes in each."""
-
-    def __init__(self, directory: Path, key: str, size: tuple[int, int], fps: float) -> None:
-        self._directory, self._key, self._size, self._fps = directory, key, size, fps
-        self._number = 0
-        self._film: FilmWriter | None = None
-        self.info: dict[str, Any] = {}
-
-    def append(self, pictures: np.ndarray) -> dict[str, Any]:
-        """Append the pictures of an episode; return where they are, as the table of episodes says it."""
-        if self._film is not None and self._film.path.stat().st_size >= layout.VIDEO_MB * MB:
-            self.close()
-            self._number += 1
-        place = _place(self._number)
-        if self._film is None:
-            path = self._directory / layout.VIDEO_PATH.format(video_key=self._key, **place)
-            self._film = FilmWriter(path, self._size, self._fps)
-            self.info = self._film.info
-        first = self._film.count
-        self._film.append(pictures)
-        times = {"from_timestamp": first / self._fps, "to_timestamp": self._film.count / self._fps}
-        return {f"videos/{self._key}/{name}": value for name, value in {**place, **times}.items()}
-
-    def close(self) -> None:
-        if self._film is not None:
-            self._film.close()
-            self._film = None
-
-
 def write_tasks(path: Path, tasks: Sequence[str]) -> None:
     """Write the table of tasks as pandas would, whose index holds the words: LeRobot looks them up there."""
     table = pa.table(
@@ -283,10 +223,6 @@ def write_tasks(path: Path, tasks: Sequence[str]) -> None:
     told = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(told)}), path)
-
-
-def _place(number: int) -> dict[str, int]:
-    return {"chunk_index": number // layout.CHUNKS_SIZE, "file_index": number % layout.CHUNKS_SIZE}
 
 
 def _array(values: np.ndarray, dtype: str) -> pa.Array:

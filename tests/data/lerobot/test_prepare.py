@@ -22,7 +22,7 @@ from tests.hub import elsewhere, hub, online
 pytest.importorskip("pyarrow", reason="LeRobot data sets need the extra lerobot (pyarrow)")
 pytest.importorskip("av", reason="LeRobot data sets need the extra lerobot (av)")
 
-from lfm_policy.data.lerobot import read
+from lfm_policy.data.lerobot import pictures
 from lfm_policy.data.lerobot.names import Meaning
 from lfm_policy.data.lerobot.prepare import View, prepare
 
@@ -120,7 +120,7 @@ def test_pictures_that_are_many_are_kept_in_a_file(
     seeing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare([seeing], tmp_path / "memory.zarr", View("images"))
-    monkeypatch.setattr(read, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(pictures, "LARGEST_IN_MEMORY", 0)
     prepare([seeing], tmp_path / "file.zarr", View("images"))
     assert open_store(tmp_path / "memory.zarr").digest == open_store(tmp_path / "file.zarr").digest
 
