@@ -18,14 +18,19 @@ pytest.importorskip("lerobot", reason="LeRobot is not installed: it needs Python
 pytest.importorskip("lerobot_policy_lfm", reason="not installed: pip install integrations/lerobot_policy_lfm")
 
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.policies.factory import make_policy
 from lerobot_policy_lfm.configuration_lfm import LFMConfig
 from lerobot_policy_lfm.convert import convert
 from lerobot_policy_lfm.modeling_lfm import LFMPolicy
 
+from lfm_envs.tasks import TASKS
 from lfm_policy.bundles.open import open_torch
 from lfm_policy.contract import Camera, Contract, ObservationKey
+from lfm_policy.data.lerobot.names import columns_of
 from lfm_policy.errors import CheckpointError, ContractError
+from tests.data.lerobot.recorded import record
 
 SMALL = {"_target_": "lfm_policy.networks.ConditionalUnet1d", "dims": [16, 32], "time_dim": 16}
 HERE = os.environ | {
@@ -188,6 +193,35 @@ def test_a_policy_that_sees_learns_from_lerobots_batches() -> None:
     policy.update()
     assert any(not torch.equal(a, b) for a, b in zip(before, policy.acting.parameters(), strict=True))
     assert policy.eval().predict_action_chunk(batch).shape == (4, 15, 2)
+
+
+def test_data_that_we_have_written_bring_their_contract(tmp_path: Path) -> None:
+    """LeRobot reads the data set that we write; what its numbers mean comes with it."""
+    contract = TASKS["lift"].contract
+    record(tmp_path / "data", contract, video=False)
+    meta = LeRobotDatasetMetadata("lfm/lift", root=tmp_path / "data")
+    policy = make_policy(LFMConfig(device="cpu", network=SMALL), ds_meta=meta)
+    assert policy.contract == contract
+    batch = {key: torch.rand(2, 2, len(columns)) for key, columns in columns_of(contract).items()}
+    loss, _ = policy.train().forward(batch | {"action": torch.rand(2, 16, 10)})
+    assert loss.isfinite()
+
+
+def test_vectors_of_one_number_have_no_axis_there() -> None:
+    key, said = "observation.state", {"action_dim": 1, "cameras": ()}
+    contract = dict(CONTRACT) | said | {"observations": (ObservationKey(name=key, dim=1),)}
+    config = LFMConfig(
+        input_features={key: PolicyFeature(FeatureType.STATE, (1,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (1,))},
+        network=SMALL,
+        device="cpu",
+        contract=Contract.model_validate(contract).model_dump(mode="json"),
+    )
+    stats = {name: {"mean": [0.0], "std": [1.0], "min": [-1.0], "max": [1.0]} for name in (key, "action")}
+    policy = LFMPolicy(config, dataset_stats=stats)
+    loss, _ = policy.train().forward({key: torch.rand(3, 2), "action": torch.rand(3, 16)})
+    assert loss.isfinite()
+    assert policy.eval().select_action({key: torch.rand(3)}).shape == (3, 1)
 
 
 def test_normalisers_come_from_the_statistics() -> None:

@@ -90,7 +90,7 @@ class LFMPolicy(PreTrainedPolicy):
             batch: observations (B, To, D), pictures (B, To, 3, H, W) in [0, 1], and "action" (B, T, A), in raw units.
         """
         model = self._there(self.model) if self.training else self.acting
-        return model.forward(self._given(batch) | {ACTION: batch[ACTION]})
+        return model.forward(self._given(batch) | {ACTION: _rows(batch[ACTION], self.contract.action_dim)})
 
     def update(self) -> None:
         """Let the moving average follow; LeRobot calls this after each update."""
@@ -138,7 +138,7 @@ class LFMPolicy(PreTrainedPolicy):
         missing = [key for key in (*found, *self._cameras()) if key not in batch]
         if missing:
             raise ContractError(f"expected {missing} among the observations, found {sorted(batch)}")
-        told = torch.cat([batch[key].float() for key in found], dim=-1)
+        told = torch.cat([_rows(batch[key], len(columns)).float() for key, columns in found.items()], dim=-1)
         order = torch.tensor([column for columns in found.values() for column in columns])
         given = {STATE: told[..., order.argsort().to(told.device)]}
         for key in self._cameras():
@@ -209,6 +209,11 @@ class LFMPolicy(PreTrainedPolicy):
         )
         model._take(raw, average, int(tensors.get("average.n_averaged", 0)))
         return model
+
+
+def _rows(values: Tensor, width: int) -> Tensor:
+    """Return vectors as such: LeRobot leaves their axis out where they have one number."""
+    return values[..., None] if width == 1 and (values.ndim == 1 or values.shape[-1] != 1) else values
 
 
 def _contract(config: LFMConfig, meta: Any) -> Contract:
