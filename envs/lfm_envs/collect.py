@@ -116,7 +116,9 @@ def _attempt_all(recipe: Recipe, folder: Path, workers: int) -> dict[int, tuple[
 def _check_worth(recipe: Recipe, results: dict[int, tuple[bool, int]], kept: int) -> None:
     failures = len(results) - kept
     if failures > max(20, kept):
-        raise RolloutError(f"the {recipe.task} expert failed in {failures} of {len(results)} episodes: giving up")
+        raise RolloutError(
+            f"the {recipe.task} expert failed in {failures} of {len(results)} episodes: giving up; try noise=0.5"
+        )
 
 
 def _show(bar: Progress, row: TaskID, results: dict[int, tuple[bool, int]]) -> int:

@@ -125,7 +125,10 @@ def judge(policy: "LFMPolicy", store: "Store", environment: str, trial: Trial, o
     seeds = range(trial.seed, trial.seed + trial.episodes)
     calm = [played for played in played_with("none", before, policy, environment, trial) if played.result.success]
     if not any(len(played.steps) for played in calm):
-        raise ConfigError(f"none of {trial.calibration} undisturbed episodes succeeds and takes more than a chunk")
+        raise ConfigError(
+            f"what is usual is learned from successes of more than a chunk, and none of {trial.calibration} "
+            "undisturbed episodes is one: take a better policy, or more episodes (calibration=)"
+        )
     runs = {kind: list(played_with(kind, seeds, policy, environment, trial)) for kind in kinds_for(policy.contract)}
     results, bands, scored = {}, {}, {}
     longest = max(calm, key=lambda played: len(played.steps))

@@ -92,7 +92,10 @@ def _claim(parts: Path, identity: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, identity)
     elif read_json(path) != identity:
-        raise ConfigError(f"{parts} holds unfinished pictures of other cameras or demonstrations: delete it, or finish")
+        raise ConfigError(
+            f"{parts} holds unfinished pictures of other cameras or demonstrations: finish them with the settings that "
+            "they were begun with, or delete that folder"
+        )
 
 
 def _draw_all(

@@ -1,10 +1,11 @@
 """From a torch policy to a bundle: files, graphs, the proof that they agree, checksums and card."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,13 @@ class Exported:
     """Largest difference between each graph's actions and the bundle's torch policy [normalised units]."""
 
 
+class Step(NamedTuple):
+    """A part of an export that takes long."""
+
+    name: str
+    run: Callable[[], None]
+
+
 def export(
     policy: LFMPolicy,
     out: str | Path,
@@ -42,6 +50,7 @@ def export(
     graphs: Sequence[Precision] = ("float32",),
     results: Mapping[str, Any] | None = None,
     samples: int = 64,
+    track: Callable[[Sequence[Step]], Iterable[Step]] = iter,
 ) -> Exported:
     """Write the bundle of a policy, with the solver that it has now; an earlier bundle in `out` is replaced at the end.
 
@@ -52,6 +61,7 @@ def export(
         graphs: precisions of the ONNX graphs to write.
         results: summary.json of an evaluation of this policy, for the card.
         samples: random observations on which graphs and torch are compared.
+        track: passes the steps on, by name, and may show how far it is.
 
     Raises:
         ConfigError: the policy cannot be written like that, or a graph differs from torch.
@@ -66,10 +76,19 @@ def export(
         store(rounded(policy, dtype), directory / layout.WEIGHTS)
         _write_checksums(directory)
         stored = LFMPolicy.of_bundle(layout.read(directory), trust_code=True)  # the policy has its code already
-        for precision in graphs:
+        parity: dict[str, float] = {}
+
+        def write(precision: Precision) -> None:
             write_graph(stored, directory / graph_name(precision))
-        _write_checksums(directory)
-        parity = {precision: difference(stored, OnnxPolicy(directory, precision), samples) for precision in graphs}
+            _write_checksums(directory)
+
+        def compare(precision: Precision) -> None:
+            parity[precision] = difference(stored, OnnxPolicy(directory, precision), samples)
+
+        steps = [Step(f"writing the {graph} graph", partial(write, graph)) for graph in graphs]
+        steps += [Step(f"comparing the {graph} graph with torch", partial(compare, graph)) for graph in graphs]
+        for step in track(steps):
+            step.run()
         _require_parity(parity)
         sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
         text = card(out.name, config, policy.contract, sizes, parity, results)
@@ -104,7 +123,8 @@ def _require_parity(parity: Mapping[str, float]) -> None:
         if precision == "float32" and not gap <= TOLERANCE:
             raise ConfigError(
                 f"the {precision} graph's actions differ from torch's by up to {gap:.1e} (normalised), "
-                f"more than {TOLERANCE:.0e}: the network computes something that ONNX renders otherwise"
+                f"more than {TOLERANCE:.0e}: the network computes something that ONNX "
+                "renders otherwise; export without graphs (onnx=[]), and run the bundle with runtime=torch"
             )
 
 

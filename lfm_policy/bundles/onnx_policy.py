@@ -198,7 +198,9 @@ def _require_signature(session: onnxruntime.InferenceSession, bundle: Bundle) ->
         expected[FRAMES] = list(contract.frames_shape)
     found = {value.name: list(value.shape)[1:] for value in (*session.get_inputs(), *session.get_outputs())}
     if found != expected:
-        raise CheckpointError(f"{bundle.directory}: its graph maps {found}, its contract asks for {expected}")
+        raise CheckpointError(
+            f"{bundle.directory}: its graph maps {found}, its contract asks for {expected}; export again"
+        )
     described = session.get_modelmeta().custom_metadata_map.get(PARTS_KEY)
     if described not in (None, described_by(bundle.checksums)):
         raise CheckpointError(

@@ -149,7 +149,9 @@ class RecedingHorizon(EpisodeInputs):
     def _executable(self, chunk: np.ndarray | None) -> np.ndarray:
         """Return the actions (Ta, action_dim) of a chunk that are executed."""
         if chunk is None:
-            raise RolloutError("there is no chunk, and no earlier one to go on with")
+            raise RolloutError(
+                "there is no chunk, and no earlier one to go on with: give advance() the policy's first one"
+            )
         first, count = self._policy.observation_steps - 1, self._policy.action_steps
         if len(chunk) < first + count:
             raise RolloutError(

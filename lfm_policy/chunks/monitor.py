@@ -56,7 +56,7 @@ class Monitor:
         if score == "logpzo" and observations is None:
             raise ConfigError("score 'logpzo' needs a flow on observations: give the folder that lfm monitor wrote")
         if draws < (2 if score == "variance" else 1):
-            raise ConfigError(f"score '{score}': {draws} draw(s) are too few")
+            raise ConfigError(f"score '{score}' compares chunks drawn anew: expected draws >= 2, found {draws}")
         objective = policy.spec.chain.objective
         if objective in ("regression", "mip") and score != "logpzo":
             raise ConfigError(

@@ -4,7 +4,7 @@ A plan is a list of phases. A phase trains some blocks, drawing each block's lef
 the blocks before it (the paper's Algorithm 1) or straight from the OU marginal that exact blocks would produce.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -102,6 +102,9 @@ Losses = Callable[[torch.Generator], Iterator[Loss]]
 """Draws one batch per block, as the generator decides. What it yields computes a loss when it is called: all drawing is
 done first, in order, so that blocks may then be computed in threads, side by side."""
 
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+"""Passes parts of a long phase on as they come, and may show how far it is."""
+
 Optimise = Callable[[int, Phase, Losses], None]
 """Carries out phase number k: the warm start, then `phase.steps` updates of its blocks; may resume in the middle."""
 
@@ -118,6 +121,7 @@ def fit(
     coupling: Coupling = "dependent",
     rows: slice = slice(None),
     share_out: bool = False,
+    track: Track = iter,
 ) -> None:
     """Fit every block of `chain` (Algorithm 1).
 
@@ -133,6 +137,7 @@ def fit(
         rows: of each batch, those that the losses are of: the part of one process among several.
         share_out: give each block rows of its own of a batch, as blocks that share a network do: an update then costs
             as many evaluations of it as one of a single block.
+        track: hears of the batches that are pushed forward.
 
     Raises:
         ValueError: a coupling other than "dependent" with conditions, which both ends must share.
@@ -145,7 +150,7 @@ def fit(
         if phase.source == "marginal":
             return pool
         if position < phase.blocks[0]:
-            current = pushed(sampler, current, start=position, stop=phase.blocks[0])
+            current = pushed(sampler, current, start=position, stop=phase.blocks[0], track=track)
             position = phase.blocks[0]
         return current
 
@@ -190,14 +195,14 @@ def draw_loss(
 
 
 @torch.no_grad()
-def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int = 4096) -> Pool:
+def pushed(sampler: FlowChain, pool: Pool, *, start: int, stop: int, batch: int = 4096, track: Track = iter) -> Pool:
     """Return a pool of samples of p_start carried through blocks to p_stop (the last line of Algorithm 1's loop).
 
     Every block takes as many solver steps as the one with most: what is pushed is learned from.
     """
     parts = [pool.take(index) for index in torch.arange(len(pool)).split(batch)]
     way: Any = {"start": start, "stop": stop, "solver": replace(sampler.solver, steps=max(sampler.solver.counts))}
-    x = torch.cat([sampler.to_noise(part.x, part.cond, **way).x for part in parts])
+    x = torch.cat([sampler.to_noise(part.x, part.cond, **way).x for part in track(parts)])
     conds = [part.cond for part in parts if part.cond is not None]
     return TensorPool(x, torch.cat(conds) if conds else None)
 

@@ -219,7 +219,9 @@ def _json(path: Path) -> Any:
     try:
         require_regular(path)
         if path.stat().st_size > LARGEST:
-            raise CheckpointError(f"{path} has more than {LARGEST} bytes: expected a description")
+            raise CheckpointError(
+                f"{path} has more than {LARGEST} bytes: expected a description of a few; use another copy"
+            )
         return read_json(path)
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is no JSON: {error}") from None

@@ -127,7 +127,10 @@ class Encoding(nn.Module):
                 key for key, value in own.items() if value is None or value.shape != (() if key == "fitted" else shape)
             ]
             if lost:
-                raise CheckpointError(f"{where} lacks {name}.{lost[0]} of shape {shape}: its normaliser was lost")
+                raise CheckpointError(
+                    f"{where} lacks {name}.{lost[0]} of shape {shape}: its normaliser was lost; use another copy, or "
+                    "train again"
+                )
             normalizer = AffineNormalizer(*shape)
             normalizer.load_state_dict(own)
             normalizers.append(normalizer)

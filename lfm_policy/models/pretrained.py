@@ -118,9 +118,14 @@ class Pretrained(nn.Module):
                 )
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise CheckpointError(f"{where} holds numbers that are not finite, the first in {name[:200]}")
+                raise CheckpointError(
+                    f"{where} holds numbers that are not finite, the first in {name[:200]}: its training diverged, or "
+                    "it was changed; use an earlier checkpoint, or another copy"
+                )
             if name.endswith("normalizer.scale") and not tensor.all():
-                raise CheckpointError(f"{where}: {name} has a scale of 0, which nothing undoes")
+                raise CheckpointError(
+                    f"{where}: {name}, by which samples are divided, has a scale of 0: it was changed; use another copy"
+                )
         model = cls.made(parts, tensors, where, trust_code=trust_code)
         try:
             model.load_state_dict(tensors)
@@ -234,7 +239,9 @@ def read_small(path: Path) -> Any:
     try:
         require_regular(path)
         if path.stat().st_size > LARGEST_DESCRIPTION:
-            raise CheckpointError(f"{path} has more than {LARGEST_DESCRIPTION} bytes: expected a description")
+            raise CheckpointError(
+                f"{path} has more than {LARGEST_DESCRIPTION} bytes: expected a description of a few; use another copy"
+            )
         return read_json(path)
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None

@@ -24,7 +24,7 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     tensors = read_tensors(path)
     strange = {str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()} - {str(expected)}
     if strange:
-        raise CheckpointError(f"{path} holds {sorted(strange)} where {CONFIG} says {bundle.config.dtype}")
+        raise CheckpointError(f"{path} holds {sorted(strange)} where {CONFIG} says {bundle.config.dtype}: export again")
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 

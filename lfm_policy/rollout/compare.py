@@ -51,7 +51,9 @@ def compare(
     if "ray" in (first.backend, second.backend):
         raise ConfigError("a comparison stops as soon as it is clear, and so runs here: use backend=local")
     if not seeds or look_every < 1:
-        raise ConfigError(f"expected seeds and looks at them, found {len(seeds)} seeds and look_every={look_every}")
+        raise ConfigError(
+            f"expected 1 or more episodes and look_every >= 1, found {len(seeds)} and look_every={look_every}"
+        )
     out, screen, test = Path(out), console or Console(), PairedTest(clarity)
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(_playing(*side)) for side in ((first, out), (second, out / AGAINST))]

@@ -1,11 +1,15 @@
 """How far a training run is: a bar with the time left on a terminal, a line every tenth of the way elsewhere."""
 
 import time
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+QUIET_S = 5.0
+"""Where there is no terminal, a phase between updates says nothing for this long [s]."""
 LINES = 10
 """Lines of a whole run where there is no terminal."""
 
@@ -28,7 +32,7 @@ class TrainingProgress:
         if self._console.is_terminal:
             columns = (MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TextColumn("left"))
             self._bar = Progress(
-                TextColumn("train"), BarColumn(), *columns, TimeRemainingColumn(), console=self._console
+                TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn(), console=self._console
             )
             self._task = self._bar.add_task("train", total=total, completed=start, state="")
 
@@ -43,10 +47,24 @@ class TrainingProgress:
             self._tenth = tenth
             self._console.print(f"step {step}/{self.total}  {state}  {self._left(step)} left", highlight=False)
 
+    def track(self, parts: Sequence[Any], doing: str) -> Iterator[Any]:
+        """Yield the parts of a phase between updates, and say how far it is."""
+        began = told = time.monotonic()
+        task = None if self._bar is None else self._bar.add_task(doing, total=len(parts), state="")
+        for done, part in enumerate(parts, 1):
+            yield part
+            if self._bar is not None and task is not None:
+                self._bar.update(task, completed=done)
+            elif time.monotonic() - told > QUIET_S:
+                told = time.monotonic()
+                left = _clock((told - began) / done * (len(parts) - done))
+                self._console.print(f"{doing} {done}/{len(parts)}  {left} left", highlight=False)
+        if self._bar is not None and task is not None:
+            self._bar.remove_task(task)
+
     def _left(self, step: int) -> str:
         per_step = (time.monotonic() - self._began) / max(1, step - self.start)
-        seconds = round(per_step * (self.total - step))
-        return f"{seconds // 60}:{seconds % 60:02d}"
+        return _clock(per_step * (self.total - step))
 
     def __enter__(self) -> "TrainingProgress":
         self._began = time.monotonic()
@@ -59,3 +77,7 @@ class TrainingProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"

@@ -1,6 +1,6 @@
 """What a run says while it trains: progress on the terminal, metrics in its folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,6 +63,10 @@ class Reporter:
             self._log.log(report.step, values | {"samples_per_s": samples_per_s, "seconds": report.seconds})
         if self._listener is not None:
             self._listener(report)
+
+    def track(self, parts: Sequence[Any]) -> Iterator[Any]:
+        """Yield batches that are pushed forward between blocks; see `flow.fit`."""
+        return self._progress.track(parts, "pushing samples forward")
 
     def __enter__(self) -> "Reporter":
         self._progress.__enter__()

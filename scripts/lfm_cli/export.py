@@ -6,9 +6,11 @@ The bundle runs without torch (`open_policy(BUNDLE, runtime="onnx")`), is served
 lfm evaluate policy=BUNDLE runtime=onnx.
 """
 
+import functools
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -16,6 +18,11 @@ from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import read_json, write_json
 from lfm_policy.models.bundle import Dtype, Precision, is_bundle
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lfm_policy.bundles.export import Step
 
 RENAMED = {"steps": "solver.steps"}
 
@@ -53,8 +60,8 @@ def main(settings: Settings) -> None:
     opening = settings.model_dump(include={"weights", "trust_code"})
     policy = open_torch(settings.policy, sampling=settings.sampling, **opening)
     with owned(out):
-        with console.status(f"exporting {settings.policy}"):
-            exported: Exported = export(policy, out, dtype=settings.dtype, graphs=settings.onnx, results=results)
+        form = {"dtype": settings.dtype, "graphs": settings.onnx, "results": results}
+        exported: Exported = export(policy, out, **form, track=functools.partial(_shown, console=console))
         summary = {
             "bundle": str(out),
             "digest": exported.bundle.digest(),
@@ -71,6 +78,29 @@ def main(settings: Settings) -> None:
     console.print(table)
     for precision, gap in exported.parity.items():
         console.print(f"{precision} graph: actions differ from torch's by at most {gap:.1e} (normalised)")
+
+
+def _shown(steps: Sequence["Step"], console: "Console") -> Iterator["Step"]:
+    """Pass steps on: with a bar and the time left on a terminal, a line each elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task("exporting", total=len(steps))
+        for step in steps:
+            bar.update(row, description=step.name)
+            if not console.is_terminal:
+                console.print(step.name, highlight=False)
+            yield step
+            bar.advance(row)
 
 
 def _require_replaceable(out: Path) -> None:

@@ -93,7 +93,7 @@ class TestScores:
             Monitor(_policy(), "logpzo")
 
     def test_refuses_too_few_draws(self):
-        with pytest.raises(ConfigError, match="too few"):
+        with pytest.raises(ConfigError, match="draws >= 2"):
             Monitor(_policy(), "variance", 1)
 
 

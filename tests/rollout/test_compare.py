@@ -61,5 +61,5 @@ def test_what_a_machine_is_told():
 def test_refusals(tmp_path):
     with pytest.raises(ConfigError, match="backend=local"):
         compare(evaluation("a", 1.0, backend="ray"), evaluation("b", 1.0), SEEDS, tmp_path)
-    with pytest.raises(ConfigError, match="found 0 seeds"):
+    with pytest.raises(ConfigError, match="found 0 and look_every"):
         compare(evaluation("a", 1.0), evaluation("b", 1.0), [], tmp_path)

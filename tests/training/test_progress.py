@@ -1,6 +1,7 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from lfm_policy.training.progress import TrainingProgress
@@ -36,3 +37,18 @@ def test_on_a_terminal_there_is_one_bar() -> None:
     assert "20/20" in text
     assert "loss 0.2500" in text
     assert "step 20/20" not in text
+
+
+def test_a_phase_between_updates_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    monkeypatch.setattr("lfm_policy.training.progress.QUIET_S", 0.0)
+    with TrainingProgress(10, 0, console) as progress:
+        assert list(progress.track([3, 1, 2], "pushing")) == [3, 1, 2]
+    lines = console.file.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["pushing 1/3", "pushing 2/3", "pushing 3/3"]
+    assert lines[-1].endswith("0:00 left")
+    terminal = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with TrainingProgress(10, 0, terminal) as progress:
+        assert list(progress.track([3, 1, 2], "pushing")) == [3, 1, 2]
+        progress.update(1, 0.5, 1.0)
+    assert "pushing" in terminal.file.getvalue()

@@ -98,7 +98,8 @@ def train(
         laws = {"time_law": TimeLaw(law.alpha, law.beta), "coupling": settings.flow.coupling}
         pool, batch = experiment.pool, settings.batch
         shared = settings.flow.share
-        fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, batch=batch, rows=rows, share_out=shared, **laws)
+        way = {"batch": batch, "rows": rows, "share_out": shared, "track": reporter.track if ranks.first else iter}
+        fit(chain, trainer.ema.chain, pool, phases, trainer.optimise, **way, **laws)
     return trainer
 
 
