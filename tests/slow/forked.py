@@ -101,7 +101,10 @@ class Run:
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid and fields[0] != "Z":
+                gone = (
+                    fields[0] == "Z" and len(list(stat.parent.glob("task/*"))) < 2
+                )  # else threads still hold its files
+                if int(fields[3]) == self.pid and not gone:
                     found.append(int(stat.parent.name))
         return found
 

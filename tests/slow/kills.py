@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,22 +116,22 @@ def finish(arguments: list[str]) -> float:
         return run.spent_s
 
 
-def kill_once(arguments: list[str], spent_s: float) -> bool:
+def kill_once(arguments: list[str], spent_s: float) -> float | None:
     """Kill a command once it has spent some processor time, and wait for what it had started.
 
-    Returns whether it was killed; False if it had ended before.
+    Returns None if it was killed, and the processor time that it took if it had ended before [s].
     """
     with Run(arguments) as run:
         if run.wait(spent_s):
             _require_success(run)
-            return False
+            return run.spent_s
         run.kill()
         deadline = time.monotonic() + ORPHANS_END_S
         while left := run.session():
             if time.monotonic() > deadline:
                 raise AssertionError(f"{left} live on after the kill")
             time.sleep(0.05)
-        return True
+        return None
 
 
 def _require_success(run: Run) -> None:
@@ -146,17 +146,21 @@ def leftovers(folder: Path) -> list[str]:
     ]
 
 
-def run(name: str, kills: int, inputs: Path, folder: Path, rng: random.Random, deadline: float) -> dict[str, Any]:
-    """Kill one command so often, or until the deadline. Returns counts and what went wrong."""
+def run(
+    name: str, kills: int, inputs: Path, folder: Path, rng: random.Random, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """Kill one command so often, or until the deadline. Yields counts and what went wrong, after every round."""
     command = COMMANDS[name]
     whole = folder / f"{name}.whole" / "out"
     length = finish(command.arguments(inputs, whole))
-    print(f"{name}: a whole run takes {length:.2f} s of processor time", flush=True)
     expected, done, rounds, wrong = command.outcome(whole), 0, 0, []
     while done < kills and time.monotonic() < deadline:
         place = folder / f"{name}.{rounds}"
         try:
-            done += _round(command.arguments(inputs, place / "out"), min(KILLS_A_ROUND, kills - done), rng, length)
+            killed, took = _round(
+                command.arguments(inputs, place / "out"), min(KILLS_A_ROUND, kills - done), rng, length
+            )
+            done, length = done + killed, length if took is None else took
             if command.outcome(place / "out") != expected:
                 wrong.append(f"round {rounds}: another outcome")
             if left := leftovers(place):
@@ -165,16 +169,20 @@ def run(name: str, kills: int, inputs: Path, folder: Path, rng: random.Random, d
             wrong.append(f"round {rounds}: {error}")
         shutil.rmtree(place, ignore_errors=True)
         rounds += 1
-    return {"kills": done, "rounds": rounds, "processor_seconds_of_a_whole_run": round(length, 2), "wrong": wrong}
+        yield {"kills": done, "rounds": rounds, "processor_seconds_of_a_whole_run": round(length, 2), "wrong": wrong}
 
 
-def _round(arguments: list[str], most: int, rng: random.Random, length: float) -> int:
-    """Kill a command up to `most` times, then let it finish. Returns how often it was killed."""
+def _round(arguments: list[str], most: int, rng: random.Random, length: float) -> tuple[int, float | None]:
+    """Kill a command up to `most` times, then let it finish.
+
+    Returns how often it was killed, and the processor time of a whole run if it was never [s]: it need not be that of
+    the first one, which finds nothing in memory.
+    """
     for killed in range(most):
-        if not kill_once(arguments, rng.uniform(0, length)):
-            return killed
+        if (took := kill_once(arguments, rng.uniform(0, length))) is not None:
+            return killed, took if killed == 0 else None
     finish(arguments)
-    return most
+    return most, None
 
 
 def prepare_inputs(folder: Path) -> None:
@@ -195,7 +203,7 @@ def add_to(file: Path, command: str, counts: dict[str, Any], seed: int) -> None:
 
 
 def main() -> None:
-    """Print a line of counts for each command, and add it to a file of results."""
+    """Print a line of counts after every round, and add it to a file of results."""
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     seed = int(given.get("seed", np.random.SeedSequence().generate_state(1)[0]))
     minutes, results = float(given.get("minutes", 600)), given.get("results")
@@ -208,10 +216,10 @@ def main() -> None:
             prepare_inputs(inputs)
         for command in given.get("commands", ",".join(COMMANDS)).split(","):
             until = time.monotonic() + 60 * minutes
-            counts = run(command, int(given.get("kills", 100)), inputs, folder, random.Random(seed), until)
-            print(f"{command}: {counts}", flush=True)
-            if results:
-                add_to(Path(results), command, counts, seed)
+            for counts in run(command, int(given.get("kills", 100)), inputs, folder, random.Random(seed), until):
+                print(f"{command}: {counts}", flush=True)
+                if results:
+                    add_to(Path(results), command, counts, seed)
     finally:
         shutil.rmtree(folder)
 
