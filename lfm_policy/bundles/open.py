@@ -155,8 +155,15 @@ def _change(model: "LFMPolicy | FlowModel", sampling: Sampling) -> None:
 
 def _require_nothing(asked: dict[str, Any], what: str, verb: str) -> None:
     if asked:
-        settings = " ".join(f"{name}={value}" for name, value in asked.items())
+        settings = " ".join(f"{name}={_typed(value)}" for name, value in asked.items())
         raise ConfigError(f"{what} is fixed: {verb} again with {settings}, or use runtime=torch")
+
+
+def _typed(value: Any) -> str:
+    """Write a setting as one types it: [5,1], and 4 for a list of one."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return str(value[0]) if len(value) == 1 else f"[{','.join(map(str, value))}]"
 
 
 def form_of(policy: ChunkPolicy) -> dict[str, Any]:
