@@ -120,7 +120,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
             for index, part in enumerate(parts):
                 with h5py.File(part) as source:
                     source.copy("demo", data, name=f"demo_{index}")
-                    written = source.get(CHECKSUMS)  # episodes of 0.1 have none
+                    written: Any = source.get(CHECKSUMS)  # episodes of 0.1 have none
                     checksums = written[()] if written else demo_checksums(source["demo"])
                     file.require_group(CHECKSUMS)[f"demo_{index}"] = checksums
             data.attrs["total"] = sum(int(np.asarray(demo.attrs["num_samples"])) for demo in data.values())

@@ -1,8 +1,10 @@
 """Reading HDF5 files in robomimic's layout: arrays of numbers, at h5py's low level, and damage told as DataError."""
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -48,15 +50,18 @@ def require_no_links(file: h5py.File, path: Path) -> None:
         DataError: there is such a link, or the file is damaged.
     """
 
-    def foreign(name: bytes, info: h5py.h5l.LinkInfo) -> bytes | None:
-        return name if info.type == h5py.h5l.TYPE_EXTERNAL else None
+    links: Any = importlib.import_module("h5py.h5l")  # which h5py's stubs leave out
+
+    def foreign(name: bytes, info: Any) -> bytes | None:
+        return name if info.type == links.TYPE_EXTERNAL else None
 
     with readable(path):
         found = file.id.links.visit(foreign, info=True)
         if found is not None:
-            where, name = found.decode(errors="replace"), file.get(found, getlink=True).filename
+            link: Any = file.get(found, getlink=True)
+            where = found.decode(errors="replace")
             raise DataError(
-                f"{path}: '{where}' is a link to another file, {name!r}: copy what it leads to into this one"
+                f"{path}: '{where}' is a link to another file, {link.filename!r}: copy what it leads to into this one"
             )
 
 

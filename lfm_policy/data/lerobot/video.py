@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from lfm_policy.errors import DataError
 
@@ -33,7 +34,7 @@ class Film:
         self._path, self._size = path, size
         try:
             self._container = av.open(str(path))
-        except (av.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             raise self._unreadable(error) from None
         if not self._container.streams.video:
             self.close()
@@ -91,7 +92,7 @@ class Film:
             for frame in self._container.decode(self._stream):
                 if frame.time is not None:
                     yield frame
-        except (av.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> DataError:
@@ -163,9 +164,9 @@ def read_picture(content: bytes, size: Size, where: str) -> np.ndarray:
         DataError: it is neither, or damaged.
     """
     try:
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), "r") as container:
             return scaled(next(container.decode(video=0)), size)
-    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+    except (FFmpegError, OSError, StopIteration, IndexError) as error:
         raise DataError(f"{where}: expected a picture (PNG or JPEG), which cannot be read: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """The compiled simulation against robosuite's own: control steps on one core, and whole evaluations."""
 
 import functools
+import importlib
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -70,8 +71,7 @@ def beside_physics(env: "RobosuiteEnvironment", actions: np.ndarray) -> tuple[fl
     Returns:
         CPU seconds of a control step, and of its physics alone.
     """
-    import mujoco
-
+    mujoco: Any = importlib.import_module("mujoco")  # its stubs miss half of the names below
     env.reset(SEED)
     simulation = env.simulation
     model, data = simulation.sim.model._model, simulation.sim.data._data
