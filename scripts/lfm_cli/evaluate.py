@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from lfm_cli.places import folder_of
 from lfm_policy.choices import Place, PolicyChoice, Sampling, Simulation, Source
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.rollout.runner import RunnerOptions
@@ -180,15 +181,6 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
         Link(**settings.model_dump(include=set(Link.model_fields))),
         settings.backend,
     )
-
-
-def folder_of(policy: str) -> Path:
-    """Say where results go by default: a policy's path below outputs/, or else its name, below outputs/evaluate."""
-    if not Path(policy).exists():  # the name of an installed student, a repository of the hub, a server
-        return Path("outputs/evaluate") / ("pretrained" if "/" not in policy else "") / policy.replace(":", "_")
-    path = Path(policy).resolve()
-    outputs = Path("outputs").resolve()
-    return Path("outputs/evaluate") / (path.relative_to(outputs) if path.is_relative_to(outputs) else path.name)
 
 
 def load(settings: Settings, source: str) -> "tuple[ChunkPolicy, dict[str, Any]]":

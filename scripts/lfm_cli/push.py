@@ -29,7 +29,7 @@ class Settings(Frozen):
 
 def main(settings: Settings) -> None:
     """Collect, push, and say where it went."""
-    from lfm_cli.evaluate import folder_of
+    from lfm_cli.places import folder_of
     from lfm_policy.bundles.push import package, push
 
     beside = (Path(settings.policy), Path(settings.policy) / "evaluate", folder_of(settings.policy))
