@@ -1,6 +1,8 @@
 """The flow model in the data's own units: density, sampling, files."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,3 +95,9 @@ def test_specifications_of_before_are_read(whitened: bool, kind: str) -> None:
     now = FlowSpec(dim=2, chain=ChainSpec(gammas=(), network=network), normalizer=kind)
     before = {"format": "lfm-flow/1", "dim": 2, "gammas": [], "network": network, "share": False}
     assert FlowSpec.model_validate(before | {"whitened": whitened}) == now
+
+
+def test_networks_may_first_be_imported_where_nothing_takes_memory() -> None:
+    """As a process does whose first act is to load a density: names and shapes are judged on torch's meta device."""
+    code = "import torch\nwith torch.device('meta'):\n    import lfm_policy.networks\n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -58,4 +58,4 @@ def _arrays(*tensors: Tensor | None):
     return [_NOTHING if tensor is None else tensor.detach().numpy() for tensor in tensors]
 
 
-_NOTHING = torch.empty(1, 2)[:0, :1].numpy()  # not contiguous, as the halves of a FiLM layer's output
+_NOTHING = torch.empty(1, 2, device="cpu")[:0, :1].numpy()  # not contiguous, as the halves of a FiLM layer's output
