@@ -99,7 +99,8 @@ def _command(describe: Any, module: Any) -> Iterator[str]:
             choices = [str(choice) for choice in setting.choices if str(choice) not in setting.description]
             known = f" [{', '.join(choices)}]" if choices and "true" not in choices else ""
             value = "required" if required else f"`{describe.shown(setting.default)}`"
-            text = html.escape(f"{kind}{setting.description}{known}", quote=False).replace("|", "&#124;")
+            text = html.escape(f"{kind}{setting.description}{known}", quote=False)
+            text = text.replace("|", "&#124;").replace("[", "&#91;")  # [x] [m] would be a link
             yield f"| `{setting.name}` | {value} | {text} |"
 
 
