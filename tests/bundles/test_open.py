@@ -105,7 +105,7 @@ def test_sampling_changes_the_solver_and_the_noise(places: dict[str, Path]) -> N
     opened = open_torch(places["run"], sampling=Sampling(solver=SolverChange(method="heun", steps=3), temperature=0.5))
     assert (opened.chain.solver, opened.spec.temperature) == (Solver("heun", 3), 0.5)
     opened = open_torch(places["run"], sampling=Sampling(solver=SolverChange(steps=(5,))))
-    assert form_of(opened)["steps"] == [5]
+    assert form_of(opened)["steps"] == 5  # what a list of one says
     with pytest.raises(ConfigError, match=r"a graph's sampler is fixed: export again with solver.steps=2"):
         open_policy(places["graph"], runtime="onnx", sampling=Sampling(solver=SolverChange(steps=2)))
 
