@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from lfm_policy.settings import Frozen
 
@@ -45,6 +45,11 @@ Source = Annotated[str, BeforeValidator(_as_text)]
 """A policy: folder of a checkpoint, of a training run or of a bundle, pretrained name, hub id, or ws:// address."""
 
 
+def _one_for_all(steps: Any) -> Any:
+    """Take [5], which a command line makes of 5, as 5: runs are told apart by their settings."""
+    return steps[0] if isinstance(steps, tuple) and len(steps) == 1 else steps
+
+
 @dataclass(frozen=True)
 class Solver:
     """How blocks are integrated: `steps` equal steps of a Runge-Kutta method, or adaptive dopri5 to `tolerance`.
@@ -67,6 +72,7 @@ class Solver:
     ] = "euler"
     steps: Annotated[
         int | tuple[int, ...],
+        AfterValidator(_one_for_all),
         Field(description="equal steps in each block; [5,1]: five in the block next to the data, one in all others"),
     ] = 1
     tolerance: Annotated[float, Field(description="of dopri5, relative and absolute")] = 1e-5
@@ -107,7 +113,7 @@ class SolverChange(Frozen):
     """What is to be different from a checkpoint's own solver."""
 
     method: Method | None = Field(default=None, description="how blocks are integrated; null: the checkpoint's way")
-    steps: PositiveInt | tuple[PositiveInt, ...] | None = Field(
+    steps: Annotated[PositiveInt | tuple[PositiveInt, ...] | None, AfterValidator(_one_for_all)] = Field(
         default=None,
         description="solver steps in each block; [5,1]: five in the block next to the data, one in all others; null: "
         "the checkpoint's",

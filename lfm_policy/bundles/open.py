@@ -175,8 +175,7 @@ def form_of(policy: ChunkPolicy) -> dict[str, Any]:
         return digest | {"runtime": "server"}
     temperature = policy.spec.temperature  # pyright: ignore[reportAttributeAccessIssue]
     solver, steps = chain.solver, chain.solver.steps
-    each = steps if isinstance(steps, int) else list(steps)  # as JSON gives them back
-    counts = each[0] if isinstance(each, list) and len(each) == 1 else each  # [5] is 5, as earlier runs have it
+    counts = steps if isinstance(steps, int) else list(steps)  # as JSON gives them back
     told = {"solver": solver.method, "steps": counts, "tolerance": solver.tolerance}
     return digest | told | {"temperature": temperature}
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lfm_envs.point_mass import CONTRACT, PointMass
+from lfm_policy.chunks.band import Band
 from lfm_policy.control.robot import DryRun, Reading, Robot
 from lfm_policy.errors import RolloutError
 from tests.control.robots import Lockstep, control
@@ -36,7 +37,8 @@ def test_a_dry_run_judges_and_keeps_what_it_would_send():
 
 def test_a_dry_run_stops_nothing():
     watched = Watched()
-    episode = control(robot=DryRun(watched, steps=12), judge=lambda history, chunk: 1.0, alarm=0.5, alarm_stops=True)
+    band = Band(score="variance", draws=2, false_alarms=0.1, steps=(0,), levels=(0.5,), episodes=(5, 9))
+    episode = control(robot=DryRun(watched, steps=12), judge=lambda history, chunk: 1.0, alarm=band, alarm_stops=True)
     assert episode.stopped
     assert watched.stops == 0
 
