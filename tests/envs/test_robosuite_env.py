@@ -13,6 +13,9 @@ from lfm_envs.tasks import TASKS
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Environment
 
+SOME_AT_ONCE = [name if name in ("lift", "transport") else pytest.param(name, marks=pytest.mark.slow) for name in TASKS]
+"""One arm and two in the normal run; the others take as long again."""
+
 pytestmark = [
     pytest.mark.sim,
     pytest.mark.skipif(importlib.util.find_spec("robosuite") is None, reason="robosuite is not installed"),
@@ -45,7 +48,7 @@ def other_lift():
     env.close()
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SOME_AT_ONCE)
 def test_compiled_code_changes_no_bit(name):
     fast, plain = (lfm_envs.make(f"robosuite/{name}", simulation=kind) for kind in ("compiled", "robosuite"))
     assert isinstance(fast, Environment)
