@@ -18,6 +18,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Solver
 from lfm_policy.flow.chain import Loss, Transport
 from lfm_policy.models.one_way import OneWayChain
@@ -42,7 +43,7 @@ class DiffusionChain(OneWayChain):
         prediction: what the network predicts.
 
     Raises:
-        ValueError: the solver takes more steps than there are noise levels.
+        ConfigError: the solver takes more steps than there are noise levels, or other ones than Euler's.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class DiffusionChain(OneWayChain):
 def _levels(sampler: Sampler, solver: Solver, clip: bool, prediction: Prediction) -> DDPMScheduler | DDIMScheduler:
     """Set diffusers' scheduler to as many steps as the solver has."""
     if solver.method != "euler" or solver.counts[0] > NOISE_LEVELS:
-        raise ValueError(
+        raise ConfigError(
             f"a diffusion baseline takes 1 to {NOISE_LEVELS} steps of method euler, "
             f"found {solver.steps} of {solver.method}"
         )

@@ -43,9 +43,9 @@ class OneWayChain(FlowChain):
         """Refuse: there is no velocity, so no way to noise, no likelihood and no trajectory; see Raises.
 
         Raises:
-            TypeError: always.
+            ConfigError: always.
         """
-        raise TypeError("this baseline maps noise to data only; train method=lfm or fm for the inverse")
+        raise ConfigError("this baseline maps noise to data only; train method=lfm or fm for the inverse")
 
     @abstractmethod
     def loss(

@@ -97,7 +97,7 @@ def test_another_number_of_evaluations_is_refused_and_so_is_the_way_back() -> No
     with pytest.raises(ConfigError, match="found 1 of heun"):
         RegressionChain(network, "regression", Solver("heun", 1))
     chain = RegressionChain(network, "regression", Solver())
-    with pytest.raises(TypeError, match="noise to data only"):
+    with pytest.raises(ConfigError, match="noise to data only"):
         chain.to_noise(torch.zeros(1, 2), torch.zeros(1, 1))
-    with pytest.raises(TypeError, match="noise to data only"):
+    with pytest.raises(ConfigError, match="noise to data only"):
         chain.trajectory(torch.zeros(1, 2), torch.zeros(1, 1))
