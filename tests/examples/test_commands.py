@@ -98,7 +98,7 @@ def test_recordings_of_ones_own_train_a_policy_that_controls_a_robot_of_ones_own
 
 @pytest.mark.slow
 def test_a_trained_policy_moves_the_arm_where_demonstrations_went_in_time_and_within_limits(example, monkeypatch):
-    example("own_data").run({"train": ["updates=400", "threads=1", "logging.mode=disabled"]})
+    example("own_data").run({"train": ["updates=2000", "threads=1", "logging.mode=disabled"]})
     folder = example("own_robot").folder
     arm = import_module("arm").Arm
     recorded, goals = Recorded(arm, monkeypatch), np.random.default_rng(5).uniform(-1, 1, (10, 2))
