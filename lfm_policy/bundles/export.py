@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from lfm_policy.bundles.card import card
-from lfm_policy.bundles.graph import example, write_graph
+from lfm_policy.bundles.graph import write_graph
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
+from lfm_policy.bundles.program import example
 from lfm_policy.bundles.weights import config_of, normalizer_of, rounded, store
 from lfm_policy.errors import ConfigError
 from lfm_policy.files import atomic_directory, sha256

@@ -5,26 +5,29 @@ graph holds no weights of its own: it refers to those in the bundle's model.safe
 """
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from jaxtyping import Float
 from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
 from lfm_policy.bundles.onnx_policy import ACTIONS, FRAMES, NOISE, OBSERVATIONS, PARTS_KEY, WEIGHTS_KEY, described_by
+from lfm_policy.bundles.program import condition_of, example, require_fixed
+from lfm_policy.bundles.translate import (
+    BATCH,
+    DOMAIN,
+    OPSET,
+    SightOf,
+    translate,
+    velocity,
+)
 from lfm_policy.data.normalizers.affine import AffineNormalizer
-from lfm_policy.errors import ConfigError
 from lfm_policy.files import sha256
 from lfm_policy.flow import FlowChain
 from lfm_policy.flow.ode import TABLEAUX
@@ -32,83 +35,10 @@ from lfm_policy.models.bundle import PARTS, WEIGHTS
 from lfm_policy.models.one_way import SteppingChain
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.rotations import RotationRows
-from lfm_policy.models.sight import Frames, Sight
-
-OPSET = 20
-DOMAIN = "lfm"
-"""Domain of the function that is a block's network."""
+from lfm_policy.models.sight import Sight
 
 _TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
 """Number formats as safetensors and as ONNX name them."""
-
-BATCH = Dim("batch", min=1, max=4096)
-
-
-class Sampler(nn.Module):
-    """A policy's chunks as a pure function of observations, noise, and pictures where it has cameras.
-
-    Raises:
-        ConfigError: the number of steps is not fixed, or the sampler draws more noise on its way.
-    """
-
-    def __init__(self, policy: LFMPolicy) -> None:
-        super().__init__()
-        require_fixed(policy)
-        self.policy = policy
-
-    def forward(
-        self, observations: Float[Tensor, "b to d"], noise: Float[Tensor, "b t a"], frames: Frames | None = None
-    ) -> Float[Tensor, "b t a"]:
-        features = self.policy.sight(frames) if self.policy.sight else None
-        condition = self.policy.condition(observations, features)
-        passage = self.policy.chain.to_data(self.policy.latent(noise), condition)
-        return self.policy.encoding.decode(passage.x, observations)
-
-
-def require_fixed(policy: LFMPolicy) -> None:
-    """Refuse a policy whose sampler is no fixed sequence of network evaluations.
-
-    Raises:
-        ConfigError: see above.
-    """
-    if policy.chain.solver.method == "dopri5":
-        raise ConfigError(
-            "dopri5 chooses its steps while it runs, which a graph cannot: "
-            "export with solver.method=euler (or gaussian, midpoint, heun, rk4) and solver.steps=K, or without graphs, "
-            "onnx=[]"
-        )
-    if policy.spec.chain.objective in ("ddpm", "ddim"):
-        raise ConfigError("diffusion baselines are there to compare with: export them without graphs, onnx=[]")
-
-
-def example(policy: LFMPolicy, batch: int = 2) -> tuple[Tensor, ...]:
-    """Draw random observations, noise and, where it has cameras, pictures of the policy's shapes."""
-    generator = torch.Generator().manual_seed(0)
-    history = (batch, policy.observation_steps, policy.contract.observation_dim)
-    inputs = torch.randn(history, generator=generator), torch.randn((batch, *policy.noise_shape), generator=generator)
-    if policy.contract.frames_shape is None:
-        return inputs
-    frames = torch.randint(256, (batch, *policy.contract.frames_shape), generator=generator, dtype=torch.uint8)
-    return (*inputs, frames)
-
-
-@torch.no_grad()
-def condition_of(policy: LFMPolicy) -> Tensor:
-    """Return the condition (2, C) under the example's inputs."""
-    histories, _, *frames = example(policy)
-    return policy.condition(histories, policy.see(frames[0] if frames else None))
-
-
-def program(policy: LFMPolicy) -> ExportedProgram:
-    """Return torch.export's program of the sampler, for any batch.
-
-    It is not stored: a .pt2 archive keeps its example inputs as a pickle, and torch.export.load falls back to
-    unrestricted unpickling.
-    """
-    inputs = example(policy)
-    shapes: dict[str, Any] = dict(zip((OBSERVATIONS, NOISE, FRAMES), [{0: BATCH}] * len(inputs), strict=False))
-    with torch.no_grad():
-        return torch.export.export(Sampler(policy).eval(), inputs, dynamic_shapes=shapes)
 
 
 def write_graph(policy: LFMPolicy, path: Path) -> None:
@@ -137,66 +67,6 @@ def write_graph(policy: LFMPolicy, path: Path) -> None:
     described = described_by({name: sha256(path.with_name(name)) for name in PARTS})
     helper.set_model_props(model, {WEIGHTS_KEY: sha256(path.with_name(WEIGHTS)), PARTS_KEY: described})
     path.write_bytes(model.SerializeToString())
-
-
-class Translated(NamedTuple):
-    """A network as an ONNX function of its inputs and its weights."""
-
-    function: FunctionProto
-    weights: Sequence[str]
-    """Their names in the network's state, in the function's order."""
-
-
-def velocity(network: nn.Module, name: str, x: Tensor, cond: Tensor) -> Translated:
-    """Translate v(x, t, cond), at one time for all samples, so that one function serves all blocks."""
-    return translate(_Velocity(network), network, name, (x, torch.tensor(0.5), cond), ({0: BATCH}, None, {0: BATCH}))
-
-
-def translate(
-    function: nn.Module, network: nn.Module, name: str, inputs: tuple[Tensor, ...], shapes: tuple[Any, ...]
-) -> Translated:
-    """Translate a function of inputs and of a network's weights, which become arguments."""
-    weights = dict(network.state_dict())
-    with torch.no_grad(), _quiet():
-        exported = torch.export.export(function, (*inputs, weights), dynamic_shapes=(*shapes, dict.fromkeys(weights)))
-        translated = torch.onnx.export(exported, dynamo=True, opset_version=OPSET, verbose=False)
-    assert translated is not None
-    graph = translated.model_proto.graph
-    for node in graph.node:  # stack traces of this machine
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    constants = [helper.make_node("Constant", [], [value.name], value=value) for value in graph.initializer]
-    made = helper.make_function(
-        DOMAIN,
-        name,
-        [value.name for value in graph.input],
-        [value.name for value in graph.output],
-        [*constants, *graph.node],
-        [helper.make_opsetid("", OPSET)],
-    )
-    return Translated(made, list(weights))
-
-
-class _Sight(nn.Module):
-    """Encoders as a function of their weights."""
-
-    def __init__(self, sight: Sight) -> None:
-        super().__init__()
-        self.sight = [sight]  # in a list: no part of this module's state
-
-    def forward(self, frames: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        return torch.func.functional_call(self.sight[0], weights, (frames,))
-
-
-class _Velocity(nn.Module):
-    """A network as a function of its weights, at one time for all samples."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = [network]  # in a list: no part of this module's state
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        return torch.func.functional_call(self.network[0], weights, (x, t.expand(x.shape[0]), cond))
 
 
 class _Graph:
@@ -254,7 +124,7 @@ class _Graph:
     def sight(self, sight: Sight) -> str:
         """Add the features of the pictures: `Sight.forward`."""
         shape = (2, len(sight.encoders), *sight.whole, 3)
-        call = translate(_Sight(sight), sight, "Sight", (torch.zeros(shape, dtype=torch.uint8),), ({0: BATCH},))
+        call = translate(SightOf(sight), sight, "Sight", (torch.zeros(shape, dtype=torch.uint8),), ({0: BATCH},))
         self._functions[call.function.name] = call.function
         weights = [self.weight(f"sight.{name}") for name in call.weights]
         return self.add(call.function.name, FRAMES, *weights, domain=DOMAIN)
@@ -409,18 +279,3 @@ def _value(name: str, shape: list[int], kind: int = TensorProto.FLOAT) -> ValueI
 
 def _scalar(name: str, kind: int) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, [])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings of its own deprecations, and of operators of libraries that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logger.setLevel(level)

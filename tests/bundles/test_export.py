@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from lfm_policy.bundles import graph
 from lfm_policy.bundles.export import TOLERANCE, export
-from lfm_policy.bundles.graph import Translated, example, program
 from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.open import open_torch
+from lfm_policy.bundles.program import example, program
+from lfm_policy.bundles.translate import Translated
 from lfm_policy.chunks.horizon import RecedingHorizon
 from lfm_policy.errors import ConfigError, ContractError
 from lfm_policy.flow import Solver

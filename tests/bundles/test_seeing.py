@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lfm_policy.bundles.export import export
-from lfm_policy.bundles.graph import Sampler, example, program
 from lfm_policy.bundles.onnx_policy import FRAMES, OnnxPolicy
+from lfm_policy.bundles.program import Sampler, example, program
 from lfm_policy.errors import ContractError
 from lfm_policy.models.policy import LFMPolicy
 from tests.models.test_sight import frames, policy

@@ -16,8 +16,8 @@ from lfm_policy.measure.latency import latencies
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.settings import parse
 from lfm_policy.training.distillation.students import AnyModel
+from lfm_policy.training.experiments.data_settings import DensityData
 from lfm_policy.training.experiments.density import TEST_SEED, density_report, load_density
-from lfm_policy.training.experiments.settings import DensityData
 
 
 @dataclass(frozen=True)

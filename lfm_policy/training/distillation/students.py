@@ -17,8 +17,8 @@ from lfm_policy.flow.interpolant import gaussian_path
 from lfm_policy.models.density import FlowModel
 from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.networks.grow import grown, inherit
+from lfm_policy.training.experiments.data_settings import WindowData
 from lfm_policy.training.experiments.robot import as_seen_by, window_pool
-from lfm_policy.training.experiments.settings import WindowData
 
 AnyModel = LFMPolicy | FlowModel
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 
+from lfm_policy.training.experiments.data_settings import DensityData, ImageData, TabularData, WindowData
 from lfm_policy.training.experiments.density import density_experiment
 from lfm_policy.training.experiments.experiment import Experiment
 from lfm_policy.training.experiments.images import image_experiment
 from lfm_policy.training.experiments.robot import robot_experiment
-from lfm_policy.training.experiments.settings import DensityData, ImageData, TabularData, TrainSettings, WindowData
+from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.experiments.tabular import tabular_experiment
 
 

@@ -19,8 +19,8 @@ from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import atomic_file, read_json, write_json
 from lfm_policy.models.density import FlowModel
 from lfm_policy.settings import parse
+from lfm_policy.training.experiments.data_settings import DensityData
 from lfm_policy.training.experiments.density import density_report, load_density
-from lfm_policy.training.experiments.settings import DensityData
 
 COLUMNS = ("run", "method", "mode", "nll", "nll_standard_error", "floor", "nfe_likelihood", "nfe_sample", "parameters")
 

@@ -17,8 +17,8 @@ from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.files import atomic_file, names_apart, read_json, write_json
 from lfm_policy.models.density import FlowModel
 from lfm_policy.settings import parse
+from lfm_policy.training.experiments.data_settings import ImageData
 from lfm_policy.training.experiments.images import NOISE_SEED, generated, image_report
-from lfm_policy.training.experiments.settings import ImageData
 
 MEASURED = ("generated", "nfe_sample", "classifier_", "fid")
 """Beginnings of the names in `image_report`."""

@@ -9,8 +9,9 @@ import torch
 from lfm_policy.data.densities import ANALYTIC, Density, MaskDensity
 from lfm_policy.files import sha256
 from lfm_policy.models.density import FlowModel
+from lfm_policy.training.experiments.data_settings import DensityData
 from lfm_policy.training.experiments.experiment import Experiment
-from lfm_policy.training.experiments.settings import DensityData, TrainSettings
+from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.experiments.vectors import batched_log_prob, vector_experiment
 
 TEST_SEED, VALID_SEED = 10**9, 10**9 + 1

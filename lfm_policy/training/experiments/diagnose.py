@@ -23,8 +23,9 @@ from lfm_policy.models.pretrained import checkpoint_in, load_weights
 from lfm_policy.networks import require_own
 from lfm_policy.settings import parse
 from lfm_policy.training.experiments.choose import new_experiment
+from lfm_policy.training.experiments.data_settings import DensityData
 from lfm_policy.training.experiments.density import load_density
-from lfm_policy.training.experiments.settings import DensityData, TrainSettings
+from lfm_policy.training.experiments.settings import TrainSettings
 
 Track = Callable[[Iterable[BlockReport]], Iterable[BlockReport]]
 

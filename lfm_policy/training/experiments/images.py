@@ -15,8 +15,9 @@ from lfm_policy.data.images import ImagePool, Images, as_pictures, load_images, 
 from lfm_policy.flow import Solver
 from lfm_policy.measure.frechet import Features, classifier_for, frechet_distance, inception, moments
 from lfm_policy.models.density import FlowModel
+from lfm_policy.training.experiments.data_settings import ImageData
 from lfm_policy.training.experiments.experiment import Experiment, shrinkage, shrunk, with_diffusion
-from lfm_policy.training.experiments.settings import ImageData, TrainSettings
+from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.experiments.vectors import loader, new_model
 
 NOISE_SEED = 10**9

@@ -24,9 +24,10 @@ from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.models.pretrained import checkpoint_in, load_weights
 from lfm_policy.models.sight import Sight
 from lfm_policy.models.spec import PolicySpec
+from lfm_policy.training.experiments.data_settings import WindowData
 from lfm_policy.training.experiments.experiment import Experiment, evaluation_loss, shrinkage, with_diffusion
 from lfm_policy.training.experiments.joint import JointPool
-from lfm_policy.training.experiments.settings import TrainSettings, WindowData
+from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.experiments.vision import begin_encoders, feature_table, learn_to_see
 
 RESIDENT_BYTES = 2 << 30

@@ -12,8 +12,9 @@ from lfm_policy.data.tables import Table, as_published, load_table
 from lfm_policy.files import sha256
 from lfm_policy.flow import Hutchinson
 from lfm_policy.models.density import FlowModel
+from lfm_policy.training.experiments.data_settings import TabularData
 from lfm_policy.training.experiments.experiment import Experiment
-from lfm_policy.training.experiments.settings import TabularData, TrainSettings
+from lfm_policy.training.experiments.settings import TrainSettings
 from lfm_policy.training.experiments.vectors import batched_log_prob, vector_experiment
 
 SUBSET_SEED = 10**9

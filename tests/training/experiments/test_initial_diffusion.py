@@ -10,9 +10,9 @@ import torch
 from lfm_policy.data.normalizers.affine import AffineNormalizer
 from lfm_policy.flow import TensorPool
 from lfm_policy.models.density import FlowModel
+from lfm_policy.training.experiments.data_settings import WindowData
 from lfm_policy.training.experiments.experiment import shrunk, with_diffusion
 from lfm_policy.training.experiments.robot import new_policy, window_pool
-from lfm_policy.training.experiments.settings import WindowData
 from tests.training.runs import TINY, point_mass_store, run_until, settings
 
 DELTA = 0.02

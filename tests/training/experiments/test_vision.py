@@ -11,8 +11,8 @@ from lfm_policy.models.policy import LFMPolicy
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.training.distillation.students import Observations, student_of
 from lfm_policy.training.experiments import vision
+from lfm_policy.training.experiments.data_settings import WindowData
 from lfm_policy.training.experiments.robot import robot_experiment
-from lfm_policy.training.experiments.settings import WindowData
 from lfm_policy.training.loop import Trainer
 from tests import seeing
 from tests.training import runs
