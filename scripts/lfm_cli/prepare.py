@@ -50,8 +50,10 @@ class Settings(Frozen):
         description="of LeRobot data: what the numbers of an action are; null: joints where their names end in .pos, "
         "else vector",
     )
-    unit: str | None = Field(
-        default=None, description="of LeRobot data: unit of the numbers of an action that name none, such as deg"
+    unit: tuple[str, ...] | None = Field(
+        default=None,
+        description="of LeRobot data that name no units: deg, of all numbers of an action but grippers, which on "
+        "LeRobot's arms are in %; or one for each number, [deg,deg,mm]",
     )
     failures: bool = Field(
         default=False, description="of LeRobot data: keep episodes whose next.success says that they failed"

@@ -19,6 +19,8 @@ OBJECT = "object"
 """The entry of robomimic's observations that holds the objects' poses."""
 SURROUNDINGS = (OBJECT, "environment_state")
 """Entries of what is not the robot's own: robomimic's, and that of environments which LeRobot knows."""
+MOTOR = ".pos"
+"""Ends the names of the numbers of LeRobot's own arms ("shoulder_pan.pos")."""
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
 _UNIT = re.compile(r"(?P<name>.+?)\s*[\[(](?P<unit>[^\])]+)[\])]")
 _POSE = {
@@ -34,8 +36,8 @@ class Meaning:
 
     space: Space | None = None
     """What actions are; None: joints if their names end in .pos, as those of LeRobot's arms, else a vector."""
-    unit: str | None = None
-    """Of the numbers of an action that name none."""
+    unit: tuple[str, ...] | None = None
+    """Of the numbers of an action that name none: one unit for all but grippers, or one for each number."""
     contract: Contract | None = None
     """That of the environment or robot that the data are of; then nothing else is asked."""
 
@@ -170,23 +172,40 @@ def _entries(key: str, feature: Feature, recording: Recording | None) -> list[Ob
 
 
 def _numbers(action: Feature, meaning: Meaning) -> tuple[ActionNumber, ...]:
-    extra = action.model_extra or {}
-    said = extra.get("units", extra.get("unit", meaning.unit or ""))
-    labels = action.labels
-    if labels is None:
-        return ()
-    units = list(map(str, said)) if isinstance(said, list) and len(said) == len(labels) else [str(said)] * len(labels)
+    """Name the numbers of an action, with units: of the name ("pan [deg]"), of info.json, or what the user says.
+
+    Raises:
+        DataError: the user gives a unit for each number, and there are more or fewer.
+    """
+    labels, given, extra = action.labels or (), meaning.unit or (), action.model_extra or {}
+    if len(given) not in (0, 1, action.shape[0]):
+        raise DataError(f"unit= has {len(given)} units for {action.shape[0]} numbers of an action: {labels}")
+    said = extra.get("units", extra.get("unit", given))
+    units = [str(unit) for unit in (said if isinstance(said, list | tuple) else [said])]
     found = []
-    for label, unit in zip(labels, units, strict=True):
-        inside = _UNIT.fullmatch(label)
-        unit = inside["unit"] if inside else unit
-        found.append(ActionNumber(name=label, unit=unit, gripper="gripper" in label.lower()))
+    for column, label in enumerate(labels):
+        inside, gripper = _UNIT.fullmatch(label), _is_gripper(label)
+        unit = units[0] if len(units) == 1 else ""
+        if len(units) == len(labels):
+            unit = units[column]
+        elif gripper:
+            unit = _gripper_unit(label)
+        found.append(ActionNumber(name=label, unit=inside["unit"] if inside else unit, gripper=gripper))
     return tuple(found)
+
+
+def _is_gripper(label: str) -> bool:
+    return "gripper" in label.lower()
+
+
+def _gripper_unit(label: str) -> str:
+    """Return the unit of a gripper of which nobody says one: LeRobot's arms have theirs from 0 to 100."""
+    return "%" if label.endswith(MOTOR) else ""
 
 
 def _space(action: Feature) -> Space:
     labels = action.labels or ("",)
-    return "joints" if all(label.endswith(".pos") or "gripper" in label.lower() for label in labels) else "vector"
+    return "joints" if all(label.endswith(MOTOR) or _is_gripper(label) for label in labels) else "vector"
 
 
 def _is_depth(feature: Feature) -> bool:

@@ -63,7 +63,7 @@ def test_what_others_write_is_described_by_its_features(tmp_path: Path) -> None:
     """LeRobot's arms name their motors; robomimic's keys come back from the numbered names."""
     named = contract(actions=[{"name": n, "unit": ""} for n in ("pan.pos", "lift [deg].pos", "gripper.pos")])
     made = record(tmp_path / "arm", named)
-    prepare([strangers(tmp_path / "arm")], tmp_path / "arm.zarr", meaning=Meaning(unit="deg"))
+    prepare([strangers(tmp_path / "arm")], tmp_path / "arm.zarr", meaning=Meaning(unit=("deg",)))
     store = open_store(tmp_path / "arm.zarr")
     found = store.contract
     same(store, made)
@@ -76,12 +76,24 @@ def test_what_others_write_is_described_by_its_features(tmp_path: Path) -> None:
     assert [(a.name, a.unit, a.gripper) for a in found.actions] == [
         ("pan.pos", "deg", False),
         ("lift [deg].pos", "deg", False),
-        ("gripper.pos", "deg", True),
+        ("gripper.pos", "%", True),
     ]
     record(tmp_path / "lift", TASKS["lift"].contract)
     prepare([strangers(tmp_path / "lift")], tmp_path / "lift.zarr")
     entries = [(key.name, key.dim) for key in open_store(tmp_path / "lift.zarr").contract.observations]
     assert entries == [("object", 10), ("robot0_eef_pos", 3), ("robot0_eef_quat", 4), ("robot0_gripper_qpos", 2)]
+
+
+def test_units_are_said_for_all_or_one_by_one(tmp_path: Path) -> None:
+    """A unit for all is none of a gripper; LeRobot's own arms have theirs in percent."""
+    named = contract(actions=[{"name": n, "unit": ""} for n in ("pan", "slide", "gripper")])
+    record(tmp_path / "arm", named)
+    source, out = f"source={strangers(tmp_path / 'arm')}", f"out={tmp_path / 'arm.zarr'}"
+    for unit, expected in (("deg", ["deg", "deg", ""]), ("[deg,mm,%]", ["deg", "mm", "%"])):
+        command.main(cli.load("prepare", [source, out, f"unit={unit}"]))
+        assert [number.unit for number in open_store(tmp_path / "arm.zarr").contract.actions] == expected
+    with pytest.raises(DataError, match=r"2 units for 3 numbers"):
+        command.main(cli.load("prepare", [source, out, "unit=[deg,mm]"]))
 
 
 def test_data_of_an_environment_get_its_contract(tmp_path: Path) -> None:
