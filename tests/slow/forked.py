@@ -1,8 +1,8 @@
 """Commands forked from a process that has imported everything: what they do is the same, what they import is there.
 
-`multiprocessing`'s spawned workers are forked as well, so that a simulator's imports, five seconds of a core, are not
-what a random kill falls into. Forked workers inherit the lock of an output folder: whoever starts the same command
-again first waits until the whole session of a killed one is gone.
+`multiprocessing`'s spawned workers and the stages of a chain of commands are forked as well, so that imports, five
+seconds of a core, are not what a random kill falls into. Forked workers inherit the lock of an output folder: whoever
+starts the same command again first waits until the whole session of a killed one is gone.
 """
 
 import contextlib
@@ -11,12 +11,15 @@ import multiprocessing.context
 import os
 import pkgutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 OURS = ("lfm_policy", "lfm_envs", "lfm_cli", "lfm_config")
 LATE = ("hydra", "matplotlib.figure", "onnx", "onnxruntime", "onnxscript", "torch.onnx", "torch.export", "zarr")
@@ -26,7 +29,7 @@ _LOOK_EVERY_S = 0.01
 
 
 def preload() -> None:
-    """Import our packages and what they need, and have workers forked from now on.
+    """Import our packages and what they need, and have workers and stages forked from now on.
 
     Raises:
         AssertionError: an import has started a thread, which a fork would lose.
@@ -40,6 +43,8 @@ def preload() -> None:
         importlib.import_module(name)
     contexts = multiprocessing.context._concrete_contexts  # pyright: ignore[reportAttributeAccessIssue]
     contexts["spawn"] = contexts["fork"]
+    stages = importlib.import_module("lfm_cli.stages")
+    vars(stages)["subprocess"] = SimpleNamespace(Popen=Stage, TimeoutExpired=subprocess.TimeoutExpired)
     assert (threads := threading.enumerate()) == [threading.main_thread()], threads
 
 
@@ -115,14 +120,60 @@ class Run:
             self.spent_s = max(self.spent_s, usage.ru_utime + usage.ru_stime)
 
 
+class Stage:
+    """A command that another one has forked, with as much of `subprocess.Popen` as `lfm_cli.stages` uses.
+
+    Args:
+        command: `python -m lfm_cli VERB ...`.
+        env: its environment.
+    """
+
+    def __init__(self, command: list[str], env: Mapping[str, str]) -> None:
+        sys.stdout.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.environ.clear()
+            os.environ.update(env)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _run(command[3:])
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code once it has ended, negative for a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs on after `timeout` [s].
+        """
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while not (ended := os.waitpid(self._pid, os.WNOHANG))[0]:
+            if time.monotonic() >= end:
+                raise subprocess.TimeoutExpired("lfm", timeout or 0.0)
+            time.sleep(_LOOK_EVERY_S)
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self._pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+
 def _become(arguments: list[str], output: int) -> None:
-    """Run a command in this process, a fork's child, and end it as an interpreter would."""
+    """Run a command in this process, a fork's child, in a session of its own."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number, file in enumerate((nothing, output, output)):
+        os.dup2(file, number)
+    _run(arguments)
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command in this process and end it as an interpreter would."""
     code = 1
     try:
-        os.setsid()
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number, file in enumerate((nothing, output, output)):
-            os.dup2(file, number)
         from lfm_cli.__main__ import main
 
         sys.argv = ["lfm", *arguments]

@@ -6,8 +6,9 @@ is then left to finish. Its outcome must be that of a run that was never killed,
 nothing temporary may be left, no stage or worker may live on, and each command must start at once after the kill before
 it.
 
-Commands and their workers are forked from a process that has imported all they need (see `forked`), so that kills fall
-into what they do and not into imports; the stages of `reproduce` start afresh.
+Commands, their workers and their stages are forked from a process that has imported all they need (see `forked`), so
+that kills fall into what they do and not into imports. Counted is also into which tenth of a whole run's processor time
+the first kill of each round fell; the kills after it fall into runs that continue.
 """
 
 import hashlib
@@ -153,14 +154,16 @@ def run(
     command = COMMANDS[name]
     whole = folder / f"{name}.whole" / "out"
     length = finish(command.arguments(inputs, whole))
-    expected, done, rounds, wrong = command.outcome(whole), 0, 0, []
+    expected, done, rounds, wrong, tenths = command.outcome(whole), 0, 0, [], [0] * 10
     while done < kills and time.monotonic() < deadline:
         place = folder / f"{name}.{rounds}"
         try:
-            killed, took = _round(
+            moments, took = _round(
                 command.arguments(inputs, place / "out"), min(KILLS_A_ROUND, kills - done), rng, length
             )
-            done, length = done + killed, length if took is None else took
+            for moment in moments[:1]:
+                tenths[int(10 * moment / length)] += 1
+            done, length = done + len(moments), length if took is None else took
             if command.outcome(place / "out") != expected:
                 wrong.append(f"round {rounds}: another outcome")
             if left := leftovers(place):
@@ -169,20 +172,24 @@ def run(
             wrong.append(f"round {rounds}: {error}")
         shutil.rmtree(place, ignore_errors=True)
         rounds += 1
-        yield {"kills": done, "rounds": rounds, "processor_seconds_of_a_whole_run": round(length, 2), "wrong": wrong}
+        counts = {"kills": done, "rounds": rounds, "processor_seconds_of_a_whole_run": round(length, 2)}
+        yield {**counts, "first_kills_by_tenth_of_a_run": tenths, "wrong": wrong}
 
 
-def _round(arguments: list[str], most: int, rng: random.Random, length: float) -> tuple[int, float | None]:
+def _round(arguments: list[str], most: int, rng: random.Random, length: float) -> tuple[list[float], float | None]:
     """Kill a command up to `most` times, then let it finish.
 
-    Returns how often it was killed, and the processor time of a whole run if it was never [s]: it need not be that of
-    the first one, which finds nothing in memory.
+    Returns the processor times at which it was killed, and that of a whole run if it never was [s]: it need not be that
+    of the first one, which finds nothing in memory.
     """
-    for killed in range(most):
-        if (took := kill_once(arguments, rng.uniform(0, length))) is not None:
-            return killed, took if killed == 0 else None
+    moments: list[float] = []
+    while len(moments) < most:
+        moment = rng.uniform(0, length)
+        if (took := kill_once(arguments, moment)) is not None:
+            return moments, None if moments else took
+        moments.append(moment)
     finish(arguments)
-    return most, None
+    return moments, None
 
 
 def prepare_inputs(folder: Path) -> None:
