@@ -104,11 +104,32 @@ def _make_store(folder: Path) -> Path:
     return folder / "d.zarr"
 
 
+def _make_pictures(folder: Path) -> Path:
+    from lfm_envs.tasks import TASKS
+    from lfm_policy.contract import Camera
+    from lfm_policy.data.windows.store import Episode, write_store
+
+    camera, rng = Camera(name="agentview", height=24, width=24), np.random.default_rng(0)
+    contract = TASKS["lift"].contract.model_copy(update={"cameras": (camera,)})
+    episodes = [
+        Episode(
+            _random(rng, n, contract.observation_dim),
+            _random(rng, n, 10),
+            rng.integers(0, 255, (n, 1, 24, 24, 3), np.uint8),
+        )
+        for n in range(10, 20)
+    ]
+    write_store(folder / "d.zarr", episodes, contract, {"train": range(1, 10), "valid": range(1)}, {})
+    return folder / "d.zarr"
+
+
 def _read_store(path: Path) -> Any:
     from lfm_policy.data.windows.store import open_store
 
     store = open_store(path)
     arrays = [array.tobytes() for split in ("train", "valid") for array in store.read(split)]
+    if store.frames is not None:
+        arrays += [frames.tobytes() for split in ("train", "valid") for frames in store.frame_blocks(split)]
     return store.contract, dict(store.source), arrays, store.train.tolist(), store.valid.tolist()
 
 
@@ -180,6 +201,22 @@ def _read_checkpoint(path: Path) -> Any:
     return policy.digest(), policy.contract, {name: value.tolist() for name, value in policy.named_buffers()}
 
 
+def _make_bundle(folder: Path) -> Path:
+    import lfm_pretrained
+
+    shutil.copytree(Path(lfm_pretrained.__file__).parent / "lift", folder / "lift")
+    return folder / "lift"
+
+
+def _read_bundle(path: Path) -> Any:
+    from lfm_policy.bundles.open import open_policy
+
+    policy = open_policy(path, runtime="onnx")
+    histories = np.full((1, policy.observation_steps, policy.contract.observation_dim), 0.1, np.float32)
+    chunks = policy.predict(histories, np.zeros((1, *policy.noise_shape), np.float32))
+    return policy.contract, chunks.actions.tolist()
+
+
 def _make_metrics(folder: Path) -> Path:
     from lfm_policy.training.log import LogSettings, RunLog
 
@@ -203,6 +240,8 @@ KINDS = {
     "demonstrations": Kind(_make_demonstrations, _read_demonstrations),
     "episodes": Kind(_make_episodes, _read_episodes, lambda before, after: before[: len(after)] == after),
     "checkpoint": Kind(_make_checkpoint, _read_checkpoint),
+    "pictures": Kind(_make_pictures, _read_store),
+    "bundle": Kind(_make_bundle, _read_bundle),
     "metrics": Kind(_make_metrics, _resume_metrics),
 }
 

@@ -1,9 +1,10 @@
-"""Send malformed frames to a real server: python -m tests.slow.malformed_frames 1000000
+"""Send malformed frames to a real server: python -m tests.slow.malformed_frames [COUNT] [SECONDS] [SEED]
 
 Good messages are damaged (bits, cuts, insertions, claims of size), sent as frames that may be damaged as well. Every
 thousand frames, or five seconds, a good request must get its chunk from a connection that stays open all along.
 """
 
+import itertools
 import json
 import random
 import sys
@@ -53,9 +54,9 @@ def damaged(generator: random.Random, message: bytes) -> bytes:
     return bytes(data)
 
 
-def main(count: int, seconds: float) -> dict[str, Any]:
+def main(count: int, seconds: float, seed: int) -> dict[str, Any]:
     """Send up to `count` frames for up to `seconds`; what became of them as plain JSON values."""
-    generator = random.Random(0)
+    generator = random.Random(seed)
     messages = [wire.pack(message) for message in GOOD]
     outcomes: Counter[str] = Counter()
     started = last = time.monotonic()
@@ -81,6 +82,7 @@ def main(count: int, seconds: float) -> dict[str, Any]:
         assert "Traceback" not in text, text
         return {
             "frames": sent,
+            "seed": seed,
             "seconds": round(time.monotonic() - started),
             "outcomes": dict(outcomes),
             "longest_turn_cpu_ms": round(server.longest_ms(), 1),
@@ -112,5 +114,6 @@ def send(attacker: RawClient, data: bytes) -> tuple[str, RawClient | None]:
 
 
 if __name__ == "__main__":
-    frames = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    print(json.dumps(main(frames, float(sys.argv[2]) if len(sys.argv) > 2 else 1e9), indent=2))
+    arguments = dict(itertools.zip_longest(("count", "seconds", "seed"), sys.argv[1:4]))
+    numbers = int(arguments["count"] or 1_000_000), float(arguments["seconds"] or "inf"), int(arguments["seed"] or 0)
+    print(json.dumps(main(*numbers), indent=2))
