@@ -55,9 +55,14 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Escape colour codes and all else that is not printable, but for line breaks: names may come from strangers."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(text: str, limit: int = 300) -> str:
     """Cut a text to `limit` characters, and escape line breaks, colour codes and all else that is not printable."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    line = printable(text[:limit]).replace("\n", "\\n")
     return line if len(line) == len(text) else line[:limit] + "…"
 
 

@@ -22,6 +22,8 @@ from typing import Any
 from lfm_policy.errors import LFMError
 from lfm_policy.locks import exchange, lock
 
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the system where nothing can be written."""
 FSYNCS = 8
 """Files fsynced at once: the file system commits them together, where one after the other each waits for its own."""
 ATTEMPTS = 1000
@@ -118,7 +120,7 @@ def keeping(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not Path(path).exists():
+        if error.errno not in READ_ONLY or not Path(path).exists():
             raise
         print(f"note: {path} is left as it was: {error.strerror}", file=sys.stderr)
 

@@ -26,7 +26,7 @@ from lfm_policy.data.demos.file import DemoFile, open_demos
 from lfm_policy.data.demos.pictures import Pictures, find_pictures
 from lfm_policy.data.windows.store import SHORTEST, Episode, Split, Store, open_store, write_store
 from lfm_policy.errors import ConfigError, DataError
-from lfm_policy.files import names_apart, write_json
+from lfm_policy.files import keeping, names_apart, write_json
 from lfm_policy.locks import owned
 
 VISIBLE_GAP = 5e-3
@@ -154,7 +154,8 @@ def prepare(
             "replay": replay_summary(results),
             "seconds": round(time.perf_counter() - started, 2),
         }
-        write_json(out / "summary.json", summary)
+        with keeping(out / "summary.json"):
+            write_json(out / "summary.json", summary)
     return summary
 
 
@@ -306,7 +307,7 @@ def replay_table(results: dict[str, Replay]) -> Table:
     successes = sum(result.success for result in results.values())
     table = Table(
         title=f"replayed absolute actions: {successes} of {len(results)} succeed",
-        caption="distance from the recorded path: [mm], and turned by [deg]",
+        caption="distance from the recorded path, and the turn away from it",
     )
     table.add_column("demonstration", overflow="fold")
     for column in ("success", "mean mm", "max mm", "mean deg", "max deg"):

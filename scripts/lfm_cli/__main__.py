@@ -12,8 +12,12 @@ from lfm_policy.processes import end_with_parent
 def main(verb: str | None = None, arguments: Sequence[str] | None = None) -> None:
     """Run a verb, the one that the first argument names by default, and exit with its code; see `lfm --help`."""
     end_with_parent()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # networks and environments of the user's; last, so that they hide nothing
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        sys.exit(_fail("the folder that this was called in has been removed: cd to another one"))
+    if here not in sys.path:
+        sys.path.append(here)  # networks and environments of the user's; last, so that they hide nothing
     given = list(sys.argv[1:] if arguments is None else arguments)
     if verb is None:
         if not given or given[0] in ("-h", "--help", "help"):

@@ -24,7 +24,7 @@ from lfm_cli.arguments import (
 )
 from lfm_cli.describe import help_of
 from lfm_cli.terminal import speak_plainly
-from lfm_policy.errors import ConfigError, LFMError
+from lfm_policy.errors import ConfigError, LFMError, printable
 from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen, parse
 
@@ -98,6 +98,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         if (extra := EXTRAS.get((error.name or "").split(".")[0])) is None:
             raise
         return _fail(f"lfm {verb} needs {error.name}, which is not installed: pip install 'lfm-policy[{extra}]'", 2)
+    except MemoryError as error:
+        return _fail(f"the memory is not enough{f' ({error})' if str(error) else ''}: is what was given that large?", 4)
     except Exception as error:
         if (code := system_code(error)) is None:
             raise
@@ -222,5 +224,5 @@ def system_code(error: BaseException) -> int | None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return code

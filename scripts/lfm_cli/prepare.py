@@ -104,7 +104,7 @@ def _lerobot(settings: Settings, values: dict[str, Any]) -> None:
     from lfm_cli.tables import grid
     from lfm_policy.data.lerobot.names import Meaning
     from lfm_policy.data.lerobot.prepare import View, prepare
-    from lfm_policy.files import write_json
+    from lfm_policy.files import keeping, write_json
     from lfm_policy.locks import owned
 
     labels = names_apart(settings.source)
@@ -112,7 +112,8 @@ def _lerobot(settings: Settings, values: dict[str, Any]) -> None:
     meaning = Meaning(values.pop("space"), values.pop("unit"), _contract(values.pop("environment")))
     with owned(out):
         summary = prepare([str(source) for source in settings.source], out, View(**values), meaning)
-        write_json(out / "summary.json", summary)
+        with keeping(out / "summary.json"):
+            write_json(out / "summary.json", summary)
     table = grid(f"prepared {out}", ("data set", "version"), ("episodes", "steps", "left out"))
     for row in summary["sources"]:
         table.add_row(row["name"], row["version"], str(row["episodes"]), str(row["steps"]), str(row["failures"]))

@@ -216,6 +216,19 @@ def test_what_the_system_refuses_is_told_in_one_line(tmp_path: Path, out: str, w
     assert "Traceback" not in result.stderr
 
 
+def test_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path / 'gone'} && rmdir {tmp_path / 'gone'} && {sys.executable} -m lfm_cli --help"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: the folder that this was called in has been removed: cd to another one\n"
+
+
+def test_what_strangers_write_into_files_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run("evaluate", ["policy=no\x1b[31mthing\x07"]) == 2
+    assert "no\\x1b[31mthing\\x07" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

@@ -1,6 +1,7 @@
 """Reading HDF5 files in robomimic's layout: arrays of numbers, at h5py's low level, and damage told as DataError."""
 
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import h5py
 import numpy as np
 
 from lfm_policy.errors import DataError
+
+LARGEST = 2**31
+"""Bytes of one data set that are read into memory: 130 hours of 30 numbers at 20 Hz, an hour of small pictures."""
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -105,6 +109,24 @@ def require_inside(dataset: h5py.h5d.DatasetID, where: str) -> None:
         )
 
 
+def require_moderate(shape: tuple[int, ...], size: int, where: str) -> None:
+    """Check the size that a data set claims, before memory is taken: a file of a kilobyte may claim a terabyte.
+
+    Args:
+        shape: of the data set.
+        size: of one of its values in memory [bytes].
+        where: names it in messages.
+
+    Raises:
+        DataError: it claims more than LARGEST.
+    """
+    if (claimed := math.prod(shape) * size) > LARGEST:
+        raise DataError(
+            f"{where} claims {claimed:.3g} bytes ({shape}), and no demonstration may take more than {LARGEST:.3g}: "
+            "is it damaged? Divide longer ones"
+        )
+
+
 def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
     """Read all of a data set as float64 (L, width).
 
@@ -113,7 +135,7 @@ def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
         where: names it in messages.
 
     Raises:
-        DataError: no numbers, of another shape, not finite, or outside of the file.
+        DataError: no numbers, of another shape, too many, not finite, or outside of the file.
         OSError: damaged.
     """
     shape = dataset.shape or ()
@@ -121,6 +143,7 @@ def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> np.ndarray:
     if len(shape) != 2 or kind not in "fiu":
         raise DataError(f"{where}: expected numbers of shape (L, width), found {dataset.dtype} {shape}")
     require_inside(dataset, where)
+    require_moderate(shape, np.dtype(np.float64).itemsize, where)
     array = np.empty(shape)
     dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array, h5py.h5t.NATIVE_DOUBLE)
     if not np.isfinite(array).all():

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lfm_policy.data.demos.hdf5 import require_inside
+from lfm_policy.data.demos.hdf5 import require_inside, require_moderate
 from lfm_policy.data.windows.store import Split
 from lfm_policy.errors import ConfigError, DataError, nearest
 
@@ -89,6 +89,7 @@ def _read(entry: Any, names: set[str], where: str) -> tuple[str, ...]:
     if not text:
         raise DataError(f"{where}: expected a list of names of demonstrations, found a {_kind(entry)}")
     require_inside(entry.id, where)
+    require_moderate(entry.shape, entry.dtype.itemsize, where)
     chosen = tuple(
         value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in np.asarray(entry[()])
     )

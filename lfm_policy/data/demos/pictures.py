@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lfm_policy.contract import Camera
 from lfm_policy.data.demos.file import DemoFile
-from lfm_policy.data.demos.hdf5 import readable, require_inside
+from lfm_policy.data.demos.hdf5 import readable, require_inside, require_moderate
 from lfm_policy.errors import DataError, nearest
 
 CAMERAS = "cameras"
@@ -109,6 +109,7 @@ def require_bytes(seen: Any, where: str) -> None:
         DataError: it is not uint8, and says what was found instead; or lies outside of the file.
     """
     require_inside(seen.id, where)
+    require_moderate(seen.shape, seen.dtype.itemsize, where)
     if seen.dtype == np.uint8:
         return
     values = np.asarray(seen[:1], dtype=np.float64) if seen.dtype.kind in "fiu" else np.zeros(0)

@@ -1,9 +1,12 @@
 """The prepared data set: a zarr 3 group that holds the contract, the provenance and the flat arrays of all episodes."""
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +16,7 @@ from zarr.codecs import ZstdCodec
 
 from lfm_policy.contract import Contract
 from lfm_policy.errors import DataError
-from lfm_policy.files import atomic_directory, digest, read_json
+from lfm_policy.files import READ_ONLY, atomic_directory, digest, read_json
 
 FORMAT = "lfm-data/1"
 CHUNK_ROWS = 2_048
@@ -153,7 +156,8 @@ def write_store(
     """Write a prepared data set, streaming: at most one shard is held in memory. `path` appears when all is written.
 
     Args:
-        path: the directory to make, by convention NAME.zarr; an existing data set there is replaced.
+        path: the directory to make, by convention NAME.zarr; an existing data set there is replaced. One that is the
+            same may stay where nothing can be written.
         episodes: the demonstrations in order.
         contract: what their numbers mean.
         split: episode indices of "train" and "valid".
@@ -161,11 +165,12 @@ def write_store(
 
     Raises:
         DataError: an episode is empty, not finite or not as wide as the contract says; an index is out of range.
+        OSError: it cannot be written, and is not there.
     """
     path = Path(path)
     if path.exists() and not (path / "zarr.json").is_file():
         raise DataError(f"{path} exists and is not a prepared data set: choose another output, or remove it")
-    with atomic_directory(path) as temporary:
+    with _place(path) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=3)
         writers = [
             _numbers(group, "observation", contract.observation_dim),
@@ -189,6 +194,24 @@ def write_store(
         told = {"contract": contract.model_dump(mode="json"), "source": dict(source), "content": content}
         # written last and as a whole: a directory without them is not a data set
         group.attrs.update({"format": FORMAT, **told, "sha256": digest(told)})
+
+
+@contextmanager
+def _place(path: Path) -> Iterator[Path]:
+    """Yield the folder to fill: it becomes `path`, or, where nothing can be written, is held against what is there."""
+    with ExitStack() as stack:
+        refusal = None
+        try:
+            folder = stack.enter_context(atomic_directory(path))
+        except OSError as error:
+            if error.errno not in READ_ONLY or not path.exists():
+                raise
+            folder, refusal = Path(stack.enter_context(TemporaryDirectory())), error
+        yield folder
+        if refusal is not None:
+            if open_store(folder).digest != open_store(path).digest:
+                raise refusal
+            print(f"note: {path} is left as it was, and is the same: {refusal.strerror}", file=sys.stderr)
 
 
 def open_store(path: str | Path) -> Store:
@@ -350,6 +373,9 @@ def _check_store(store: Store) -> None:
     for array, width in ((store.observation, contract.observation_dim), (store.action, contract.action_dim)):
         if array.shape != (ends[-1], width):
             raise _damaged(store.path, f"'{array.basename}' has shape {array.shape}, expected ({ends[-1]}, {width})")
+        parts = -(-int(ends[-1]) // (array.shards or array.chunks)[0])  # claimed rows would take memory, there or not
+        if (found := len(list((store.path / array.basename / "c").glob("*")))) != parts:
+            raise _damaged(store.path, f"'{array.basename}' has {found} of {parts} parts")
     if store.frames is not None and (store.frames.shape, store.frames.dtype) != (
         (ends[-1], *(contract.frames_shape or ())),
         np.uint8,

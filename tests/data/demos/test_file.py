@@ -172,6 +172,12 @@ def virtual(file):
     file["data/demo_1"].create_virtual_dataset("states", layout)
 
 
+def claiming(file):
+    """Claim ten thousand million rows and hold none."""
+    del file["data/demo_1/actions"]
+    file["data/demo_1"].create_dataset("actions", (10**10, 7), "f4", chunks=(10**5, 7))
+
+
 def drop(*keys):
     def edit(file):
         for key in keys:
@@ -225,6 +231,7 @@ BAD = {
     "link to a data set": (linked("data/demo_1/states"), r"'data/demo_1/states' is a link to another file, .*other"),
     "link to a group": (linked("data/demo_1"), r"'data/demo_1' is a link to another file"),
     "link to everything": (linked("data"), r"'data' is a link to another file"),
+    "a claim of size": (claiming, r"demo_1/actions claims 5.6e\+11 bytes"),
     "virtual": (virtual, r"demo_1/states is put together from other files"),
     "mask of others": (lambda f: f.create_dataset("mask/train", data=[b"demo_7"]), "demo_7.*not in the file"),
 }

@@ -1,5 +1,9 @@
+import errno
+import hashlib
 import json
+import os
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from lfm_policy.contract import ArmController, Contract, ObservationKey
 from lfm_policy.data.windows import store as store_module
 from lfm_policy.data.windows.store import Episode, open_store, write_store
 from lfm_policy.errors import DataError
+from lfm_policy.files import digest
 
 CONTRACT = Contract(
     suite_version="1.5.2",
@@ -175,6 +180,33 @@ def test_damage_is_found_and_named(path, damage, message):
     damage(path)
     with pytest.raises(DataError, match=f"(?s){message}"):
         open_store(path).read("train")
+
+
+def test_rows_that_are_claimed_and_not_there_take_no_memory(path):
+    group = zarr.open_group(path, mode="a")
+    ends = group["episode_end"]
+    ends[-1] = 10**12
+    for name in ("observation", "action"):
+        group[name].resize((10**12, group[name].shape[1]))
+    edit_metadata(lambda a: a["content"].update(episode_end=hashlib.sha256(ends[:].data).hexdigest()))(path)
+    edit_metadata(lambda a: a.update(sha256=digest({key: a[key] for key in store_module.DIGESTED})))(path)
+    with pytest.raises(DataError, match="'observation' has 1 of 7629395 parts"):
+        open_store(path)
+
+
+def test_the_same_data_set_may_stay_where_nothing_can_be_written(path, monkeypatch, capsys):
+    @contextmanager
+    def refusing(path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        yield
+
+    monkeypatch.setattr(store_module, "atomic_directory", refusing)  # as root, no permission keeps from writing
+    write_store(path, make_episodes(), CONTRACT, SPLIT, {"files": [{"name": "a.hdf5"}]})
+    assert "is left as it was, and is the same: Read-only file system" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Read-only"):
+        write_store(path, make_episodes(seed=1), CONTRACT, SPLIT, {"files": [{"name": "a.hdf5"}]})
+    with pytest.raises(OSError, match="Read-only"):
+        write_store(path.with_name("new.zarr"), make_episodes(), CONTRACT, SPLIT, {})
 
 
 def test_stores_of_earlier_versions_are_read(path):
