@@ -43,7 +43,7 @@ class Command(NamedTuple):
 
 
 def _train(inputs: Path, out: Path, *more: str) -> list[str]:
-    overrides = [*TINY, *QUIET, f"data.path={inputs / 'd.zarr'}", "updates=60", "checkpoint_seconds=0.05"]
+    overrides = [*TINY, *QUIET, f"data.path={inputs / 'd.zarr'}", "updates=20", "checkpoint_seconds=0.05"]
     return ["train", "experiment=robot/lift", *overrides, *more, f"out={out}"]
 
 
@@ -53,7 +53,7 @@ def _distill(inputs: Path, out: Path) -> list[str]:
 
 
 def _evaluate(inputs: Path, out: Path) -> list[str]:
-    sampling = ["episodes=3", "solver.steps=1", "workers=2", "videos=0"]
+    sampling = ["episodes=2", "solver.steps=1", "workers=2", "videos=0"]
     return ["evaluate", f"policy={inputs / 'teacher'}", *sampling, f"out={out}"]
 
 
