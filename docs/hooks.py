@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 COPIES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-INSERTED = re.compile(r"<!-- (cells|pareto|example): (\w+) -->")
+INSERTED = re.compile(r"<!-- (cells|pareto|example|counts): (\w+) -->")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -41,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Replace `<!-- cells: table4 -->` by the table made of docs/results/table4/*.json; pareto and example alike."""
-    makers = {"cells": cells, "pareto": pareto, "example": example}
+    makers = {"cells": cells, "pareto": pareto, "example": example, "counts": counts}
     return INSERTED.sub(lambda match: makers[match[1]](match[2]), markdown)
 
 
@@ -179,6 +179,18 @@ def _difference(row: Any) -> str:
         return ""
     low, high = pair["interval"]
     return f"{pair['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def counts(name: str) -> str:
+    """Return the table of what was killed, damaged, sent and executed, and what went wrong, from a file of results."""
+    found = json.loads((ROOT / f"docs/results/{name}.json").read_text())
+    lines = ["| done to | how | count | went wrong |", "|---|---|---|---|"]
+    for command, row in found["kills"].items():
+        how = f"SIGKILL at random moments, {row['rounds']} rounds; the same command then ends bit-equal"
+        lines.append(f"| `lfm {command}` | {how} | {row['kills']} | {len(row['wrong'])} |")
+    for row in (row for kind in ("damage", "frames", "fuzzing", "gate") for row in found[kind]):
+        lines.append(f"| {row['what']} | {row['how']} | {row['count']:,} | {row['wrong']} |")
+    return "\n".join(lines)
 
 
 def example(name: str) -> str:

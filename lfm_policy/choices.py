@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lfm_policy.settings import Frozen
 
@@ -109,11 +109,16 @@ class BetaLaw:
     beta: Annotated[float, Field(description="below 1: more often near t = 1, the noise")] = 1.0
 
 
+MOST_STEPS = 10_000
+"""Solver steps in a block."""
+Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
+
+
 class SolverChange(Frozen):
     """What is to be different from a checkpoint's own solver."""
 
     method: Method | None = Field(default=None, description="how blocks are integrated; null: the checkpoint's way")
-    steps: Annotated[PositiveInt | tuple[PositiveInt, ...] | None, AfterValidator(_one_for_all)] = Field(
+    steps: Annotated[Steps | tuple[Steps, ...] | None, AfterValidator(_one_for_all)] = Field(
         default=None,
         description="solver steps in each block; [5,1]: five in the block next to the data, one in all others; null: "
         "the checkpoint's",
@@ -147,6 +152,7 @@ class Sampling(Frozen):
     temperature: float | None = Field(
         default=None,
         ge=0,
+        le=100,
         allow_inf_nan=False,
         description="deviation of the noise that chunks are made from: 1 draws from the learned law, 0 is always its "
         "typical chunk; null: the checkpoint's",

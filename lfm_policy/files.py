@@ -13,10 +13,11 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lfm_policy.errors import LFMError
@@ -109,6 +110,32 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
             list(pool.map(_fsync, content))  # the list raises what a thread raised
         _put_in_place(temporary, path, _inside(folder, _OLD))
         _fsync(path.parent)
+
+
+@contextmanager
+def replaced_or_same(path: str | Path, same: Callable[[Path, Path], bool]) -> Iterator[Path]:
+    """Yield a directory as `atomic_directory` does; where nothing can be written, `path` stays if it is the same.
+
+    Args:
+        path: the directory to write.
+        same: says whether the one that was filled is the one that is there.
+
+    Raises:
+        OSError: it cannot be written, and is not there or not the same.
+    """
+    with ExitStack() as stack:
+        refusal = None
+        try:
+            folder = stack.enter_context(atomic_directory(path))
+        except OSError as error:
+            if error.errno not in READ_ONLY or not Path(path).exists():
+                raise
+            folder, refusal = Path(stack.enter_context(TemporaryDirectory())), error
+        yield folder
+        if refusal is not None:
+            if not same(folder, Path(path)):
+                raise refusal
+            print(f"note: {path} is left as it was, and is the same: {refusal.strerror}", file=sys.stderr)
 
 
 @contextmanager

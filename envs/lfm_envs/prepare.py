@@ -3,6 +3,7 @@
 Official and raw files hold delta actions: the goal pose of each is read off the simulator at the recorded state.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -178,7 +179,7 @@ def require_different(paths: Sequence[Path]) -> None:
     Raises:
         DataError: one is.
     """
-    places = [path.resolve() for path in paths]
+    places = [os.path.realpath(path) for path in paths]
     if twice := sorted({str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1}):
         raise DataError(f"source= names one file more than once ({', '.join(twice)}): name each file once")
 

@@ -16,7 +16,7 @@ from lfm_policy.bundles.onnx_policy import OnnxPolicy
 from lfm_policy.bundles.program import example
 from lfm_policy.bundles.weights import config_of, normalizer_of, rounded, store
 from lfm_policy.errors import ConfigError
-from lfm_policy.files import atomic_directory, sha256
+from lfm_policy.files import read_json, replaced_or_same, sha256
 from lfm_policy.models import bundle as layout
 from lfm_policy.models.bundle import Bundle, Dtype, Precision, graph_name
 from lfm_policy.models.policy import LFMPolicy
@@ -69,7 +69,7 @@ def export(
         ContractError: a normaliser was never fitted.
     """
     out, normalizer = Path(out), normalizer_of(policy)
-    with atomic_directory(out) as directory:
+    with replaced_or_same(out, _same) as directory:
         config = config_of(policy, dtype, evaluations(policy))
         _write_json(directory / layout.CONFIG, config.model_dump(mode="json"))
         _write_json(directory / layout.CONTRACT, policy.contract.model_dump(mode="json"))
@@ -95,6 +95,10 @@ def export(
         text = card(out.name, config, policy.contract, sizes, parity, results)
         (directory / layout.CARD).write_text(text)
     return Exported(layout.read(out), sizes, parity)
+
+
+def _same(new: Path, old: Path) -> bool:
+    return (old / layout.CHECKSUMS).is_file() and read_json(new / layout.CHECKSUMS) == read_json(old / layout.CHECKSUMS)
 
 
 def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: int = 0) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lfm_policy.choices import Method as Method
 from lfm_policy.choices import Solver as Solver
-from lfm_policy.errors import ConfigError
+from lfm_policy.errors import CheckpointError, ConfigError
 
 State = tuple[Tensor, ...]
 Field = Callable[[Tensor, State], State]
@@ -37,6 +37,7 @@ def integrate(field: Field, state: State, start: float, end: float, solver: Solv
     Raises:
         ValueError: the solver is of several blocks: use `Solver.of_block`.
         ConfigError: its steps are a chain's own, not those of any field.
+        CheckpointError: a solver that chooses its steps meets a velocity that is not finite.
     """
     if solver.method == "dopri5":
         return _adaptive(field, state, start, end, solver)
@@ -73,7 +74,13 @@ def _adaptive(field: Field, state: State, start: float, end: float, solver: Solv
     def counted(t: Tensor, state: State) -> State:
         nonlocal evaluations
         evaluations += 1
-        return field(t, state)
+        slopes = field(t, state)
+        if not all(slope.isfinite().all() for slope in slopes):  # no step is small enough for it
+            raise CheckpointError(
+                f"the velocity at t = {float(t):.3g} of a block is not finite: its training has diverged, or its input "
+                "is far from what it was trained on"
+            )
+        return slopes
 
     times = torch.tensor([start, end], dtype=state[0].dtype, device=state[0].device)
     # Without step_t the solver steps past the end, where the network was never trained, and interpolates back.

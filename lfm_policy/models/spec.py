@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from lfm_policy.choices import Interpolant, Objective, Solver
+from lfm_policy.choices import MOST_STEPS, Interpolant, Objective, Solver
 from lfm_policy.settings import Frozen
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ NormalizerKind = Literal["affine", "whitening", "radial"]
 LARGEST, LONGEST, DEEPEST = 2**20, 64, 4
 """Bounds on a network's arguments: the largest number, the longest list or map, and how deep they may be nested."""
 LONGEST_TEXT = 200
-MOST_STEPS = 10_000
-"""Solver steps in a block."""
 
 Gamma = Annotated[float, Field(gt=0, le=50, allow_inf_nan=False)]
 Module = dict[str, Any]

@@ -80,8 +80,8 @@ class ConditionalUnet1d(nn.Module):
         time_dim: int = 128,
     ) -> None:
         super().__init__()
-        if any(dim % groups for dim in dims):
-            raise ValueError(f"every level must be divisible by groups = {groups}, found dims {list(dims)}")
+        if not dims or any(dim < 1 or dim % groups for dim in dims):
+            raise ValueError(f"every level, one at least, must be divisible by groups = {groups}, found {list(dims)}")
         self.factor = 2 ** (len(dims) - 1)
         self.time = nn.Sequential(
             SinusoidalEmbedding(time_dim),

@@ -25,6 +25,7 @@ from lfm_cli.arguments import (
 from lfm_cli.describe import help_of
 from lfm_cli.terminal import speak_plainly
 from lfm_policy.errors import ConfigError, LFMError, printable
+from lfm_policy.files import read_text
 from lfm_policy.locks import owned
 from lfm_policy.settings import Frozen, parse
 
@@ -70,6 +71,15 @@ CAUSES: Mapping[int, tuple[str, str]] = {
 """What the system's errors mean, and what to do."""
 
 
+MARKS: Mapping[str, tuple[str, ...]] = {
+    "checkpoint": ("train", "distill"),
+    "zarr.json": ("prepare",),
+    "recipe.json": ("collect",),
+    "episodes.jsonl": ("evaluate",),
+}
+"""What only these commands leave in their folder; they know whether it is of the same run."""
+
+
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Run a verb with `key=value` arguments; return its exit code, see `lfm --help`."""
     speak_plainly()
@@ -81,6 +91,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             return 0
         settings = load(verb, arguments)
         out = getattr(settings, "out", None)
+        _require_place(verb, out)
         with _folder(settings):
             module.main(settings)
         sys.stdout.flush()
@@ -98,13 +109,25 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         if (extra := EXTRAS.get((error.name or "").split(".")[0])) is None:
             raise
         return _fail(f"lfm {verb} needs {error.name}, which is not installed: pip install 'lfm-policy[{extra}]'", 2)
-    except MemoryError as error:
-        return _fail(f"the memory is not enough{f' ({error})' if str(error) else ''}: is what was given that large?", 4)
     except Exception as error:
+        if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error)):
+            return _fail(f"the memory is not enough ({str(error) or 'MemoryError'}): ask for less at once", 4)
         if (code := system_code(error)) is None:
             raise
         return _fail(told(OSError(code, os.strerror(code)), out), 4)
     return 0
+
+
+def _require_place(verb: str, out: Path | None) -> None:
+    """Check that a folder does not hold what another command has made, whose summary would be overwritten.
+
+    Raises:
+        ConfigError: it does.
+    """
+    made = {} if out is None else {mark: verbs for mark, verbs in MARKS.items() if (out / mark).exists()}
+    if made and not any(verb in verbs for verbs in made.values()):
+        makers = " or ".join(f"lfm {maker}" for maker in next(iter(made.values())))
+        raise ConfigError(f"out={out} holds what {makers} has made ({', '.join(made)}): choose another folder")
 
 
 def _folder(settings: Frozen) -> AbstractContextManager[None]:
@@ -163,13 +186,15 @@ def _preset_of(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
         path = Path(name).expanduser()
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(read_text(path))
         except OSError as error:
             raise ConfigError(
                 f"preset={name}: expected a YAML file of settings, found none ({error.strerror})"
             ) from None
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"preset={name}: expected a YAML file of settings, {error}") from None
+        except RecursionError:
+            raise ConfigError(f"preset={name}: expected a YAML file of settings, found one nested too deep") from None
         if not isinstance(content, dict):
             raise ConfigError(f"preset={name}: expected settings, one a line as key: value, found {content!r}")
         values = merged(values, content)

@@ -49,7 +49,7 @@ def main(settings: Settings) -> None:
     from rich.console import Console
 
     from lfm_envs.doctor.examine import examine_file
-    from lfm_policy.files import write_json
+    from lfm_policy.files import keeping, write_json
     from lfm_policy.locks import owned
 
     console = Console()
@@ -58,7 +58,7 @@ def main(settings: Settings) -> None:
     stem = settings.source.stem
     name = stem if stem.startswith(found.task) else f"{found.task}_{stem}"
     out = settings.out or Path("outputs/doctor") / name
-    with owned(out):
+    with owned(out), keeping(out / "summary.json"):
         write_json(out / "summary.json", found.summary)
     print_verdict(found.findings, console)
     if found.findings:

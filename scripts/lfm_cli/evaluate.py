@@ -48,7 +48,7 @@ class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
         default="compiled",
         description="who steps robosuite's tasks: compiled (fast) or robosuite (its own Python); the same bits",
     )
-    episodes: int = Field(default=100, ge=1, description="episodes to run, seeds seed … seed + episodes - 1")
+    episodes: int = Field(default=100, ge=1, le=10**6, description="episodes to run, seeds seed … seed + episodes - 1")
     seed: int = Field(
         default=100_000,
         ge=0,

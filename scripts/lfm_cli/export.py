@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lfm_policy.choices import Place, PolicyChoice, Sampling
 from lfm_policy.errors import ConfigError
-from lfm_policy.files import read_json, write_json
+from lfm_policy.files import keeping, read_json, write_json
 from lfm_policy.models.bundle import Dtype, Precision, is_bundle
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def main(settings: Settings) -> None:
             "bytes": exported.sizes,
             "parity": exported.parity,
         }
-        write_json(out / "summary.json", summary)
+        with keeping(out / "summary.json"):
+            write_json(out / "summary.json", summary)
     table = Table(title=escape(f"bundle {out}"), title_justify="left")
     table.add_column("file")
     table.add_column("bytes", justify="right")

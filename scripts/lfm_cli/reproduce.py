@@ -38,7 +38,8 @@ The demonstrations are the scripted expert's of this project, not robomimic's hu
 and not a like-for-like comparison. "simulation-free" is flow matching on a Gaussian path with one network per block,
 not the paper's Algorithm 1, whose rows say "sequential". "small" and "tiny" are CPU sizes, "paper" is that of the
 paper's appendix. What the tables show and do not show: [robots](robots.md), [densities](densities.md),
-[pictures](pictures.md), [distillation](distillation.md); further measurements: [notes](notes.md).
+[pictures](pictures.md), [distillation](distillation.md); kills, damage and attacks: [trust](trust.md); further
+measurements: [notes](notes.md).
 """
 
 

@@ -1,5 +1,6 @@
 """The edge of every verb: help, old names and new ones, values as they stand, exit codes, one kind message."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +18,6 @@ HEAVY = ("torch", "hydra", "mujoco", "robosuite", "numba")
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     command = [sys.executable, "-m", "lfm_cli", *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | environment)
 
@@ -222,6 +221,59 @@ def test_in_a_folder_that_is_gone(tmp_path: Path) -> None:
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == "error: the folder that this was called in has been removed: cd to another one\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "argument", "message"),
+    [
+        ("evaluate", "temperature=1e300", "'temperature': Input should be less than or equal to 100"),
+        ("evaluate", "episodes=1000000000000", "'episodes': Input should be less than or equal to 1000000"),
+        ("evaluate", "solver.steps=1000000", "Input should be less than or equal to 10000"),
+        ("distill", "seed=-1", "'seed': Input should be greater than or equal to 0"),
+        ("distill", "seed=18446744073709551616", "'seed': Input should be less than 9223372036854775808"),
+    ],
+)
+def test_numbers_that_nothing_could_work_with(
+    verb: str, argument: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.run(verb, ["policy=x", argument, f"out={tmp_path / 'out'}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("made", command_line.MARKS)
+def test_what_another_command_has_made_is_not_written_into(
+    made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / made).mkdir()
+    assert command_line.run("benchmark", ["suite=[]", f"out={tmp_path}"]) == 2
+    assert f"has made ({made}): choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [made]
+
+
+def test_presets_that_never_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert command_line.run("evaluate", [f"preset={tmp_path / 'pipe'}"]) == 2
+    (tmp_path / "deep.yaml").write_text("[" * 20_000)
+    assert command_line.run("evaluate", [f"preset={tmp_path / 'deep.yaml'}"]) == 2
+    assert "found one nested too deep" in capsys.readouterr().err
+
+
+def test_links_in_a_circle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert command_line.run("prepare", [f"source={tmp_path / 'a'}", f"out={tmp_path / 'd.zarr'}"]) == 2
+    assert "no demonstration file at" in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(settings: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 512000000 bytes.")
+
+    monkeypatch.setattr(_module("benchmark"), "main", main)  # a machine without memory is no machine for tests
+    assert command_line.run("benchmark", ["suite=[]", f"out={tmp_path}"]) == 4
+    assert "the memory is not enough" in capsys.readouterr().err
 
 
 def test_what_strangers_write_into_files_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lfm_policy.errors import CheckpointError
 from lfm_policy.flow import Solver
 from lfm_policy.flow.ode import Method, State, integrate
 
@@ -70,3 +71,8 @@ def test_the_state_may_have_several_parts() -> None:
 def test_bad_solvers_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Solver(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_velocity_that_is_not_finite_is_told() -> None:
+    with pytest.raises(CheckpointError, match=r"velocity at t = .* of a block is not finite"):
+        integrate(lambda t, state: (state[0] / (0.5 - t).clamp(min=0),), (torch.ones(2),), 0.0, 1.0, Solver("dopri5"))

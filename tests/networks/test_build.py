@@ -25,6 +25,8 @@ def test_the_target_is_made_with_its_arguments() -> None:
         ({"_target_": "lfm_policy.networks.build"}, "no torch module"),
         ({"_target_": UNET, "dimensions": [16]}, "refuses"),
         ({"_target_": UNET, "dims": [10]}, "divisible by groups"),
+        ({"_target_": UNET, "dims": []}, "divisible by groups"),
+        ({"_target_": UNET, "dims": [0]}, "divisible by groups"),
     ],
 )
 def test_a_bad_description_says_what_is_wrong(spec: dict, message: str) -> None:

@@ -93,6 +93,8 @@ def test_a_run_can_be_made_longer_and_goes_on_along_the_longer_schedule(store: P
     lines = {}
     for name, stops in (("at once", (None, None)), ("in parts", (None, 6, None)), ("unfinished", (2, None))):
         common = [f"data.path={store}", f"out={tmp_path / name}", "checkpoint_seconds=0", "logging.every=1"]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")  # of whoever gave the folder: not what is trained
         for number, stop in enumerate(stops):
             steps = 4 if number == 0 else 9
             try:

@@ -23,7 +23,7 @@ from lfm_policy.data.demos.hdf5 import dataset_names, find_dataset, open_hdf5, r
 from lfm_policy.data.demos.masks import choose, filter_keys
 from lfm_policy.data.demos.recording import Recording, parse_recording
 from lfm_policy.data.windows.store import Split
-from lfm_policy.errors import DataError, nearest
+from lfm_policy.errors import DataError, nearest, printable
 from lfm_policy.files import sha256
 
 Kind = Literal["native", "robomimic", "raw"]
@@ -163,10 +163,10 @@ def _describe(path: Path, file: Any, contracts: Mapping[str, Contract], strict: 
     names, others = _demonstrations(data)
     if not names:
         raise DataError(f"{path}: expected demonstrations data/demo_0, …, found {sorted(data) or 'none'}")
-    notes = [f"data/{', data/'.join(others)} passed over: no demonstrations"] if others else []
+    notes = [printable(f"data/{', data/'.join(others)} passed over: no demonstrations")] if others else []
     chosen = choose(file, names, str(path), mask)
     if mask is None and (keys := filter_keys(file.get("mask", {}))):
-        notes.append(f"it also has masks {', '.join(keys)}, which were not used: choose one with filter=")
+        notes.append(printable(f"it also has masks {', '.join(keys)}, which were not used: choose one with filter="))
     if mask is not None:
         names = [name for name in names if name in {*chosen["train"], *chosen["valid"]}]
         notes.append(f"filter={mask} takes {len(names)} demonstrations")

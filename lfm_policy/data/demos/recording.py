@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lfm_policy.contract import ArmController, Contract
-from lfm_policy.errors import DataError
+from lfm_policy.errors import DataError, shown
 from lfm_policy.settings import Frozen
 
 Form = Literal["delta", "absolute"]
@@ -81,6 +81,8 @@ def parse_recording(text: str | bytes, version: str | None, where: str) -> Recor
     """
     try:
         table = json.loads(text)
+        if not isinstance(table, dict):
+            raise TypeError(f"found {shown(table)}")
         kwargs = table.get("env_kwargs", table)
         environment, robots, configs = table["env_name"], kwargs["robots"], kwargs["controller_configs"]
         robots = (robots,) if isinstance(robots, str) else tuple(robots)

@@ -1,5 +1,6 @@
 """From LeRobot data sets, of a folder or of the hub, to one prepared store."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def prepare(
     if view.observations == "state" and (view.cameras is not None or view.image_size is not None):
         raise ConfigError("cameras= and image_size= are for observations=images: add it, or leave them out")
     named = [str(source).rstrip("/") for source in sources]
-    if len({Path(name).resolve() for name in named}) < len(named):
+    if len({os.path.realpath(name) for name in named}) < len(named):
         raise DataError(f"source= names one data set more than once: {named}")
     found = [open_dataset(locate(source, view.files), Path(source).name, meaning) for source in named]
     contract = _joint_contract(found, named, view)

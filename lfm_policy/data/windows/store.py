@@ -1,12 +1,9 @@
 """The prepared data set: a zarr 3 group that holds the contract, the provenance and the flat arrays of all episodes."""
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +13,7 @@ from zarr.codecs import ZstdCodec
 
 from lfm_policy.contract import Contract
 from lfm_policy.errors import DataError
-from lfm_policy.files import READ_ONLY, atomic_directory, digest, read_json
+from lfm_policy.files import digest, read_json, replaced_or_same
 
 FORMAT = "lfm-data/1"
 CHUNK_ROWS = 2_048
@@ -170,7 +167,7 @@ def write_store(
     path = Path(path)
     if path.exists() and not (path / "zarr.json").is_file():
         raise DataError(f"{path} exists and is not a prepared data set: choose another output, or remove it")
-    with _place(path) as temporary:
+    with replaced_or_same(path, _same) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=3)
         writers = [
             _numbers(group, "observation", contract.observation_dim),
@@ -196,22 +193,8 @@ def write_store(
         group.attrs.update({"format": FORMAT, **told, "sha256": digest(told)})
 
 
-@contextmanager
-def _place(path: Path) -> Iterator[Path]:
-    """Yield the folder to fill: it becomes `path`, or, where nothing can be written, is held against what is there."""
-    with ExitStack() as stack:
-        refusal = None
-        try:
-            folder = stack.enter_context(atomic_directory(path))
-        except OSError as error:
-            if error.errno not in READ_ONLY or not path.exists():
-                raise
-            folder, refusal = Path(stack.enter_context(TemporaryDirectory())), error
-        yield folder
-        if refusal is not None:
-            if open_store(folder).digest != open_store(path).digest:
-                raise refusal
-            print(f"note: {path} is left as it was, and is the same: {refusal.strerror}", file=sys.stderr)
+def _same(new: Path, old: Path) -> bool:
+    return open_store(new).digest == open_store(old).digest
 
 
 def open_store(path: str | Path) -> Store:

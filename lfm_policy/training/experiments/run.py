@@ -148,7 +148,7 @@ def silent(trainer: object, *, force: bool = False) -> None:
 def summary(settings: TrainSettings, experiment: Experiment[Any], trainer: Trainer) -> dict[str, Any]:
     """Sum up what was trained, from which data, at what cost; losses on fixed noise; the experiment's own report."""
     peak = peak_memory(device_of(experiment))
-    trained, samples = experiment.load(settings.out), len(experiment.pool)
+    trained, samples = experiment.load(settings.out / "checkpoint"), len(experiment.pool)
     experiment.model.load_state_dict(trained.state_dict())  # the pool sees with the averaged weights, too
     batch = settings.batch * settings.optimiser.accumulate
     return {

@@ -152,7 +152,7 @@ class TrainSettings(Frozen):
     out: Place = Field(description="folder of the run; the same settings and folder continue an interrupted one")
     name: str = Field(description="what is trained, for reports; the experiment says it")
     method: str = Field(description="how, for reports; the preset of that name says it")
-    seed: int = Field(default=0, description="of weights, batches and noise")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of weights, batches and noise")
     updates: int | None = Field(default=None, ge=1, description="of each block; or epochs")
     epochs: float | None = Field(default=None, gt=0, description="passes over the samples; in place of updates")
     batch: int = Field(default=256, ge=1, description="samples of one update")

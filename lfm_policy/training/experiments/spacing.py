@@ -65,7 +65,7 @@ def _pilot(settings: TrainSettings) -> TrainSettings:
 def _measured(pilot: TrainSettings, train: Train, device: torch.device) -> dict[str, Any]:
     experiment = new_experiment(pilot, device)
     train(pilot, experiment)
-    chain = experiment.load(pilot.out).chain
+    chain = experiment.load(pilot.out / "checkpoint").chain
     losses = list(evaluation_loss(chain, experiment.pool).values())
     errors = relative(chain, losses)
     chosen = chain.schedule.equalised([max(error, max(errors) / RANGE) for error in errors])

@@ -204,6 +204,7 @@ BAD = {
     "no data": (drop("data"), r"expected a group 'data'.*found \[\]"),
     "no env_args": (lambda f: f["data"].attrs.__delitem__("env_args"), r"expected env_args.*found \['total'\]"),
     "env_args not JSON": (attribute("env_args", "{"), "as JSON"),
+    "env_args null": (attribute("env_args", "null"), "settings as JSON.*found None"),
     "no demonstrations": (drop("data/demo_0", "data/demo_1", "data/demo_2"), "expected demonstrations"),
     "unknown environment": (
         attribute("env_args", env_args(composite(V15_PART), environment="ToolHanging")),
@@ -281,14 +282,14 @@ def test_what_is_no_demonstration_is_passed_over_and_told(tmp_path):
     path = write(tmp_path / "d.hdf5")
     with h5py.File(path, "a") as file:
         file["data/demo_notes"] = "recorded on Monday"
-        file["data"].create_group("demo_meta")
+        file["data"].create_group("demo_meta\x1b[31m")
         file["data/demo_3"] = h5py.SoftLink("/nowhere")
         file["data/demo_extra"] = h5py.SoftLink("/data/demo_1")
     file, demos = read_all(path)
     assert file.names == ("demo_extra", "demo_0", "demo_1", "demo_2")
     assert len(demos[0].actions) == 9
     (note,) = file.own_notes
-    assert note == "data/demo_meta, data/demo_notes, data/demo_3 passed over: no demonstrations"
+    assert note == "data/demo_meta\\x1b[31m, data/demo_notes, data/demo_3 passed over: no demonstrations"
 
 
 def test_a_file_that_its_recorder_still_holds_is_called_so(tmp_path):

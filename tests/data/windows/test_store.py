@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from lfm_policy import files
 from lfm_policy.contract import ArmController, Contract, ObservationKey
 from lfm_policy.data.windows import store as store_module
 from lfm_policy.data.windows.store import Episode, open_store, write_store
@@ -200,7 +201,7 @@ def test_the_same_data_set_may_stay_where_nothing_can_be_written(path, monkeypat
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
         yield
 
-    monkeypatch.setattr(store_module, "atomic_directory", refusing)  # as root, no permission keeps from writing
+    monkeypatch.setattr(files, "atomic_directory", refusing)  # as root, no permission keeps from writing
     write_store(path, make_episodes(), CONTRACT, SPLIT, {"files": [{"name": "a.hdf5"}]})
     assert "is left as it was, and is the same: Read-only file system" in capsys.readouterr().err
     with pytest.raises(OSError, match="Read-only"):
