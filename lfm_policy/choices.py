@@ -43,6 +43,8 @@ Place = Annotated[Path, BeforeValidator(_home)]
 """A file or folder as the user wrote it; ~ is the home folder. No other character means anything."""
 Source = Annotated[str, BeforeValidator(_as_text)]
 """A policy: folder of a checkpoint, of a training run or of a bundle, pretrained name, hub id, or ws:// address."""
+Products = Literal["float32", "bfloat16"]
+"""What the products inside networks are computed in."""
 
 
 def _one_for_all(steps: Any) -> Any:
@@ -168,6 +170,16 @@ class Sampling(Frozen):
         """What is to be other than in the checkpoint, as arguments of a command: {"solver.steps": 5}."""
         own = {} if self.temperature is None else {"temperature": self.temperature}
         return {f"solver.{name}": value for name, value in self.solver.given.items()} | own
+
+
+class Arithmetic(Frozen):
+    """What a policy computes in."""
+
+    precision: Products = Field(
+        default="float32",
+        description="number format of the networks' products: bfloat16 (torch alone) reads half of the weights' bytes; "
+        "for large networks, on processors that multiply it (AVX512-BF16, AMX)",
+    )
 
 
 class StoreChoice(Frozen):

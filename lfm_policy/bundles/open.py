@@ -8,7 +8,7 @@ policy = open_policy("ws://robot:8000")                # a PolicyClient
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lfm_policy.choices import Sampling, Weights
+from lfm_policy.choices import Products, Sampling, Weights
 from lfm_policy.contract import Contract
 from lfm_policy.errors import CheckpointError, ConfigError
 from lfm_policy.models import bundle
@@ -29,7 +29,7 @@ def open_policy(
     *,
     runtime: Runtime = "torch",
     weights: Weights = "ema",
-    precision: str | None = None,
+    precision: Products = "float32",
     sampling: Sampling | None = None,
     device: str = "cpu",
     threads: int | None = 1,
@@ -44,7 +44,7 @@ def open_policy(
             the Hugging Face hub; or the address of a policy server ("ws://host:8000").
         runtime: who computes; a server decides for itself.
         weights: of a checkpoint, the moving average or the weights as trained.
-        precision: which of a bundle's graphs onnxruntime runs; None: the most exact one.
+        precision: number format of the products inside the networks; bfloat16 is for torch alone.
         sampling: solver and temperature, where they are not to be the checkpoint's; for torch alone.
         device: of torch.
         threads: CPU threads of one call; None: as many as torch or onnxruntime take by themselves.
@@ -59,18 +59,24 @@ def open_policy(
         ServingError: no policy server answers there.
     """
     asked = {} if sampling is None else sampling.asked
+    told = {} if precision == "float32" else {"precision": precision}
     if is_server(source):
         # Not above: a robot that runs a graph itself needs no websockets.
         from lfm_policy.server.client import PolicyClient
 
-        _require_nothing(asked | ({} if precision is None else {"precision": precision}), "a server's sampler", "serve")
+        _require_nothing(asked | told, "a server's sampler", "serve")
         return PolicyClient(str(source), api_key=api_key, contract=expected)
     stored = _stored(source, expected)
     has_graph = isinstance(stored, bundle.Bundle) and bool(stored.graphs)
-    if runtime == "onnx" or (runtime == "auto" and has_graph and not asked):
+    if runtime == "onnx" and told:
+        raise ConfigError(f"a graph computes in float32: precision={precision} goes with runtime=torch")
+    if runtime == "onnx" or (runtime == "auto" and has_graph and not asked and not told):
         _require_nothing(asked, "a graph's sampler", "export")
-        return _graph(stored, precision, threads)
-    return require_policy(_model(stored, weights, sampling, device, threads, trust_code, expected), source)
+        return _graph(stored, threads)
+    policy = require_policy(_model(stored, weights, sampling, device, threads, trust_code, expected), source)
+    if told:
+        policy.narrow()
+    return policy
 
 
 def open_model(
@@ -107,12 +113,12 @@ def _stored(source: str | Path, expected: Contract | None) -> bundle.Bundle | Pa
     return bundle.read(directory, expected) if bundle.is_bundle(directory) else directory
 
 
-def _graph(stored: bundle.Bundle | Path, precision: str | None, threads: int | None) -> "OnnxPolicy":
+def _graph(stored: bundle.Bundle | Path, threads: int | None) -> "OnnxPolicy":
     try:
         from lfm_policy.bundles.onnx_policy import OnnxPolicy
     except ModuleNotFoundError as error:
         raise ConfigError(f"runtime=onnx needs {error.name}: pip install 'lfm-policy[deploy]'") from None
-    return OnnxPolicy(stored, precision, threads=threads)
+    return OnnxPolicy(stored, threads=threads)
 
 
 def _model(
@@ -177,7 +183,8 @@ def form_of(policy: ChunkPolicy) -> dict[str, Any]:
     solver, steps = chain.solver, chain.solver.steps
     counts = steps if isinstance(steps, int) else list(steps)  # as JSON gives them back
     told = {"solver": solver.method, "steps": counts, "tolerance": solver.tolerance}
-    return digest | told | {"temperature": temperature}
+    products = {"precision": "bfloat16"} if policy.narrowed else {}  # pyright: ignore[reportAttributeAccessIssue]
+    return digest | told | {"temperature": temperature} | products
 
 
 def dress(policy: ChunkPolicy, seam: str, warm_blocks: int | None, best_of: int) -> tuple[ChunkPolicy, dict[str, Any]]:

@@ -24,6 +24,7 @@ from lfm_policy.models.sight import Frames, Sight
 from lfm_policy.models.sources import locate
 from lfm_policy.models.spec import PolicySpec
 from lfm_policy.models.stored import bundle_tensors
+from lfm_policy.networks.cpu.narrow import narrow
 from lfm_policy.protocols import ChunkBatch
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images"
@@ -58,6 +59,8 @@ class LFMPolicy(Pretrained):
         self.encoding = encoding
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
+        self.narrowed = False
+        """Whether its networks multiply in bfloat16."""
         self.threads: int | None = 1
         """CPU threads of one call; None: as many as torch takes by itself."""
         self.reset()
@@ -129,6 +132,15 @@ class LFMPolicy(Pretrained):
     def noise_shape(self) -> tuple[int, int]:
         """(T, action_dim)."""
         return (self.spec.horizon, self.contract.action_dim)
+
+    def narrow(self) -> None:
+        """Multiply in bfloat16 from now on, for chunks alone; see `NarrowLinear`.
+
+        Raises:
+            ConfigError: torch cannot do it on this device.
+        """
+        narrow(self.chain.blocks)
+        self.narrowed = True
 
     @property
     def portable(self) -> bool:

@@ -257,7 +257,7 @@ def digest(description: str, module: nn.Module) -> str:
     content = hashlib.sha256(description.encode())
     for name, tensor in sorted(module.state_dict().items()):
         content.update(name.encode())
-        content.update(tensor.detach().cpu().numpy().tobytes())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return content.hexdigest()[:16]
 
 

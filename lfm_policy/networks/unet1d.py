@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "t b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "t b o"]:
         """Return the block's output; `condition` has been through Mish, once for all blocks."""
-        if applies(x, self.training):
+        if applies(x, self.training) and isinstance(self.film[1], nn.Linear):
             return self._fused(x, condition)
         scale, shift = self.film(condition).chunk(2, dim=1)
         return self.second(self.first(x, (scale, shift))) + self.skip(x)

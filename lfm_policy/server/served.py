@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from lfm_policy.choices import Place, PolicyChoice, Sampling
+from lfm_policy.choices import Arithmetic, Place, PolicyChoice, Sampling
 from lfm_policy.contract import Contract
 from lfm_policy.errors import ConfigError
 from lfm_policy.protocols import ChunkPolicy
@@ -19,10 +19,9 @@ from lfm_policy.server.stand_ins import ReplayPolicy, ZeroPolicy, read_contract
 REPLAY, ZERO = "replay:", "zero"
 
 
-class ServeSettings(ServerOptions, Sampling, PolicyChoice):
+class ServeSettings(ServerOptions, Arithmetic, Sampling, PolicyChoice):
     """What is served, to whom; `policy` may also be replay:DATA.zarr, or zero."""
 
-    precision: str | None = Field(default=None, description="of a bundle's graph: float32; null: the most exact one")
     threads: int = Field(default=1, ge=1, description="CPU threads of one policy call")
     contract: Place | None = Field(
         default=None, description="contract.json of the robot, or a directory that holds one; another policy is refused"
@@ -100,7 +99,7 @@ def _stand_in(settings: ServeSettings, expected: Contract | None) -> Served | No
 def _model(settings: ServeSettings, opener: Opener) -> Served:
     policy = opener(
         settings.policy,
-        runtime="auto" if settings.precision is None else "onnx",
+        runtime="auto",
         weights=settings.weights,
         precision=settings.precision,
         sampling=settings.sampling,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from lfm_policy.choices import Perturbation, Place, PolicyChoice, Sampling, Score
+from lfm_policy.choices import Arithmetic, Perturbation, Place, PolicyChoice, Sampling, Score
 from lfm_policy.control.session import SessionOptions
 from lfm_policy.errors import ConfigError
 
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 RENAMED = {"steps": "solver.steps"}
 
 
-class Settings(SessionOptions, Sampling, PolicyChoice):
+class Settings(SessionOptions, Arithmetic, Sampling, PolicyChoice):
     """A policy, a robot, and how they are connected."""
 
     api_key: str | None = Field(default=None, description="of a policy server that asks for one")
-    precision: str | None = Field(default=None, description="of a bundle's graph: float32; null: the most exact one")
     threads: int = Field(default=1, ge=1, description="CPU threads of the policy")
     environment: str | None = Field(
         default=None, description="of a simulated robot: its name; null: the one in the policy's contract"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from lfm_cli.places import folder_of
-from lfm_policy.choices import Place, PolicyChoice, Sampling, Simulation, Source
+from lfm_policy.choices import Arithmetic, Place, PolicyChoice, Sampling, Simulation, Source
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.rollout.runner import RunnerOptions
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RENAMED = {"steps": "solver.steps"}
 
 
-class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
+class Settings(RunnerOptions, Link, Arithmetic, Sampling, PolicyChoice):
     """A policy, an environment, how one asks the other, and who computes."""
 
     against: Source | None = Field(
@@ -58,7 +58,6 @@ class Settings(RunnerOptions, Link, Sampling, PolicyChoice):
         default="torch",
         description="who computes; onnx: a bundle's graph, without torch; auto: that where there is one",
     )
-    precision: str | None = Field(default=None, description="of a bundle's graph: float32; null: the most exact one")
     warm_blocks: int | None = Field(
         default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
     )

@@ -71,6 +71,17 @@ def test_installed_students_have_a_name() -> None:
     assert form_of(opened)["solver"] == "euler"
 
 
+@pytest.mark.parametrize("name", ["run", "graph"])
+def test_products_in_bfloat16_are_of_torch_and_another_form(places: dict[str, Path], name: str) -> None:
+    plain, opened = open_policy(places[name]), open_policy(places[name], runtime="auto", precision="bfloat16")
+    assert isinstance(opened, LFMPolicy)
+    difference = np.abs(chunks(opened) - chunks(plain))
+    assert 0 < difference.max() < 0.05
+    assert form_of(opened)["precision"] == "bfloat16"
+    with pytest.raises(ConfigError, match="a graph computes in float32"):
+        open_policy(places["graph"], runtime="onnx", precision="bfloat16")
+
+
 OPENED = """
 import sys
 import numpy as np

@@ -65,5 +65,3 @@ def test_what_is_no_policy_is_refused(places: dict[str, Path], tmp_path: Path) -
         load(ServeSettings(policy="nowhere"), open_policy)
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         load(ServeSettings(policy=str(tmp_path)), open_policy)
-    with pytest.raises(CheckpointError, match=r"holds no sampler\.int8\.onnx"):
-        load(ServeSettings(policy=str(places["graph"]), precision="int8"), open_policy)

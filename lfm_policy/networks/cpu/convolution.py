@@ -59,9 +59,7 @@ class Convolution(nn.Conv1d):
             case _ if kernel == 1:
                 return functional.linear(x, self.weight[:, :, 0], self.bias)
             case "rows":
-                windows = functional.pad(x, (0, 0, 0, 0, padding, padding)).unfold(0, kernel, stride).mT
-                # copied into rows first: half the time of a product with the view
-                rows, columns = windows.flatten(2), self.weight.permute(2, 1, 0).flatten(0, 1)
+                rows, columns = unfolded(x, kernel, stride, padding), self.weight.permute(2, 1, 0).flatten(0, 1)
                 return torch.addmm(self.bias, rows.flatten(0, 1), columns).view(*rows.shape[:2], -1)
             case "bilinear" if stride == 1 and kernel == 2 * padding + 1:
                 return _Product.apply(x, self.weight, self.bias, fourier(len(x), kernel, x.dtype))
@@ -77,15 +75,13 @@ class Growth(nn.ConvTranspose1d):
 
     def forward(self, x: Float[Tensor, "t b i"]) -> Float[Tensor, "s b o"]:
         (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding
-        steps = (len(x) - 1) * stride - 2 * padding + kernel
         match form(x, self.training):
             case "torch":
                 return time_first(super().forward(time_last(x)))
             case "rows":
-                columns = time_last(x @ self.weight.flatten(1))
-                y = functional.fold(columns, (1, steps), (1, kernel), padding=(0, padding), stride=(1, stride))
-                return time_first(y[:, :, 0]) + self.bias
+                return folded(x @ self.weight.flatten(1), kernel, stride, padding) + self.bias
             case "bilinear":
+                steps = (len(x) - 1) * stride - 2 * padding + kernel
                 output, weight, inputs = sliding(steps, kernel, stride, padding, x.dtype)
                 matrices = Bilinear(inputs.mT, weight, output.mT)
                 return _Product.apply(x, self.weight.transpose(0, 1), self.bias, matrices)
@@ -99,6 +95,18 @@ def time_first(x: Float[Tensor, "b c t"]) -> Float[Tensor, "t b c"]:
 def time_last(x: Float[Tensor, "t b c"]) -> Float[Tensor, "b c t"]:
     """Return a view as torch's convolutions want it."""
     return x.permute(1, 2, 0)
+
+
+def unfolded(x: Float[Tensor, "t b i"], kernel: int, stride: int, padding: int) -> Float[Tensor, "s b ki"]:
+    """Return what a kernel sees at each of its places; a copy, for products with the view take twice as long."""
+    return functional.pad(x, (0, 0, 0, 0, padding, padding)).unfold(0, kernel, stride).mT.flatten(2)
+
+
+def folded(columns: Float[Tensor, "t b ok"], kernel: int, stride: int, padding: int) -> Float[Tensor, "s b o"]:
+    """Return the sums of what each step gives to the places of a kernel: the transpose of `unfolded`."""
+    steps = (len(columns) - 1) * stride - 2 * padding + kernel
+    y = functional.fold(time_last(columns), (1, steps), (1, kernel), padding=(0, padding), stride=(1, stride))
+    return time_first(y[:, :, 0])
 
 
 class Bilinear(NamedTuple):

@@ -51,7 +51,7 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
         sides = {f"{name}_torch": _call(chain) for name, chain in chains.items()}
         sides |= {f"{name}_onnx": _call(graph) for name, graph in graphs.items()}
         sides |= {"ddim16": _call(_diffusion("ddim", 16)), "bare": _bare(chains["teacher"])}
-        sides |= {"plain": _bare(_policy(TEACHER, PLAIN))}
+        sides |= {"plain": _bare(_policy(TEACHER, PLAIN)), "teacher_bf16": _call(_narrow(TEACHER))}
         times = _take_turns(sides, settings.repeats, settings.seconds)
         slow = {"ddpm100": _call(_diffusion("ddpm", 100)), "teacher_torch": sides["teacher_torch"]}
         slow["teacher_onnx"] = sides["teacher_onnx"]
@@ -65,6 +65,8 @@ def measure(settings: Settings) -> Iterator[Ratio | Skipped]:
     yield _ratio("student1_torch_vs_ddim16", times, "student1_torch", "ddim16", None, "the same in torch")
     yield _ratio("student1_grown_vs_ddim16", times, "student1_grown_onnx", "ddim16", None, "1 × 66 M, onnxruntime")
     yield _ratio("onnx_vs_torch", times, "teacher_onnx", "teacher_torch", None, "teacher, the same weights")
+    yield _ratio("bf16_vs_fp32", times, "teacher_bf16", "teacher_torch", 1.6, "teacher in torch, precision=bfloat16")
+    yield _ratio("teacher_bf16_vs_ddim16", times, "teacher_bf16", "ddim16", 25, "the same")
     plainly = "policy call against four bare forwards of the same networks written plainly"
     yield _ratio("teacher_vs_plain", times, "teacher_onnx", "plain", 1.5, f"teacher, onnxruntime; {plainly}")
     yield _ratio("teacher_torch_vs_plain", times, "teacher_torch", "plain", 1.5, f"the same in torch; {plainly}")
@@ -77,6 +79,12 @@ def _policy(schedule: Schedule, network: Mapping[str, object], **options: Any) -
     spec = PolicySpec(chain=ChainSpec(gammas=schedule.gammas, network=dict(network), **options))
     identities = (AffineNormalizer.identity(dim) for dim in (contract.observation_dim, contract.action_dim))
     return LFMPolicy(spec, Encoding(contract, *identities)).eval()
+
+
+def _narrow(schedule: Schedule) -> LFMPolicy:
+    policy = _policy(schedule, NETWORK)
+    policy.narrow()
+    return policy
 
 
 def _grown(times: int) -> dict[str, object]:
