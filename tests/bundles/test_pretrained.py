@@ -11,6 +11,8 @@ from lfm_policy.bundles.open import open_torch
 from lfm_policy.models import bundle
 
 NAMES = sorted(path.parent.name for path in bundle.PRETRAINED.glob(f"*/{bundle.CHECKSUMS}"))
+QUICK = ("lift", "can")
+"""Those whose episodes take seconds."""
 MEGABYTE = 10**6
 
 
@@ -35,7 +37,7 @@ def test_each_plans_and_both_runtimes_agree(name: str) -> None:
 
 @pytest.mark.sim
 @pytest.mark.skipif(importlib.util.find_spec("robosuite") is None, reason="robosuite is not installed")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in NAMES])
 def test_each_fits_todays_environment_and_succeeds(name: str) -> None:
     import lfm_envs
     from lfm_policy.rollout.runner import Runner, RunnerOptions

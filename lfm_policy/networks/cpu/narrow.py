@@ -4,6 +4,8 @@ Weights are rounded to 8 significant bits and laid out once as the processor wan
 torch brings; the operators are those that torch's own compiler calls.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -40,11 +42,13 @@ class NarrowLinear(nn.Module):
         self.register_buffer("bias", bias.detach().to(torch.bfloat16))
         self._packed: Tensor | None = None
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave the packed weights out, so that copies pack their own."""
         return self.__dict__ | {"_packed": None}
 
     def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
+        assert _pack is not None
+        assert _product is not None
         if self._packed is None:
             self._packed = _pack(self.weight)
         return _product(x.to(torch.bfloat16), self._packed, self.bias, "none", [], "").to(x.dtype)
@@ -64,6 +68,8 @@ class NarrowConvolution(NarrowLinear):
 
 class NarrowGrowth(NarrowLinear):
     """A `Growth`, on features with time first."""
+
+    offset: Float[Tensor, " o"]
 
     def __init__(self, growth: Growth) -> None:
         super().__init__(growth.weight.flatten(1).mT, growth.bias.new_zeros(growth.weight[0].numel()))
