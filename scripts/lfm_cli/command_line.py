@@ -94,7 +94,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         _require_place(verb, out)
         with _folder(settings):
             module.main(settings)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # else it is closed, lfm ... >&-
+            sys.stdout.flush()
     except LFMError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:

@@ -251,6 +251,12 @@ def test_what_another_command_has_made_is_not_written_into(
     assert [path.name for path in tmp_path.iterdir()] == [made]
 
 
+def test_a_closed_standard_output(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lfm_cli benchmark 'suite=[]' out={tmp_path / 'out'} >&-"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_presets_that_never_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert command_line.run("evaluate", [f"preset={tmp_path / 'pipe'}"]) == 2
