@@ -176,8 +176,9 @@ def read(bundle: str | Path, expected: Contract | None = None) -> Bundle:
 
 
 def _candidates(bundle: str | Path) -> list[Path]:
-    named = [PRETRAINED / bundle] if Path(bundle).name == str(bundle) else []
-    return [Path(bundle), *named]
+    """Return the folder itself; where there is none, the pretrained bundle of that name."""
+    path = Path(bundle)
+    return [PRETRAINED / path] if path.name == str(bundle) and not path.exists() else [path]
 
 
 def _locate(bundle: str | Path) -> Path:

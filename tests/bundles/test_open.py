@@ -82,6 +82,15 @@ def test_products_in_bfloat16_are_of_torch_and_another_form(places: dict[str, Pa
         open_policy(places["graph"], runtime="onnx", precision="bfloat16")
 
 
+def test_a_folder_comes_before_an_installed_student_of_its_name(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "can").symlink_to(places["run"])
+    assert form_of(open_policy("can")) == form_of(open_policy(places["run"]))
+    assert form_of(LFMPolicy.from_pretrained("can")) == form_of(open_policy(places["run"]))
+
+
 OPENED = """
 import sys
 import numpy as np

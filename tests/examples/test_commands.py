@@ -71,6 +71,14 @@ def test_pusht_is_converted_trained_and_evaluated(example):
     assert 0 <= summary["mean_score"] <= 1
 
 
+@pytest.mark.slow
+def test_aloha_hands_a_cube_over(example):
+    pytest.importorskip("gym_aloha", reason="gym-aloha is installed for this example only")
+    example("aloha")
+    subprocess.run([sys.executable, "demonstrate.py", "3"], check=True, timeout=240)
+    assert len(open_store("aloha.zarr")) >= 2
+
+
 def test_recordings_of_ones_own_train_a_policy_that_controls_a_robot_of_ones_own(example, monkeypatch):
     data = example("own_data")
     data.run({"train": [*TINY_RUN, "network.dims=[8,16]", "network.time_dim=8"]})

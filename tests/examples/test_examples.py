@@ -20,6 +20,8 @@ from lfm_policy.data.windows.store import open_store
 from lfm_policy.server.stand_ins import ReplayPolicy
 from tests.examples.running import EXAMPLES, commands
 
+LONGER = {"aloha": 120}
+"""Lines of those that bring an expert with inverse kinematics."""
 NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and (path / "README.md").exists())
 
 
@@ -30,7 +32,7 @@ def test_an_example_is_short_and_has_a_page(name):
     assert list(commands(name)), "commands to run"
     assert "```text" in page, "what they print"
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (EXAMPLES / name).glob("*.py"))
-    assert lines <= 80
+    assert lines <= LONGER.get(name, 80)
 
 
 def test_a_cart_is_one_of_gymnasiums(example):
