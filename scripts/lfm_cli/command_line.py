@@ -102,7 +102,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output has gone, as in lfm ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         return _fail(told(error, out), 4)
