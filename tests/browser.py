@@ -40,8 +40,9 @@ class Page:
             self.events.append(message)
 
     def open(self, url: str) -> None:
-        """Go to a page."""
+        """Go to a page, and wait until all of it is there."""
         self.call("Page.navigate", url=url)
+        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def value(self, expression: str) -> Any:
         """What JavaScript finds on the page."""
