@@ -1,7 +1,7 @@
 """Convolutions of few samples that multiply in bfloat16: where reading the weights is the cost, half of it is saved.
 
-Weights are rounded to 8 significant bits and laid out once as the processor wants them, by the oneDNN that
-torch brings; the operators are those that torch's own compiler calls.
+Weights are rounded to 8 significant bits and laid out once as the processor wants them, by the oneDNN that torch
+brings; the operators are those that torch's own compiler calls.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class NarrowLinear(nn.Module):
-    """A linear layer with rounded weights, for inference: products in bfloat16, their sums and the result in float32.
+    """A linear layer for inference: inputs, weights and result are rounded to bfloat16, sums of products are not.
 
     Args:
         weight: as in `nn.Linear`.

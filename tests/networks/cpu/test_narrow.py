@@ -26,7 +26,7 @@ def rounded(value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("layer", "kind"), LAYERS)
 @pytest.mark.parametrize("batch", [1, 3, 40])
-def test_only_weights_and_inputs_are_rounded(layer: nn.Module, kind: type[NarrowLinear], batch: int) -> None:
+def test_only_weights_inputs_and_results_are_rounded(layer: nn.Module, kind: type[NarrowLinear], batch: int) -> None:
     x, exact = torch.randn(8, batch, 16), copy.deepcopy(layer)
     exact.weight.data = rounded(exact.weight.data)  # pyright: ignore[reportArgumentType, reportCallIssue]
     with torch.inference_mode():
@@ -47,6 +47,7 @@ def test_a_network_stays_within_what_rounding_does_and_is_copied() -> None:
         assert not torch.equal(found, exact)
         assert (found - exact).square().mean().sqrt() < 0.01 * exact.square().mean().sqrt()
         assert torch.equal(copy.deepcopy(network)(x, t, cond), found)
+        # in memory, as processes that play episodes get their policy; no file and no message holds a pickle
         assert torch.equal(pickle.loads(pickle.dumps(network))(x, t, cond), found)
 
 
