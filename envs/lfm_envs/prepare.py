@@ -132,27 +132,22 @@ def prepare(
         DataError: a file cannot be used.
         ContractError: the files mean different things.
     """
-    console = console or Console()
-    started = time.perf_counter()
+    console, started = console or Console(), time.perf_counter()
     with ExitStack() as stack:
         known = [*TASKS.values(), *([] if environment is None else [task(environment)])]
         contracts = {task.environment: task.contract for task in known}
         require_different(source)
         opened = [stack.enter_context(open_demos(path, contracts, mask=mask)) for path in source]
-        labels = names_apart([file.path for file in opened])
-        tallies = [seen_by(file, label, observations, cameras) for file, label in zip(opened, labels, strict=True)]
-        files = [tally.file for tally in tallies]
-        for tally in tallies[1:]:
-            files[0].contract.require_match(tally.file.contract, labels[0], tally.label)
-        out = out or default_output(files[0].contract, labels)
+        tallies = seen_by_policy(opened, observations, cameras)
+        contract = tallies[0].file.contract
+        out = out or default_output(contract, [tally.label for tally in tallies])
         stack.enter_context(owned(out))
         _write(tallies, out, console, environment)
-        results = replay_some(tallies, open_store(out), replay, console, environment)
         summary = {
             "out": str(out),
-            "contract": files[0].contract.model_dump(mode="json"),
+            "contract": contract.model_dump(mode="json"),
             "files": [tally.summary() for tally in tallies],
-            "replay": replay_summary(results),
+            "replay": replay_summary(replay_some(tallies, open_store(out), replay, console, environment)),
             "seconds": round(time.perf_counter() - started, 2),
         }
         with keeping(out / "summary.json"):
@@ -182,6 +177,21 @@ def require_different(paths: Sequence[Path]) -> None:
     places = [os.path.realpath(path) for path in paths]
     if twice := sorted({str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1}):
         raise DataError(f"source= names one file more than once ({', '.join(twice)}): name each file once")
+
+
+def seen_by_policy(
+    files: Sequence[DemoFile], observations: Literal["state", "images"], cameras: Sequence[str] | None
+) -> list[Tally]:
+    """Read files as the policy is to see them, by names that tell them apart.
+
+    Raises:
+        ContractError: they mean different things.
+    """
+    labels = names_apart([file.path for file in files])
+    tallies = [seen_by(file, label, observations, cameras) for file, label in zip(files, labels, strict=True)]
+    for tally in tallies[1:]:
+        tallies[0].file.contract.require_match(tally.file.contract, tallies[0].label, tally.label)
+    return tallies
 
 
 def seen_by(file: DemoFile, label: str, observations: str, cameras: Sequence[str] | None) -> Tally:

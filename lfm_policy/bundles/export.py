@@ -43,6 +43,10 @@ class Step(NamedTuple):
     run: Callable[[], None]
 
 
+Track = Callable[[Sequence[Step]], Iterable[Step]]
+"""Passes steps on as they come, and may show how far it is."""
+
+
 def export(
     policy: LFMPolicy,
     out: str | Path,
@@ -51,7 +55,7 @@ def export(
     graphs: Sequence[Precision] = ("float32",),
     results: Mapping[str, Any] | None = None,
     samples: int = 64,
-    track: Callable[[Sequence[Step]], Iterable[Step]] = iter,
+    track: Track = iter,
 ) -> Exported:
     """Write the bundle of a policy, with the solver that it has now; an earlier bundle in `out` is replaced at the end.
 
@@ -77,20 +81,7 @@ def export(
         store(rounded(policy, dtype), directory / layout.WEIGHTS)
         _write_checksums(directory)
         stored = LFMPolicy.of_bundle(layout.read(directory), trust_code=True)  # the policy has its code already
-        parity: dict[str, float] = {}
-
-        def write(precision: Precision) -> None:
-            write_graph(stored, directory / graph_name(precision))
-            _write_checksums(directory)
-
-        def compare(precision: Precision) -> None:
-            parity[precision] = difference(stored, OnnxPolicy(directory, precision), samples)
-
-        steps = [Step(f"writing the {graph} graph", partial(write, graph)) for graph in graphs]
-        steps += [Step(f"comparing the {graph} graph with torch", partial(compare, graph)) for graph in graphs]
-        for step in track(steps):
-            step.run()
-        _require_parity(parity)
+        parity = _write_graphs(stored, directory, graphs, samples, track)
         sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
         text = card(out.name, config, policy.contract, sizes, parity, results)
         (directory / layout.CARD).write_text(text)
@@ -99,6 +90,31 @@ def export(
 
 def _same(new: Path, old: Path) -> bool:
     return (old / layout.CHECKSUMS).is_file() and read_json(new / layout.CHECKSUMS) == read_json(old / layout.CHECKSUMS)
+
+
+def _write_graphs(
+    policy: LFMPolicy, directory: Path, graphs: Sequence[Precision], samples: int, track: Track
+) -> dict[str, float]:
+    """Write the graphs of a stored policy, and return by how much each differs from it.
+
+    Raises:
+        ConfigError: a graph differs too much.
+    """
+    parity: dict[str, float] = {}
+
+    def write(precision: Precision) -> None:
+        write_graph(policy, directory / graph_name(precision))
+        _write_checksums(directory)
+
+    def compare(precision: Precision) -> None:
+        parity[precision] = difference(policy, OnnxPolicy(directory, precision), samples)
+
+    steps = [Step(f"writing the {graph} graph", partial(write, graph)) for graph in graphs]
+    steps += [Step(f"comparing the {graph} graph with torch", partial(compare, graph)) for graph in graphs]
+    for step in track(steps):
+        step.run()
+    _require_parity(parity)
+    return parity
 
 
 def difference(policy: LFMPolicy, other: OnnxPolicy, samples: int = 64, seed: int = 0) -> float:

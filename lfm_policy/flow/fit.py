@@ -142,23 +142,13 @@ def fit(
     Raises:
         ValueError: a coupling other than "dependent" with conditions, which both ends must share.
     """
-    position, current = 0, pool  # samples of p_position
-
-    def samples(phase: Phase) -> Pool:
-        """Push samples on when a batch is drawn: a resumed run skips the phases that are done."""
-        nonlocal position, current
-        if phase.source == "marginal":
-            return pool
-        if position < phase.blocks[0]:
-            current = pushed(sampler, current, start=position, stop=phase.blocks[0], track=track)
-            position = phase.blocks[0]
-        return current
-
+    begun = _Begun(sampler, pool, track)
     for k, phase in enumerate(phases):
 
         def losses(generator: torch.Generator, phase: Phase = phase) -> Iterator[Loss]:
-            sample = _draw(samples(phase), batch, generator)
-            partner = _partner(samples(phase), sample, coupling, generator)
+            samples = begun.samples(phase)
+            sample = _draw(samples, batch, generator)
+            partner = _partner(samples, sample, coupling, generator)
             drawn = phase.drawn or phase.blocks
             for place, n in enumerate(drawn):
                 own = slice((rows.start or 0) + place, rows.stop, len(drawn)) if share_out else rows
@@ -167,6 +157,27 @@ def fit(
                     yield loss
 
         optimise(k, phase, losses)
+
+
+class _Begun:
+    """The samples that phases begin with: data, or data pushed through the blocks that are trained.
+
+    They are pushed when a phase draws its first batch, so a resumed run pushes nothing for phases that are done.
+    """
+
+    def __init__(self, sampler: FlowChain, pool: Pool, track: Track) -> None:
+        self._sampler, self._pool, self._track = sampler, pool, track
+        self._position, self._pushed = 0, pool
+        """Samples of p_position."""
+
+    def samples(self, phase: Phase) -> Pool:
+        if phase.source == "marginal":
+            return self._pool
+        start, stop = self._position, phase.blocks[0]
+        if start < stop:
+            self._pushed = pushed(self._sampler, self._pushed, start=start, stop=stop, track=self._track)
+            self._position = stop
+        return self._pushed
 
 
 def draw_loss(

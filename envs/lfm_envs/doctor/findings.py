@@ -133,11 +133,7 @@ def examine_checkpoint(
         assert offset is not None
         if name == "action":
             scale, offset = scale[..., columns], offset[..., columns]
-        low, high = np.sort([(-1 - offset) / scale, (1 - offset) / scale], axis=0)
-        if scale.ndim == 2:  # anchored chunks: positions from the hand on, step by step; the range over all steps
-            ranges[name] = {"low": low.min(0).tolist(), "high": high.max(0).tolist()}
-        else:
-            ranges[name] = {"low": low.tolist(), "high": high.tolist()}
+        ranges[name] = _range(scale, offset)
         if any(finding.trap == "observation keys" for finding in findings):
             continue
         if scale.ndim == 2:
@@ -148,6 +144,12 @@ def examine_checkpoint(
             typical = np.max if name == "action" else np.median
             findings += _misfit(name, values * scale + offset, limit, typical)
     return findings, ranges
+
+
+def _range(scale: np.ndarray, offset: np.ndarray) -> dict[str, list[float]]:
+    """Return what a normaliser maps to [-1, 1]; of anchored chunks, whose steps have one each, the range over all."""
+    low, high = np.sort([(-1 - offset) / scale, (1 - offset) / scale], axis=0)
+    return {"low": np.atleast_2d(low).min(0).tolist(), "high": np.atleast_2d(high).max(0).tolist()}
 
 
 def _normalizers(directory: Path) -> dict[str, np.ndarray]:

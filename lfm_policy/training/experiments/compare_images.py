@@ -56,27 +56,23 @@ def compare_images(
         CheckpointError: a run is not finished, or is no image run.
         ConfigError: the runs are of different pictures.
     """
-    solver = solver or SolverChange()
-    data = data_of(runs, path)
+    solver, data = solver or SolverChange(), data_of(runs, path)
     images = load_images(data.path, data.side)
-    shape = images.train.shape[1:]
-    noise = torch.randn(columns**2, images.train[0].numel(), generator=torch.Generator().manual_seed(NOISE_SEED))
+    shape, count = images.train.shape[1:], columns**2
+    noise = torch.randn(count, images.train[0].numel(), generator=torch.Generator().manual_seed(NOISE_SEED))
     out.mkdir(parents=True, exist_ok=True)
-    save_grid(out / "data.png", images.train[: columns**2], columns)
+    save_grid(out / "data.png", images.train[:count], columns)
     rows: list[dict[str, Any]] = []
-    folders = (*runs, *students)
-    for folder, name in zip(folders, names_apart(folders), strict=True):
+    for folder, name in zip((*runs, *students), names_apart([*runs, *students]), strict=True):
         model = FlowModel.from_pretrained(folder, trust_code=trust_code)
         if folder not in students:
             model.chain.solver = solver(model.chain.solver)
-        pictures, _ = generated(model, noise, shape)
-        save_grid(out / f"{name.replace('/', '_')}.png", pictures, columns)
+        picture = out / f"{name.replace('/', '_')}.png"
+        save_grid(picture, generated(model, noise, shape)[0], columns)
         way = states(model.trajectory(noise[:columns], pieces), states_shown)
-        ways = torch.stack([as_pictures(x, shape) for x in way], dim=1).flatten(0, 1)
-        save_grid(out / f"{name.replace('/', '_')}_trajectories.png", ways, len(way))
+        save_trajectories(picture.with_stem(f"{picture.stem}_trajectories"), way, shape)
         known = distances_in(folder / "summary.json", model) if path is None and not solver.given else None
-        distances = known or image_report(model, data, images)
-        rows.append({"run": name, "solver": asdict(model.chain.solver), **distances})
+        rows.append({"run": name, "solver": asdict(model.chain.solver), **(known or image_report(model, data, images))})
     write_json(out / "summary.json", {"runs": rows, "data": data.model_dump(mode="json")})
     return rows
 
@@ -112,6 +108,12 @@ def distances_in(summary: Path, model: FlowModel) -> Mapping[str, Any] | None:
 def states(way: list[Tensor], count: int) -> list[Tensor]:
     """Take `count` states of a trajectory, the noise and the end among them."""
     return [way[place] for place in torch.linspace(0, len(way) - 1, min(count, len(way))).round().long().tolist()]
+
+
+def save_trajectories(path: Path, way: Sequence[Tensor], shape: Sequence[int]) -> None:
+    """Write states (n, D) on the way from noise to pictures of this shape (C, H, W), a row for each picture."""
+    ways = torch.stack([as_pictures(x, shape) for x in way], dim=1).flatten(0, 1)
+    save_grid(path, ways, len(way))
 
 
 def save_grid(path: Path, pictures: Tensor, columns: int) -> None:

@@ -25,6 +25,7 @@ from lfm_policy.settings import parse
 from lfm_policy.training.experiments.choose import new_experiment
 from lfm_policy.training.experiments.data_settings import DensityData
 from lfm_policy.training.experiments.density import load_density
+from lfm_policy.training.experiments.experiment import Experiment
 from lfm_policy.training.experiments.settings import TrainSettings
 
 Track = Callable[[Iterable[BlockReport]], Iterable[BlockReport]]
@@ -66,11 +67,8 @@ def diagnose_run(
         require_own(run.block_network)
     torch.manual_seed(seed)
     experiment = new_experiment(run, torch.device("cpu"))
-    model = experiment.load(folder)
-    load_weights(model, folder, weights)
-    chain = model.chain
-    chain.solver = (solver or SolverChange())(chain.solver)
-    generator = torch.Generator().manual_seed(seed)
+    model = _trained(experiment, folder, weights, solver or SolverChange())
+    chain, generator = model.chain, torch.Generator().manual_seed(seed)
     sample = experiment.pool.take(torch.randperm(len(experiment.pool), generator=generator)[:samples])
     rows = list(track(diagnose(chain, sample, generator, log_density(run, model))))
     return {
@@ -82,6 +80,14 @@ def diagnose_run(
         "nfe": chain.to_data(sample.x[:1], None if sample.cond is None else sample.cond[:1]).nfe,
         "blocks": [asdict(row) for row in rows],
     }
+
+
+def _trained(experiment: Experiment, folder: Path, weights: Weights, solver: SolverChange) -> Any:
+    """Return the model that the experiment has trained, with these weights and this solver."""
+    model = experiment.load(folder)
+    load_weights(model, folder, weights)
+    model.chain.solver = solver(model.chain.solver)
+    return model
 
 
 def _checkpoint_of_run(source: Path) -> Path:
