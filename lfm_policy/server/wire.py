@@ -75,33 +75,45 @@ def judge(message: bytes, bounds: Bounds) -> None:
     Raises:
         ServingError: it holds more than `bounds` allow, or an extension type.
     """
-    position, values, missing = 0, 0, [1]
-    while missing and position < len(message):
-        if not missing[-1]:
-            missing.pop()
+    position, values, left, outer, end = 0, 0, 1, [], len(message)
+    while position < end:
+        if not left:
+            if not outer:
+                return
+            left = outer.pop()
             continue
-        missing[-1] -= 1
+        values, left, number_bytes = values + 1, left - 1, _NUMBER_BYTES[message[position]]
+        if number_bytes:
+            position += number_bytes
+            continue
         kind, width, size = _HEADS[message[position]]
         size += int.from_bytes(message[position + 1 : position + 1 + width], "big")
+        position += 1 + width
         if kind in (_LIST, _MAP):
-            missing.append(size * kind)
+            outer.append(left)
+            left = size * kind
         else:
             position += size
-        position += 1 + width
-        values += 5 if kind == _MAP else 1
-        if kind == _EXTENSION:
-            raise ServingError("msgpack's extension types and timestamps are not accepted")
-        if kind == _MAP and size > bounds.keys:
-            raise ServingError(f"expected maps of at most {bounds.keys} keys, found one of {size}")
-        if kind == _TEXT and size > bounds.text_bytes:
-            raise ServingError(f"expected texts of at most {bounds.text_bytes} bytes, found one of {size}")
-        if len(missing) - 1 > bounds.depth:
-            raise ServingError(f"expected maps and lists at most {bounds.depth} deep, found deeper ones")
-        if values + missing[-1] > bounds.values:
-            raise ServingError(
-                f"expected at most {bounds.values} values in one message, found {values + missing[-1]} or more: "
-                "send arrays, not lists of numbers"
-            )
+        if kind == _MAP:
+            values += 4
+        _require_within(bounds, kind, size, len(outer), values + left)
+
+
+def _require_within(bounds: Bounds, kind: int, size: int, depth: int, values: int) -> None:
+    """Raise ServingError where a value that is no number, this deep, or the number of values until now, is too large."""
+    if kind == _EXTENSION:
+        raise ServingError("msgpack's extension types and timestamps are not accepted")
+    if kind == _MAP and size > bounds.keys:
+        raise ServingError(f"expected maps of at most {bounds.keys} keys, found one of {size}")
+    if kind == _TEXT and size > bounds.text_bytes:
+        raise ServingError(f"expected texts of at most {bounds.text_bytes} bytes, found one of {size}")
+    if depth > bounds.depth:
+        raise ServingError(f"expected maps and lists at most {bounds.depth} deep, found deeper ones")
+    if values > bounds.values:
+        raise ServingError(
+            f"expected at most {bounds.values} values in one message, found {values} or more: "
+            "send arrays, not lists of numbers"
+        )
 
 
 _PLAIN, _LIST, _MAP, _TEXT, _EXTENSION = range(5)
@@ -131,6 +143,8 @@ def _head(byte: int) -> tuple[int, int, int]:
 
 
 _HEADS = [_head(byte) for byte in range(256)]
+_NUMBER_BYTES = [1 + head[2] if head[:2] == (_PLAIN, 0) else int(head == (_LIST, 0, 0)) for head in _HEADS]
+"""Bytes of a value that is a number, a boolean, nil or a list of nothing, by its first byte; 0: another kind."""
 
 
 def _encode(value: Any) -> dict[bytes, Any]:
