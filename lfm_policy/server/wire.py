@@ -100,7 +100,7 @@ def judge(message: bytes, bounds: Bounds) -> None:
 
 
 def _require_within(bounds: Bounds, kind: int, size: int, depth: int, values: int) -> None:
-    """Raise ServingError where a value that is no number, this deep, or the number of values until now, is too large."""
+    """Raise ServingError where a value, its depth or the number of values so far is beyond what is allowed."""
     if kind == _EXTENSION:
         raise ServingError("msgpack's extension types and timestamps are not accepted")
     if kind == _MAP and size > bounds.keys:
