@@ -39,6 +39,38 @@ class Straight:
         return ChunkBatch(position + unit * ahead + self.noise_m * noise, nfe=3)
 
 
+class Portable(Straight):
+    """Says that it may be copied, and can continue chunks."""
+
+    portable = True
+
+    def resume(self, histories, noise, running):
+        return self.predict(histories, 0.1 * noise)
+
+
+class Pondering(Portable):
+    """Takes far longer than the environment."""
+
+    def predict(self, histories, noise):
+        time.sleep(0.01)
+        return super().predict(histories, noise)
+
+
+class Failing(Straight):
+    """Cannot predict."""
+
+    def predict(self, histories, noise):
+        raise ValueError("the weights are gone")
+
+
+class Counted(PointMass):
+    """Leaves a file for each one that is made."""
+
+    def __init__(self, folder: str):
+        super().__init__()
+        open(f"{folder}/{time.monotonic_ns()}", "x").close()
+
+
 class Breaking(PointMass):
     """A point mass that breaks at step 3 of the episode of `seed`; only the first time if `once` names a file."""
 

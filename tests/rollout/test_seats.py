@@ -20,29 +20,12 @@ from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import Runner, RunnerOptions
 from lfm_policy.rollout.seats import AutoSeat, ParentSeat, WorkerSeat, choose_seat, copies_pay
 from tests.bundles.policies import plain
-from tests.rollout.scripted import OBSERVATION_STEPS, Breaking, Straight
+from tests.rollout.scripted import OBSERVATION_STEPS, Breaking, Counted, Failing, Pondering, Portable, Straight
 from tests.rollout.test_runner import Listener, outcomes
 
 SEEDS, PLAIN = list(range(100, 110)), Link()
 COPIES = RunnerOptions(workers=2, policy_in="workers")
 PARENT = RunnerOptions(workers=1, policy_in="parent")
-
-
-class Portable(Straight):
-    """Says that it may be copied, and can continue chunks."""
-
-    portable = True
-
-    def resume(self, histories, noise, running):
-        return self.predict(histories, 0.1 * noise)
-
-
-class Slow(Portable):
-    """Takes far longer than the environment."""
-
-    def predict(self, histories, noise):
-        time.sleep(0.01)
-        return super().predict(histories, noise)
 
 
 class Bound(Portable):
@@ -53,7 +36,7 @@ class Bound(Portable):
         self.secret = lambda: None
 
 
-class SlowBound(Slow, Bound):
+class PonderingBound(Pondering, Bound):
     """Takes long, and holds what cannot go to another process."""
 
 
@@ -105,11 +88,6 @@ class TestBrokenWorkers:
             Runner(Failing(), PointMass, COPIES.model_copy(update={"retries": 0})).run(SEEDS[:2])
 
 
-class Failing(Straight):
-    def predict(self, histories, noise):
-        raise ValueError("the weights are gone")
-
-
 class TestChoice:
     def choose(self, policy, policy_in="auto", size=1, workers=2, episodes=100):
         return type(choose_seat(policy, Link(), policy_in, size=size, workers=workers, episodes=episodes))
@@ -131,21 +109,21 @@ class TestChoice:
         assert not copies_pay(*teacher, workers=2, episodes=10), "over before the copies are there"
         assert not copies_pay(*teacher, workers=1, episodes=10_000)
 
-    @pytest.mark.parametrize("policy", ["Slow", "SlowBound"])
+    @pytest.mark.parametrize("policy", ["Pondering", "PonderingBound"])
     def test_auto_moves_where_it_can_and_changes_nothing(self, policy, monkeypatch):
         monkeypatch.setattr(seats, "COPY_S", 0.0)
         monkeypatch.setattr(seats, "usable_cores", lambda: 2)
-        made = Slow() if policy == "Slow" else SlowBound()
+        made = Pondering() if policy == "Pondering" else PonderingBound()
         results = Runner(made, PointMass, RunnerOptions(workers=2)).run(SEEDS)
         assert outcomes(results) == outcomes(here(Straight()))
         here_only = len(made.batches) >= sum(result.chunks for result in results)
-        assert here_only == (policy == "SlowBound")
+        assert here_only == (policy == "PonderingBound")
 
     def test_large_policies_stay(self, monkeypatch):
         monkeypatch.setattr(seats, "COPY_S", 0.0)
         monkeypatch.setattr(seats, "usable_cores", lambda: 2)
         monkeypatch.setattr(seats, "LARGEST_COPY", 10)
-        policy = Slow()
+        policy = Pondering()
         results = Runner(policy, PointMass, RunnerOptions(workers=2)).run(SEEDS[:4])
         assert len(policy.batches) >= sum(result.chunks for result in results)
 
@@ -202,14 +180,6 @@ class TestKeptWorkers:
         strict.contract = CONTRACT.model_copy(update={"control_hz": 10.0})
         with pytest.raises(ContractError, match="control_hz"), Runner(strict, PointMass, COPIES) as runner:
             runner.run(SEEDS)
-
-
-class Counted(PointMass):
-    """Leaves a file for each one that is made."""
-
-    def __init__(self, folder: str):
-        super().__init__()
-        open(f"{folder}/{time.monotonic_ns()}", "x").close()
 
 
 def test_a_copy_is_made_of_what_the_policy_is_now():
