@@ -92,9 +92,13 @@ class LFMPolicy(Pretrained):
         weights: Weights = "ema",
         device: torch.device | str = "cpu",
         trust_code: bool = False,
+        revision: str | None = None,
     ) -> "LFMPolicy":
-        """Load a checkpoint, ours or LeRobot's, a bundle, an installed one ("lift") or a hub's; see `Pretrained`."""
-        directory = locate(directory)
+        """Load a checkpoint, ours or LeRobot's, a bundle, an installed one ("lift") or a hub's; see `Pretrained`.
+
+        `revision` is a branch, tag or commit of a hub's repository.
+        """
+        directory = locate(directory, revision)
         if is_bundle(directory):
             return cls.of_bundle(read(directory), usable_device(device), trust_code)
         if lerobot.is_lerobot(directory):

@@ -21,12 +21,21 @@ def is_server(source: str | Path) -> bool:
     return str(source).startswith(("ws://", "wss://"))
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, revision: str | None = None) -> Path:
     """Return the folder of a source: itself, the installed bundle of that name, or the hub's, fetched into its cache.
 
+    Args:
+        source: see above.
+        revision: branch, tag or commit of a repository, where the source does not name one.
+
     Raises:
-        CheckpointError: there is nothing of that name, or it cannot be fetched.
+        CheckpointError: there is nothing of that name, it cannot be fetched, or a revision is asked of what has none.
     """
+    if revision is not None:
+        named = hub.hub_id(source)
+        if named is None or named[1] is not None:
+            raise CheckpointError(f"revision={revision} goes with USER/REPOSITORY of the hub, found '{source}'")
+        source = f"{source}@{revision}"
     path = Path(source)
     if path.exists():
         return path

@@ -220,6 +220,23 @@ def test_a_repository_in_the_hubs_cache_needs_no_network(places: dict[str, Path]
     assert "its cache holds no user/other" in lost.stderr
 
 
+def test_a_revision_of_a_repository(places: dict[str, Path], tmp_path: Path) -> None:
+    stored, tagged = tmp_path / "models--user--policy", "f" * 40
+    (stored / "refs").mkdir(parents=True)
+    for name, commit, place in (("main", COMMIT, "graph"), ("v1", tagged, "run")):
+        (stored / "refs" / name).write_text(commit)
+        shutil.copytree(places[place], stored / "snapshots" / commit)
+    code = (
+        "from lfm_policy import LFMPolicy\n"
+        "for revision in (None, 'v1'): print(LFMPolicy.from_pretrained('user/policy', revision=revision).digest())"
+    )
+    found = elsewhere("-c", code, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
+    assert found.stdout.split() == [open_torch(places[place]).digest() for place in ("graph", "run")], found.stderr
+    for source in (places["run"], "user/policy@v2"):
+        with pytest.raises(CheckpointError, match=r"revision=v1 goes with USER/REPOSITORY"):
+            LFMPolicy.from_pretrained(source, revision="v1")
+
+
 def test_a_repository_is_fetched_from_the_hub(places: dict[str, Path], tmp_path: Path) -> None:
     with hub(places["weights"], "user/policy") as address:
         found = elsewhere("-c", OPEN, "user/policy", **online(address, tmp_path))
