@@ -115,7 +115,7 @@ def _row(row: Mapping[str, Any]) -> list[Any]:
         time["p50"],
         time["p95"],
         row["parameters"],
-        f"{solver['method']}, {solver['steps']} steps a block",
+        f"{solver['method']}, steps per block: {solver['steps']}",
         row["digest"],
     ]
 

@@ -159,17 +159,20 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> str | None:
     """Draw quality against evaluations and against latency; return the file's name, or None without matplotlib."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
     except ModuleNotFoundError:
         return None
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     costs: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
-        ("network evaluations a sample", lambda row: row["nfe"]),
+        ("network evaluations per sample", lambda row: row["nfe"]),
         ("time of a call, median [ms]", lambda row: row["latency_ms"]["p50"]),
     ]
     for axis, (title, cost) in zip(axes, costs, strict=True):
         for student, marker, label in ((False, "o", "teacher"), (True, "s", "students")):
             group = sorted((row for row in rows if row["student"] == student), key=cost)
+            if not group:
+                continue
             x, y = [cost(row) for row in group], [abs(_quality(row)) for row in group]
             if "success" in rows[0]:
                 ends = [row["interval"] for row in group]
@@ -180,6 +183,10 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> str | None:
             for row, a, b in zip(group, x, y, strict=True):
                 axis.annotate(row["name"], (a, b), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axis.set(xlabel=title, xscale="log")
+        axis.margins(x=0.15, y=0.1)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("success" if "success" in rows[0] else "energy distance to the data")
     axes[0].legend(fontsize=8)
     with atomic_file(path) as temporary:

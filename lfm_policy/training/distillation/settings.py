@@ -59,7 +59,8 @@ class DistillSettings(Sampling, PolicyChoice):
     @property
     def name(self) -> str:
         """The run's, for logs."""
-        return f"{self.blocks} blocks from {self.policy.rstrip('/').rsplit('/', 1)[-1]}"
+        blocks = "1 block" if self.blocks == 1 else f"{self.blocks} blocks"
+        return f"{blocks} from {self.policy.rstrip('/').rsplit('/', 1)[-1]}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides the student's weights, but for teacher and data."""
