@@ -13,7 +13,7 @@ pytest.importorskip("jinja2", reason="pages are written by jinja2 (extra media)"
 pytest.importorskip("matplotlib", reason="charts are drawn by matplotlib (extra media)")
 
 PARTS = [
-    Rates("Success", [Rate("lift", 0.96, 0.9, 0.98, "96 of 100")]),
+    Rates("Success", [Rate("lift", 0.96, 0.9, 0.98, "96 of 100"), Rate("long " * 20, 0.5, 0.4, 0.6, "50 of 100")]),
     Facts("Numbers", [("steps", 38.123456), ("nothing", None)]),
     Pictures("Curve", chart({"loss": Curve([1, 2, 3], [3.0, 2.0, 1.0], [2, 1, 0.5], [4, 3, 2])}, "update", "loss")),
     Sheet("Episodes", ("seed", "success", "steps"), [(9, True, 40.5), (10, False, 400.0), (100, True, 7.25)]),
@@ -75,5 +75,9 @@ def test_in_a_browser_it_is_complete_sorts_and_loads_nothing(tmp_path) -> None:
         bar = "document.querySelector('.bar').getBoundingClientRect()"
         share = (left - page.value(f"{bar}.left")) / page.value(f"{bar}.width")
         assert share == pytest.approx(0.96, abs=0.02)
+        heights = (
+            "[...document.querySelectorAll('.rates strong')].map((number) => number.getClientRects().length).join()"
+        )
+        assert page.value(heights) == "1,1", "numbers are not broken into lines"
         assert [url for url in page.urls if not url.startswith(("file:", "data:"))] == []
         assert page.complaints == []
