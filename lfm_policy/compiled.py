@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lfm_policy.errors import ConfigError
+
 VARIABLE = "NUMBA_CACHE_DIR"
 """Where numba keeps machine code, if somebody says so."""
 
@@ -49,6 +51,11 @@ def _temporary_folder() -> Path:
 use_writable_cache()
 
 import numba  # noqa: E402
+
+if numba.config.DISABLE_JIT:
+    raise ConfigError(
+        "this package needs machine code, and the environment variable NUMBA_DISABLE_JIT forbids it: unset it"
+    )
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:

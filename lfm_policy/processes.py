@@ -86,11 +86,31 @@ def end_with(parent: int) -> None:
     threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
 
 
+def fill_standard_streams() -> None:
+    """Open the null device where standard input, output or error are closed (`lfm ... 2>&-`). Called first of all.
+
+    The next file that is opened would take their number, and what libraries print would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def end_with_parent() -> None:
-    """End this process as soon as the one named in PARENT is gone, if it is named there. Called first of all."""
+    """End this process as soon as the one named in PARENT is gone, if it is named there. Called before any work.
+
+    Raises:
+        SystemExit: there stands something else.
+    """
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return
+    if not parent.isdecimal():
+        sys.exit(
+            f"error: expected the number of a process in the environment variable {PARENT}, found {parent!r}: unset it"
+        )
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:

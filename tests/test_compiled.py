@@ -1,6 +1,8 @@
 """Machine code is kept where it can be, and never where somebody else could have put it."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -50,3 +52,13 @@ def test_what_is_there_is_left_to_numba(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     compiled.use_writable_cache()
     assert os.environ.get("NUMBA_CACHE_DIR") == ("mine" if where == "said" else None)
+
+
+def test_a_machine_that_may_not_compile_is_told_why() -> None:
+    command = [sys.executable, "-m", "lfm_cli", "evaluate", "policy=lift", "episodes=1"]
+    result = subprocess.run(
+        command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "NUMBA_DISABLE_JIT forbids it: unset it" in result.stderr

@@ -1,6 +1,8 @@
 """How many cores a process may use: the machine's, those it is bound to, or what its container is given."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,19 @@ def test_the_smallest_limit_counts(tmp_path: Path, membership: str, files: dict[
 
 def test_without_control_groups_it_is_what_the_process_is_bound_to(tmp_path: Path) -> None:
     assert usable_cores(tmp_path, tmp_path / "missing") == len(os.sched_getaffinity(0))
+
+
+def test_what_is_closed_is_no_file_that_is_opened_later(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from lfm_policy.processes import fill_standard_streams; fill_standard_streams();"
+        f"out = open({str(tmp_path / 'file')!r}, 'w'); os.write(2, b'a library complains'); sys.exit(out.fileno() < 3)"
+    )
+    assert subprocess.run(["sh", "-c", '"$0" -c "$1" <&- 2>&-', sys.executable, code], check=False).returncode == 0
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_parent_that_is_no_number() -> None:
+    command = [sys.executable, "-m", "lfm_cli", "--help"]
+    result = subprocess.run(command, env=os.environ | {"LFM_PARENT": "me"}, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "expected the number of a process in the environment variable LFM_PARENT, found 'me'" in result.stderr

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from lfm_cli.describe import VERBS, overview
 from lfm_policy.errors import LFMError, nearest
-from lfm_policy.processes import end_with_parent
+from lfm_policy.processes import end_with_parent, fill_standard_streams
 
 
 def main(verb: str | None = None, arguments: Sequence[str] | None = None) -> None:
     """Run a verb, the one that the first argument names by default, and exit with its code; see `lfm --help`."""
+    fill_standard_streams()
     end_with_parent()
     try:
         here = os.getcwd()
