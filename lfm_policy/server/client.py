@@ -6,6 +6,7 @@ the new connection again, history and noise included.
 
 import itertools
 import math
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -241,6 +242,11 @@ class PolicyClient:
             reason = one_line((error.response.body or b"").decode(errors="replace").strip())
             raised = _TryAgain if error.response.status_code == 503 else ServingError
             raise raised(f"{self.uri} refuses the connection ({error.response.status_code}): {reason}") from None
+        except ssl.SSLError as error:
+            raise ServingError(
+                f"no encrypted connection to {self.uri} ({error}): expected ws:// where the server has no certificate, "
+                "and wss:// with one that this machine trusts"
+            ) from None
         except (InvalidURI, InvalidHandshake, ValueError) as error:
             raise ServingError(f"{self.uri} is no policy server: expected ws://HOST:PORT ({error})") from None
         self._greet(wire.unpack(_binary(connection.recv(self._timeout_s)), wire.REPLY))

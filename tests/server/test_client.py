@@ -147,6 +147,11 @@ def test_an_address_without_a_server(address: str, message: str) -> None:
         PolicyClient(address.format(free=free_port()), reconnect_s=0.2)
 
 
+def test_encryption_that_the_server_does_not_speak_is_told_at_once() -> None:
+    with served() as server, pytest.raises(ServingError, match="expected ws:// where the server has no certificate"):
+        PolicyClient(uri(server).replace("ws://", "wss://"), reconnect_s=30.0)
+
+
 def test_refusals_are_raised_with_the_servers_words() -> None:
     with served(keys=("k" * 16,)) as server:
         with pytest.raises(ServingError, match=r"refuses the connection \(401\): this server needs a key"):
