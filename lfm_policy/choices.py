@@ -77,7 +77,7 @@ class Solver:
         AfterValidator(_one_for_all),
         Field(description="equal steps in each block; [5,1]: five in the block next to the data, one in all others"),
     ] = 1
-    tolerance: Annotated[float, Field(description="of dopri5, relative and absolute")] = 1e-5
+    tolerance: Annotated[float, Field(description="relative and absolute error of method dopri5")] = 1e-5
 
     def __post_init__(self) -> None:
         known = Method.__args__
@@ -107,7 +107,7 @@ class Solver:
 class BetaLaw:
     """Beta(alpha, beta) on [0, 1], uniform by default."""
 
-    alpha: Annotated[float, Field(description="of the law of t, Beta(alpha, beta)")] = 1.0
+    alpha: Annotated[float, Field(description="first parameter of the law of t, Beta(alpha, beta)")] = 1.0
     beta: Annotated[float, Field(description="below 1: more often near t = 1, the noise")] = 1.0
 
 
@@ -125,7 +125,9 @@ class SolverChange(Frozen):
         description="solver steps in each block; [5,1]: five in the block next to the data, one in all others; null: "
         "the checkpoint's",
     )
-    tolerance: float | None = Field(default=None, gt=0, description="of dopri5; null: the checkpoint's")
+    tolerance: float | None = Field(
+        default=None, gt=0, description="relative and absolute error of method dopri5; null: the checkpoint's"
+    )
 
     def __call__(self, solver: Solver) -> Solver:
         """Return `solver` with these changes."""
@@ -143,7 +145,9 @@ class PolicyChoice(Frozen):
     policy: Source = Field(
         description="checkpoint, training run or bundle (a folder), pretrained name (lift), hub id, or ws:// address"
     )
-    weights: Weights = Field(default="ema", description="of a checkpoint: ema (moving average) or raw (as trained)")
+    weights: Weights = Field(
+        default="ema", description="which of a checkpoint's weights: ema (moving average) or raw (as trained)"
+    )
     trust_code: bool = Field(default=False, description="import networks of your own that a checkpoint names")
 
 

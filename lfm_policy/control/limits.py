@@ -49,16 +49,16 @@ class Limits(Frozen):
         default=None, description="corner of the workspace [x,y,z] [m], in the frame of the contract's actions"
     )
     high_m: Point | None = Field(default=None, description="the opposite corner [m]")
-    speed_m_s: float | None = Field(default=2.0, gt=0, description="of the commanded position [m/s]")
-    acceleration_m_s2: float | None = Field(default=60.0, gt=0, description="of the commanded position [m/s²]")
-    jerk_m_s3: float | None = Field(default=2000.0, gt=0, description="of the commanded position [m/s³]")
+    speed_m_s: float | None = Field(default=2.0, gt=0, description="largest speed of the commanded position [m/s]")
+    acceleration_m_s2: float | None = Field(default=60.0, gt=0, description="its largest acceleration [m/s²]")
+    jerk_m_s3: float | None = Field(default=2000.0, gt=0, description="its largest jerk [m/s³]")
     gripper: tuple[float, float] = Field(
         default=(-1.0, 1.0),
         description="range of a pose's gripper command; -1 opens, +1 closes; what is beyond is clipped and sent",
     )
     numbers: tuple[NumberLimits, ...] = Field(
         default=(),
-        description="of actions that are no poses: {name, low, high, step, speed, acceleration, jerk} per number",
+        description="of actions that are no poses, per number: {name, low, high, step, speed, acceleration, jerk}",
     )
     stale_s: float = Field(
         default=0.75, gt=0, description="longest time since the observation that an action was predicted from [s]"

@@ -37,7 +37,7 @@ FIRST_MOVE_S = 1.0
 class SessionOptions(LoopOptions):
     """How many episodes, over what line, and within which limits."""
 
-    seed: int = Field(default=100_000, ge=0, description="of the first episode; the others follow")
+    seed: int = Field(default=100_000, ge=0, description="seed of the first episode; the others follow")
     episodes: int = Field(default=10, ge=1, description="episodes to run")
     minutes: float | None = Field(
         default=None, gt=0, description="run episodes for as much controlled time instead [min]"

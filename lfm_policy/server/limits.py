@@ -42,7 +42,7 @@ class ServerOptions(Frozen):
         default=None, description="JSON file from the robot's names of observations to the contract's; none: the same"
     )
     max_clients: int = Field(default=64, ge=1, description="robots connected at once")
-    max_clients_per_address: int = Field(default=32, ge=1, description="of them from one address")
+    max_clients_per_address: int = Field(default=32, ge=1, description="robots connected at once from one address")
     max_sessions: int = Field(
         default=256, ge=1, description="sessions of all clients together; one is kept for each client"
     )

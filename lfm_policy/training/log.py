@@ -33,9 +33,9 @@ class LogSettings(Frozen):
 
     mode: Mode | None = Field(
         default=None,
-        description="of wandb; null: what WANDB_MODE and WANDB_DISABLED say, or offline, sent later with `wandb sync`",
+        description="how wandb logs; null: as WANDB_MODE or WANDB_DISABLED say, or offline, sent later with `wandb sync`",
     )
-    project: str = Field(default="lfm-policy", description="of wandb")
+    project: str = Field(default="lfm-policy", description="name of the project in wandb")
     every: int = Field(default=10, ge=1, description="updates between two lines")
 
 

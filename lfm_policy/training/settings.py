@@ -10,17 +10,19 @@ from lfm_policy.settings import Frozen
 class StepDecay(Frozen):
     """The learning rate times `factor` after `every` steps, again and again."""
 
-    factor: float = Field(gt=0, le=1, description="of the learning rate, again and again")
+    factor: float = Field(gt=0, le=1, description="what the learning rate is multiplied by, again and again")
     every: int = Field(ge=1, description="updates between two decays")
 
 
 class OptimiserSettings(Frozen):
     """AdamW with warm-up and decay in every phase; Diffusion Policy's values by default."""
 
-    learning_rate: float = Field(default=1e-4, gt=0, description="of AdamW, after warm-up")
-    betas: tuple[float, float] = Field(default=(0.95, 0.999), description="of AdamW")
-    eps: float = Field(default=1e-8, description="of AdamW")
-    weight_decay: float = Field(default=1e-6, description="of AdamW")
+    learning_rate: float = Field(default=1e-4, gt=0, description="AdamW's learning rate after the warm-up")
+    betas: tuple[float, float] = Field(
+        default=(0.95, 0.999), description="AdamW's averages of gradients and of their squares"
+    )
+    eps: float = Field(default=1e-8, description="what AdamW adds to the denominator")
+    weight_decay: float = Field(default=1e-6, description="AdamW's decay of the weights")
     warmup_steps: int = Field(default=500, ge=0, description="updates in which the learning rate rises from 0")
     step_decay: StepDecay | None = Field(
         default=None, description="in place of half a cosine down to 0: {factor: 0.99, every: 1000}"

@@ -35,10 +35,10 @@ RENAMED = {"steps": "solver.steps"}
 class Settings(SessionOptions, Arithmetic, Sampling, PolicyChoice):
     """A policy, a robot, and how they are connected."""
 
-    api_key: str | None = Field(default=None, description="of a policy server that asks for one")
+    api_key: str | None = Field(default=None, description="key of a policy server that asks for one")
     threads: int = Field(default=1, ge=1, description="CPU threads of the policy")
     environment: str | None = Field(
-        default=None, description="of a simulated robot: its name; null: the one in the policy's contract"
+        default=None, description="name of a simulated robot's environment; null: the one in the policy's contract"
     )
     robot: str | None = Field(
         default=None,
@@ -46,7 +46,8 @@ class Settings(SessionOptions, Arithmetic, Sampling, PolicyChoice):
         "or another type of LeRobot's; tcp://host:port of a process that answers for it; null: a simulated one",
     )
     robot_options: dict[str, Any] = Field(
-        default={}, description="of the robot: arguments of your class, LeRobot's configuration (robot_options.port=…)"
+        default={},
+        description="what makes the robot: arguments of your class, LeRobot's configuration (robot_options.port=…)",
     )
     stop_if: str | None = Field(
         default=None,
@@ -59,7 +60,7 @@ class Settings(SessionOptions, Arithmetic, Sampling, PolicyChoice):
     )
     disturbance_step: int = Field(default=12, ge=1, description="from which control step on")
     warm_blocks: int | None = Field(
-        default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
+        default=None, ge=1, description="blocks that seam=warm evaluates; null: half of them"
     )
     monitor: Place | None = Field(
         default=None, description="bands.json of lfm monitor: score every chunk; an unusual one is recorded"

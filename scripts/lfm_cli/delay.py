@@ -36,7 +36,7 @@ class Settings(Sampling, PolicyChoice):
     )
     packet_loss: float = Field(default=0, ge=0, lt=1, description="simulated probability that a chunk never comes")
     episodes: int = Field(default=50, ge=1, description="episodes of each cell, the same seeds for all")
-    seed: int = Field(default=100_000, ge=0, description="the first one")
+    seed: int = Field(default=100_000, ge=0, description="seed of the first episode; the others follow")
     workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
     out: Place = Field(default=Path("outputs/delay"), description="output folder")
 

@@ -50,11 +50,11 @@ class Settings(Frozen):
     evaluations: int | None = Field(
         default=None, ge=1, description="unseen episodes to evaluate on, seeds 100000 …; null: 50, of images 100"
     )
-    updates: int | None = Field(default=None, ge=1, description="of each block; null: those of the size")
-    seed: int = Field(default=0, ge=0, description="of demonstrations and training")
+    updates: int | None = Field(default=None, ge=1, description="updates of each block; null: those of the size")
+    seed: int = Field(default=0, ge=0, description="seed of demonstrations and training")
     workers: int = Field(default=2, ge=1, description="simulator processes")
     threads: int = Field(
-        default=1, ge=1, description="of the training; two help on two idle cores, and stall on shared ones"
+        default=1, ge=1, description="CPU threads of the training; two help on two idle cores, and stall on shared ones"
     )
     out: Place | None = Field(
         default=None, description="output folder; null: outputs/demo/<task>, of images outputs/demo/<task>_images"

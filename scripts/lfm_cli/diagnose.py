@@ -25,7 +25,7 @@ class Settings(PolicyChoice):
 
     data: StoreChoice = Field(default=StoreChoice())
     samples: int = Field(
-        default=2000, ge=4, multiple_of=2, description="of the data, half of them for the blocks' targets"
+        default=2000, ge=4, multiple_of=2, description="data to measure on, half of them for the blocks' targets"
     )
     solver: SolverChange = SolverChange()
     seed: int = Field(default=0, ge=0, description="decides samples, noise and times")

@@ -38,11 +38,11 @@ class Settings(RunnerOptions, Link, Arithmetic, Sampling, PolicyChoice):
         default=None,
         description="another policy: compare the two on the same seeds, and stop when it is clear which is better",
     )
-    alpha: float = Field(default=0.05, gt=0, lt=1, description="of against: largest probability of a wrong verdict")
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="largest probability of a wrong verdict on against=")
     margin: float = Field(
-        default=0.05, gt=0, lt=1, description="of against: difference of success rates that does not matter"
+        default=0.05, gt=0, lt=1, description="difference of success rates that does not matter to against="
     )
-    look_every: int = Field(default=10, ge=1, description="of against: seeds between two looks")
+    look_every: int = Field(default=10, ge=1, description="seeds between two looks of against=")
     environment: str | None = Field(default=None, description="its name; null: the one in the policy's contract")
     simulation: Simulation = Field(
         default="compiled",
@@ -59,7 +59,7 @@ class Settings(RunnerOptions, Link, Arithmetic, Sampling, PolicyChoice):
         description="who computes; onnx: a bundle's graph, without torch; auto: that where there is one",
     )
     warm_blocks: int | None = Field(
-        default=None, ge=1, description="of seam=warm: blocks to evaluate; null: half of them"
+        default=None, ge=1, description="blocks that seam=warm evaluates; null: half of them"
     )
     best_of: int = Field(
         default=1, ge=1, description="chunks to draw at each step; the one with the highest density is executed"

@@ -28,7 +28,7 @@ class Settings(Frozen):
     )
     video: bool = Field(default=True, description="pictures as video (H.264); false: as PNG, without loss")
     cameras: tuple[str, ...] | None = Field(
-        default=None, description="of HDF5, whose pictures, in this order; null: all that there are"
+        default=None, description="cameras of HDF5 files, whose pictures, in this order; null: all that there are"
     )
     filter: str | None = Field(
         default=None, description="of HDF5: take only the demonstrations of one of the file's filter keys"

@@ -29,7 +29,7 @@ class Settings(Sampling):
         min_length=1, description="folders of training runs with snapshots (lfm train snapshots=8): [DIR,DIR]"
     )
     episodes: int = Field(default=50, ge=1, description="episodes at each snapshot, the same seeds for all")
-    seed: int = Field(default=100_000, ge=0, description="the first one")
+    seed: int = Field(default=100_000, ge=0, description="seed of the first episode; the others follow")
     workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
     trust_code: bool = Field(default=False, description="import networks of your own that a checkpoint names")
     out: Place = Field(description="output folder")

@@ -30,7 +30,7 @@ class Settings(Sampling, PolicyChoice):
 
     data: Demonstrations
     environment: str | None = Field(default=None, description="its name; null: the one in the policy's contract")
-    episodes: int = Field(default=30, ge=2, description="of each kind, on the same seeds")
+    episodes: int = Field(default=30, ge=2, description="episodes of each kind, on the same seeds")
     calibration: int = Field(
         default=100, ge=1, description="undisturbed episodes before these, whose successes set the alarm levels"
     )
@@ -39,11 +39,11 @@ class Settings(Sampling, PolicyChoice):
     distance_m: float = Field(
         default=0.08, gt=0, description="how far the object is moved; a noisy sensor errs by a fifth of it [m]"
     )
-    draws: int = Field(default=8, ge=2, description="of each score: probes, noises or samples")
+    draws: int = Field(default=8, ge=2, description="probes, noises or samples that a score is the mean of")
     false_alarms: float = Field(
         default=0.05, gt=0, lt=1, description="share of successful episodes that may raise an alarm"
     )
-    updates: int = Field(default=2000, ge=1, description="of the flow on observations")
+    updates: int = Field(default=2000, ge=1, description="updates of the flow on observations")
     threads: int = Field(default=1, ge=1, description="CPU threads")
     out: Place = Field(default=Path("outputs/monitor"), description="output folder")
 

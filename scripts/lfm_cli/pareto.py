@@ -24,8 +24,12 @@ RENAMED = {"solvers": "solver.method", "steps": "solver.steps"}
 class Solvers(Frozen):
     """The teacher is measured with each method and each number of steps."""
 
-    method: tuple[Method, ...] = Field(default=("euler",), min_length=1, description="of the teacher, one by one")
-    steps: tuple[int, ...] = Field(default=(1, 2, 5), min_length=1, description="in each block of the teacher's")
+    method: tuple[Method, ...] = Field(
+        default=("euler",), min_length=1, description="solvers of the teacher, measured one by one"
+    )
+    steps: tuple[int, ...] = Field(
+        default=(1, 2, 5), min_length=1, description="solver steps in each block of the teacher, measured one by one"
+    )
 
 
 class Settings(PolicyChoice):
@@ -40,18 +44,18 @@ class Settings(PolicyChoice):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="of policies: deviation of the noise of the teacher's chunks; null: the checkpoint's",
+        description="deviation of the noise of the teacher's chunks; null: the checkpoint's",
     )
     reference: str | None = Field(
         default=None, description="what the others are compared with: 4x5; null: the teacher with the most evaluations"
     )
-    episodes: int = Field(default=100, ge=1, description="of policies: rollouts of each")
-    seed: int = Field(default=100_000, ge=0, description="of policies: the first of their seeds")
+    episodes: int = Field(default=100, ge=1, description="rollouts of each policy")
+    seed: int = Field(default=100_000, ge=0, description="first seed of the rollouts")
     environment: str | None = Field(
-        default=None, description="of policies: its name; null: the one in the policy's contract"
+        default=None, description="name of the environment of policies; null: the one in their contract"
     )
-    workers: int = Field(default=2, ge=1, description="of policies: processes that hold an environment each")
-    samples: int = Field(default=2000, ge=2, description="of densities: samples of each, compared with as many data")
+    workers: int = Field(default=2, ge=1, description="processes that hold an environment each")
+    samples: int = Field(default=2000, ge=2, description="samples of each density, compared with as many data")
     calls: int = Field(default=200, ge=1, description="timed calls of each, in turns")
     threads: int = Field(default=1, ge=1, description="CPU threads of one operation")
     device: str = Field(default="cpu", description="where the networks run: cpu, cuda, …")

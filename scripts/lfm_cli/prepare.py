@@ -40,10 +40,10 @@ class Settings(Frozen):
         "that are there (lfm render adds them to HDF5)",
     )
     cameras: tuple[str, ...] | None = Field(
-        default=None, description="of observations=images, whose pictures, in this order; null: all"
+        default=None, description="cameras whose pictures observations=images takes, in this order; null: all"
     )
     image_size: int | None = Field(
-        default=None, ge=1, description="of LeRobot's pictures: side to scale them to; null: as they are [pixels]"
+        default=None, ge=1, description="side to scale LeRobot's pictures to; null: as they are [pixels]"
     )
     space: Literal["joints", "position", "vector"] | None = Field(
         default=None,

@@ -22,7 +22,7 @@ class Settings(Frozen):
     source: Place = Field(description="folder with halil.json, and for Can can_human_motion.npz")
     task: str = Field(description="whose records: lift, square or can")
     tries: int = Field(default=24, gt=0, description="attempts at one record, at most")
-    seed: int = Field(default=0, ge=0, description="of the numbers drawn from within the rounding")
+    seed: int = Field(default=0, ge=0, description="decides the numbers drawn from within the rounding")
     workers: int = Field(
         default=2, gt=0, description="simulator processes of one thread each; does not change the result"
     )

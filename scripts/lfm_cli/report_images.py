@@ -23,7 +23,7 @@ class Settings(Frozen):
         default=(), description="folders of distillations of the first run (lfm distill), shown beside it"
     )
     data: StoreChoice = Field(default=StoreChoice())
-    columns: int = Field(default=8, ge=1, description="of the grids of samples")
+    columns: int = Field(default=8, ge=1, description="columns of the grids of samples")
     states: int = Field(default=8, ge=2, description="shown of each way from noise to a picture")
     pieces: int = Field(default=5, ge=1, description="parts of each block's time in these ways")
     trust_code: bool = Field(default=False, description="import networks of your own that a checkpoint names")

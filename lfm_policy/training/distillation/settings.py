@@ -31,8 +31,8 @@ class DistillSettings(Sampling, PolicyChoice):
     cache: Place | None = Field(
         default=None, description="their folder, for several runs to share; null: trajectories.zarr in out"
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of new weights, noise and batches")
-    updates: int = Field(default=1000, ge=1, description="of each block")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="decides new weights, noise and batches")
+    updates: int = Field(default=1000, ge=1, description="updates of each block")
     batch: int = Field(default=256, ge=1, description="trajectories of one update")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto: a GPU where there is one")
     threads: int | None = Field(default=1, ge=1, description="CPU threads of one operation; null: torch's own choice")

@@ -67,7 +67,7 @@ class TabularData(Frozen):
     kind: Literal["tabular"] = "tabular"
     table: TableName = Field(description="decides the preparation")
     path: Place = Field(description="its file: .npy, .csv, .hdf5; for bsds300 also grey patches in .npz")
-    noise_seed: int = Field(default=0, ge=0, description="of the dequantisation of patches")
+    noise_seed: int = Field(default=0, ge=0, description="decides the noise that makes patches continuous")
     normalizer: Literal["identity", "standard", "whiten", "radial"] = Field(
         default="identity",
         description="standard: per dimension; whiten: principal axes, each to deviation 1; radial: whiten, then "
@@ -76,9 +76,9 @@ class TabularData(Frozen):
     test: int | None = Field(
         default=None, ge=2, description="points on which the negative log-likelihood is measured; null: all"
     )
-    valid: int | None = Field(default=None, ge=2, description="the same of the validation points")
+    valid: int | None = Field(default=None, ge=2, description="validation points to use; null: all")
     probes: int | None = Field(
-        default=None, ge=1, description="of Hutchinson's estimate of the divergence; null: exact"
+        default=None, ge=1, description="random vectors in Hutchinson's estimate of the divergence; null: exact"
     )
 
 
@@ -94,7 +94,7 @@ class ImageData(Frozen):
     deviation: float = Field(
         default=1.0,
         gt=0,
-        description="of pixels in [-1, 1], which are divided by it: flow.precondition expects a variance of 1",
+        description="deviation of pixels in [-1, 1], which are divided by it: flow.precondition expects a variance of 1",
     )
     generated: int = Field(
         default=2000,

@@ -59,7 +59,7 @@ class FlowSettings(Frozen):
         description="sequential: Algorithm 1, one block after another; simulation_free: all blocks at once; combined",
     )
     refine: float = Field(
-        default=0.25, ge=0, le=1, description="of combined: share of the updates in its sequential pass"
+        default=0.25, ge=0, le=1, description="share of the updates in the sequential pass of mode combined"
     )
     time_law: BetaLaw = BetaLaw()
     coupling: Coupling = Field(
@@ -119,7 +119,7 @@ class VisionSettings(Frozen):
     """
 
     encoder: dict[str, Any] = Field(
-        description="of one camera's pictures: {_target_: package.module.Class, argument: value}"
+        description="encoder of one camera's pictures: {_target_: package.module.Class, argument: value}"
     )
     crop: int | None = Field(
         default=76,
@@ -131,7 +131,7 @@ class VisionSettings(Frozen):
         description="encoders learn with the chain, from the gradients of all its blocks, as in Diffusion Policy: each "
         "update pays for the pictures, which is for GPUs; the settings below are then not used, but for weights",
     )
-    updates: int = Field(ge=1, description="of encoder and head")
+    updates: int = Field(ge=1, description="updates of encoder and head")
     batch: int = Field(default=64, ge=1, description="pictures of each camera in one update")
     hidden: int = Field(default=256, ge=1, description="width of the head")
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -152,8 +152,8 @@ class TrainSettings(Frozen):
     out: Place = Field(description="folder of the run; the same settings and folder continue an interrupted one")
     name: str = Field(description="what is trained, for reports; the experiment says it")
     method: str = Field(description="how, for reports; the preset of that name says it")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of weights, batches and noise")
-    updates: int | None = Field(default=None, ge=1, description="of each block; or epochs")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="decides weights, batches and noise")
+    updates: int | None = Field(default=None, ge=1, description="updates of each block; or say epochs")
     epochs: float | None = Field(default=None, gt=0, description="passes over the samples; in place of updates")
     batch: int = Field(default=256, ge=1, description="samples of one update")
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto: a GPU where there is one")
@@ -185,7 +185,9 @@ class TrainSettings(Frozen):
     vision: VisionSettings | None = Field(
         default=None, description="how to learn to see, of data with cameras; experiment=robot_image/... says it"
     )
-    network: dict[str, Any] = Field(description="of each block: {_target_: package.module.Class, argument: value}")
+    network: dict[str, Any] = Field(
+        description="network of each block: {_target_: package.module.Class, argument: value}"
+    )
     global_network: dict[str, Any] = Field(
         description="the one network with as many parameters as the chain: of one block, or shared by all"
     )

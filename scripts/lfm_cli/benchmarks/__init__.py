@@ -28,7 +28,7 @@ class Settings(Frozen):
     rollouts: int = Field(default=20, ge=1, description="episodes in the comparisons of whole evaluations")
     policy: Source | None = Field(
         default=None,
-        description="of the comparisons that need one: a folder, or a name such as lift; null: they are skipped",
+        description="policy of the comparisons that need one: a folder, or a name such as lift; null: they are skipped",
     )
     out: Place = Field(default=Path("outputs/benchmark"), description="output folder")
 

@@ -40,7 +40,7 @@ class Settings(Frozen):
     )
     tasks: tuple[str, ...] | None = Field(
         default=None,
-        description="of 4: lift, can, square, transport, tool_hang; fig2: tree, rose, tree_grid, two_moons, …; "
+        description="for table 4: lift, can, square, transport, tool_hang; fig2: tree, rose, tree_grid, two_moons, …; "
         "1: power, gas, miniboone, bsds300, patches; 2, 3: cifar10, imagenet32, flowers128, …; null: the paper's",
     )
     methods: tuple[str, ...] | None = Field(
@@ -49,29 +49,30 @@ class Settings(Frozen):
         "regression, mip, shortcut, ddpm, ddim; null: the paper's",
     )
     size: Size = Field(default="paper", description="how large the networks, how long the training")
-    seed: int = Field(default=0, ge=0, description="of the training")
-    demonstrations: int = Field(default=200, ge=2, description="of 4: scripted demonstrations to collect")
+    seed: int = Field(default=0, ge=0, description="seed of the training")
+    demonstrations: int = Field(default=200, ge=2, description="scripted demonstrations to collect, for table 4")
     source: Place | None = Field(
-        default=None, description="of 4: an HDF5 file to learn from in their place, such as robomimic's (lfm download)"
+        default=None,
+        description="an HDF5 file to learn from in their place, for table 4, such as robomimic's (lfm download)",
     )
-    masks: Place = Field(default=Path("data/masks"), description="of fig2: folder of tree.png and rose.png")
+    masks: Place = Field(default=Path("data/masks"), description="folder of tree.png and rose.png, for fig2")
     files: Place = Field(
         default=Path("data"),
-        description="of 1, 2, 3: folder of the tables and pictures, laid out as data/README.md says",
+        description="for tables 1, 2, 3: folder of the tables and pictures, laid out as data/README.md says",
     )
-    evaluations: int = Field(default=100, ge=1, description="of 4: unseen episodes, seeds 100000 …")
+    evaluations: int = Field(default=100, ge=1, description="unseen episodes, seeds 100000 …, for table 4")
     temperature: float = Field(
         default=1.0,
         ge=0,
         allow_inf_nan=False,
-        description="of 4: deviation of the noise that policies act from; another than 1 is a cell of its own",
+        description="for table 4: deviation of the noise that policies act from; another than 1 is a cell of its own",
     )
-    updates: int | None = Field(default=None, ge=1, description="of each block; null: those of the size")
+    updates: int | None = Field(default=None, ge=1, description="updates of each block; null: those of the size")
     threads: int | None = Field(
         default=1, ge=1, description="CPU threads of a training; more than one pays only on idle cores"
     )
     backend: Literal["local", "ray"] = Field(
-        default="local", description="of 4: ray: the CPUs of a cluster for the evaluations"
+        default="local", description="where table 4 is evaluated; ray: on the CPUs of a cluster"
     )
     workers: int = Field(default=2, ge=1, description="simulator processes")
     budget_minutes: float | None = Field(
