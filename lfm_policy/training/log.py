@@ -33,7 +33,7 @@ class LogSettings(Frozen):
 
     mode: Mode | None = Field(
         default=None,
-        description="how wandb logs; null: as WANDB_MODE or WANDB_DISABLED say, or offline, sent later with `wandb sync`",
+        description="how wandb logs; null: as WANDB_MODE or WANDB_DISABLED say, or offline (then `wandb sync`)",
     )
     project: str = Field(default="lfm-policy", description="name of the project in wandb")
     every: int = Field(default=10, ge=1, description="updates between two lines")

@@ -94,7 +94,7 @@ class ImageData(Frozen):
     deviation: float = Field(
         default=1.0,
         gt=0,
-        description="deviation of pixels in [-1, 1], which are divided by it: flow.precondition expects a variance of 1",
+        description="what pixels in [-1, 1] are divided by: flow.precondition expects a variance of 1",
     )
     generated: int = Field(
         default=2000,
