@@ -49,13 +49,12 @@ def _temporary_folder() -> Path:
 
 
 use_writable_cache()
-
-import numba  # noqa: E402
-
-if numba.config.DISABLE_JIT:
+if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
     raise ConfigError(
         "this package needs machine code, and the environment variable NUMBA_DISABLE_JIT forbids it: unset it"
     )
+
+import numba  # noqa: E402
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
