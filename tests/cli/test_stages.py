@@ -44,7 +44,8 @@ def _running(pid: int) -> bool:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
 )
 def test_what_ends_a_command_alone_ends_its_stage(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path / "stages.json")]
+    program = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n" + PARENT  # else not under nohup
+    command = [sys.executable, "-c", program, CHILD, str(tmp_path / "stages.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline().startswith("collect: lfm collect")
