@@ -48,7 +48,7 @@ class Stepped:
 
 @pytest.mark.slow
 @pytest.mark.sim
-@pytest.mark.parametrize("name", ["lift", "can"])
+@pytest.mark.parametrize("name", ["lift", "can", "square", "tool_hang"])
 def test_a_hundred_episodes_without_a_refusal(name: str) -> None:
     policy: Any = open_policy(name, runtime="onnx")
     robot, held, successes = Stepped(lfm_envs.make(f"robosuite/{name}")), Counter(), 0
@@ -60,4 +60,4 @@ def test_a_hundred_episodes_without_a_refusal(name: str) -> None:
         successes += episode.success
     print(f"{name}: {successes} of {EPISODES} succeed, held: {dict(held)}")
     assert held == Counter()
-    assert successes >= 0.9 * EPISODES
+    assert successes >= 0.8 * EPISODES
