@@ -48,8 +48,8 @@ class Stepped:
 
 @pytest.mark.slow
 @pytest.mark.sim
-@pytest.mark.parametrize("name", ["lift", "can", "square", "tool_hang"])
-def test_a_hundred_episodes_without_a_refusal(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("lift", 0.9), ("can", 0.9), ("square", 0.9), ("tool_hang", 0.8)])
+def test_a_hundred_episodes_without_a_refusal(name: str, least: float) -> None:
     policy: Any = open_policy(name, runtime="onnx")
     robot, held, successes = Stepped(lfm_envs.make(f"robosuite/{name}")), Counter(), 0
     for seed in range(100_000, 100_000 + EPISODES):
@@ -60,4 +60,4 @@ def test_a_hundred_episodes_without_a_refusal(name: str) -> None:
         successes += episode.success
     print(f"{name}: {successes} of {EPISODES} succeed, held: {dict(held)}")
     assert held == Counter()
-    assert successes >= 0.8 * EPISODES
+    assert successes >= least * EPISODES
