@@ -22,6 +22,13 @@ ARCHIVE = "https://zenodo.org/record/1161203 (data.tar.gz)"
 SENSORS = 16
 LABELS = ("Time", "Meth", "Eth")
 """Columns of GAS that are no sensors."""
+HOUSEHOLD = "household_power_consumption.txt of https://archive.ics.uci.edu/dataset/235"
+"""UCI's own file of POWER."""
+READINGS = (
+    "Date;Time;Global_active_power;Global_reactive_power;Voltage;Global_intensity;"
+    "Sub_metering_1;Sub_metering_2;Sub_metering_3"
+)
+"""The header of that file."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ def load_table(name: TableName, path: str | Path, noise_seed: int = 0) -> Table:
 
     Args:
         name: decides the preparation.
-        path: .npy, .csv with a header, or .hdf5; for bsds300 the published .hdf5, or grey patches in .npz.
+        path: .npy, .csv with a header, or .hdf5; for power UCI's .txt too; for bsds300 the published .hdf5, or grey
+            patches in .npz.
         noise_seed: of the dequantisation of patches; POWER's noise is the published one.
 
     Raises:
@@ -99,7 +107,7 @@ def patch_vectors(patches: np.ndarray, generator: np.random.Generator) -> np.nda
 
 def _power(path: Path, _: int) -> Table:
     """Shuffle; leave out reactive power and intensity; add noise as wide as the rounding of each column but time."""
-    rows = _read(path, 8)
+    rows = _read_household(path) if path.suffix == ".txt" else _read(path, 8)
     random = np.random.RandomState(42)  # the published split and noise are this generator's
     rows = rows[random.permutation(len(rows))]
     rows = np.delete(rows, [1, 3], axis=1)
@@ -173,8 +181,25 @@ def _read(path: Path, columns: int) -> np.ndarray:
     return rows.astype(np.float64)
 
 
+def _read_household(path: Path) -> np.ndarray:
+    """Read UCI's minutes (N, 8), without those that lack a reading: seven readings, minute of the day."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    _require(path, header == READINGS, f"the header {READINGS}", header[:200])
+    whole = [line for line in lines if "?" not in line and ";;" not in line and not line.endswith(";")]
+    try:
+        clock = [line.split(";", 2)[1].split(":") for line in whole]
+        minutes = np.array([60 * int(hour) + int(minute) for hour, minute, _ in clock])
+        readings = np.loadtxt(whole, delimiter=";", usecols=range(2, 9), ndmin=2)
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path}: expected lines of {READINGS}: {error}") from error
+    _require(path, len(readings) >= 20, "at least 20 rows", f"{len(readings)}")
+    return np.column_stack([readings, minutes])
+
+
 def _hint(name: str) -> str:
-    """Say how to get rid of a pickle."""
+    """Say where else a table is, or how to get rid of a pickle."""
+    if name == "power":
+        return f". {HOUSEHOLD} does as well: the same rows"
     if name != "gas":
         return ""
     labels = ", ".join(f"'{label}'" for label in LABELS)

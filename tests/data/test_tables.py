@@ -1,6 +1,7 @@
 """The tables are prepared as in MAF; what is missing or wrong is said."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from lfm_policy.data.normalizers.whitening import WhiteningNormalizer
-from lfm_policy.data.tables import as_published, load_table, patch_vectors
+from lfm_policy.data.tables import READINGS, as_published, load_table, patch_vectors
 from lfm_policy.errors import DataError
 from tests.data.tables import correlated_sensors, write_table
 
@@ -35,6 +36,42 @@ def test_power_is_shuffled_dequantised_and_standardised(tmp_path: Path) -> None:
     assert [len(part) for part in (table.train, table.valid, table.test)] == [810, 90, 100]
     np.testing.assert_allclose(np.concatenate([table.train, table.valid, table.test]), expected, atol=1e-6)
     assert table.train.dtype == np.float32
+
+
+def test_power_is_the_same_from_ucis_own_file(tmp_path: Path) -> None:
+    """Minutes that lack a reading are left out; the clock becomes the minute of the day."""
+    rows = np.random.default_rng(0).integers(0, 60, (200, 8)).astype(np.float64)
+    rows[:, 7] = np.arange(200) * 7 % 1440
+    lines = [
+        f"16/12/2006;{int(row[7]) // 60:02d}:{int(row[7]) % 60:02d}:00;" + ";".join(f"{x:.3f}" for x in row[:7])
+        for row in rows
+    ]
+    lines.insert(17, "28/4/2007;00:21:00;?;?;?;?;?;?;")
+    lines.insert(90, "28/4/2007;00:22:00;0.1;0.2;240.1;1.0;;0.0;1.0")
+    text = tmp_path / "household_power_consumption.txt"
+    text.write_text("\n".join([READINGS, *lines, ""]))
+    np.save(tmp_path / "data.npy", rows)
+    expected = load_table("power", tmp_path / "data.npy")
+    np.testing.assert_array_equal(load_table("power", text).train, expected.train)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[1:], "expected the header Date;Time;"),
+        (lambda lines: [*lines, "1/1/2007;00:00:00;1.0;2.0"], r"expected lines of Date;Time;"),
+        (lambda lines: [*lines, "1/1/2007;noon;1;2;3;4;5;6;7"], r"expected lines of Date;Time;"),
+        (lambda lines: lines[:5], "expected at least 20 rows, found 4"),
+    ],
+)
+def test_a_damaged_file_of_ucis_is_refused(
+    change: Callable[[list[str]], list[str]], message: str, tmp_path: Path
+) -> None:
+    lines = [READINGS, *("16/12/2006;17:24:00;4.2;0.4;234.8;18.4;0.0;1.0;17.0" for _ in range(40))]
+    text = tmp_path / "household_power_consumption.txt"
+    text.write_text("\n".join(change(lines)))
+    with pytest.raises(DataError, match=message):
+        load_table("power", text)
 
 
 def test_gas_keeps_one_of_correlated_sensors(tmp_path: Path) -> None:
@@ -106,7 +143,11 @@ def test_noise_of_patches_is_decided_by_its_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("power", r"power/data.npy of https://zenodo.org/record/1161203 \(data.tar.gz\), 2,049,280 rows of 8 numbers"),
+        (
+            "power",
+            r"power/data.npy of https://zenodo.org/record/1161203 \(data.tar.gz\), 2,049,280 rows of 8 numbers"
+            r"[\s\S]*archive.ics.uci.edu",
+        ),
         ("gas", r"1,052,065 rows of 16[\s\S]*pandas.read_pickle"),
         ("miniboone", "36,488 rows of 43"),
         ("bsds300", "1,300,000 rows of 63"),
