@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,6 +23,16 @@ from tests.rollout.scripted import Straight
 STATE = np.array([0.1, -0.2, 0.5, 0.6], np.float32)
 """A point mass's position and goal."""
 OBSERVATION = {"position": STATE[:2], "goal": STATE[2:]}
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Held(Straight):
@@ -82,6 +94,17 @@ def ask(connection: ClientConnection, message: Any) -> Any:
     return reply if isinstance(reply, str) else wire.unpack(reply)
 
 
+def get(server: PolicyServer, path: str, **headers: str) -> tuple[int, str]:
+    """Return the status and the text of a page."""
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
 def close_code(connection: ClientConnection) -> int | None:
     """Wait until the server has closed the connection."""
     try:
@@ -101,4 +124,16 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return False
 
 
-__all__ = ["CONTRACT", "OBSERVATION", "STATE", "Held", "ask", "close_code", "connected", "eventually", "served"]
+__all__ = [
+    "CONTRACT",
+    "OBSERVATION",
+    "STATE",
+    "Clock",
+    "Held",
+    "ask",
+    "close_code",
+    "connected",
+    "eventually",
+    "get",
+    "served",
+]

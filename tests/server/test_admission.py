@@ -1,10 +1,17 @@
-"""Places by the clock: who gives way to whom."""
+"""Places for clients: who gives way to whom, by the clock and over real connections."""
+
+import socket
+import time
+from contextlib import ExitStack
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
+from lfm_policy.server import admission as module
 from lfm_policy.server.admission import Admission, address_of
 from lfm_policy.server.limits import LimitError
-from tests.server.test_limits import Clock
+from lfm_policy.server.requests import SESSION
+from tests.server.served import OBSERVATION, Clock, ask, close_code, connected, eventually, served
 
 
 def test_strangers_go_before_silent_robots_and_busy_ones_never() -> None:
@@ -68,3 +75,57 @@ def test_a_place_is_given_back_once() -> None:
 )
 def test_addresses(host: str, address: str) -> None:
     assert address_of(host) == address
+
+
+def test_clients_and_sessions_are_limited() -> None:
+    with served(max_clients=2, max_sessions=3) as server, connected(server) as robot:
+        with connected(server) as other:
+            assert "actions" in ask(robot, OBSERVATION | {SESSION: "a"})
+            assert "actions" in ask(robot, OBSERVATION | {SESSION: "b"})
+            assert "actions" in ask(other, OBSERVATION | {SESSION: "a"})
+            with pytest.raises(InvalidStatus, match="503"), connected(server):
+                pass
+            assert "holds 3 sessions at most" in ask(other, OBSERVATION | {SESSION: "b"})
+            assert close_code(other) == 1013
+        assert eventually(lambda: len(server.metrics.clients) == 1)
+        with connected(server) as third:
+            assert "actions" in ask(third, OBSERVATION | {SESSION: "a"})
+
+
+def test_idle_strangers_give_way_and_quiet_robots_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STRANGER_S", 0.1)
+    with served(max_clients=3, idle_s=1000) as server, connected(server) as robot:
+        assert "actions" in ask(robot, OBSERVATION)
+        with connected(server) as stranger, connected(server) as later:
+            time.sleep(0.15)
+            with connected(server) as newcomer:
+                assert "your place was given to another client" in stranger.recv(5)
+                assert close_code(stranger) == 1013
+                assert "actions" in ask(newcomer, OBSERVATION)
+                assert "actions" in ask(later, OBSERVATION)
+                with pytest.raises(InvalidStatus, match="503"), connected(server):
+                    pass
+        assert "actions" in ask(robot, OBSERVATION)
+
+
+def test_an_address_has_its_share_only() -> None:
+    with served(max_clients=3, max_clients_per_address=2) as server, connected(server), connected(server):
+        with pytest.raises(InvalidStatus) as refused, connected(server):
+            pass
+        assert refused.value.response.status_code == 503
+        assert b"has 2 clients from your address" in refused.value.response.body
+
+
+def test_slow_handshakes_keep_nobody_out_and_do_not_delay_the_end() -> None:
+    with served() as server, connected(server) as robot, ExitStack() as closing:
+        for _ in range(300):
+            closing.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        with connected(server) as newcomer:
+            assert "actions" in ask(newcomer, OBSERVATION)
+        assert "actions" in ask(robot, OBSERVATION)
+        assert 200 < len(server._admission._pending) <= 256
+        server.stop()  # pyright: ignore[reportAttributeAccessIssue]
+        started = time.monotonic()
+        assert close_code(robot) == 1001
+        assert eventually(lambda: not server._admission._pending)
+        assert time.monotonic() - started < 5

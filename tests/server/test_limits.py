@@ -1,31 +1,20 @@
-"""Limits and keys by the clock and by the letter."""
+"""Limits and keys: by the clock, by the letter, and over a connection."""
 
 import base64
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lfm_envs.point_mass import CONTRACT
 from lfm_policy.contract import Camera, ObservationKey
 from lfm_policy.errors import ConfigError
 from lfm_policy.server.limits import ApiKeys, LimitError, Rate, message_limit
-from lfm_policy.server.requests import BATCH, NOISE, Query
-from lfm_policy.server.sessions import SessionPool, Sessions
+from lfm_policy.server.requests import BATCH, NOISE
 from lfm_policy.server.wire import pack
 from tests.rollout.scripted import Straight
+from tests.server.served import OBSERVATION, Clock, ask, close_code, connected, served
 
 KEY = "correct horse battery"
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_rate_allows_a_second_at_once_and_then_its_average() -> None:
@@ -50,31 +39,6 @@ def test_a_burst_may_be_larger_than_the_rate() -> None:
     rate.take(32)
     with pytest.raises(LimitError):
         rate.take(1)
-
-
-def test_sessions_expire_and_each_client_has_one_whatever_others_hold() -> None:
-    clock = Clock()
-    pool = SessionPool(limit=3, clients=2, idle_s=60.0, clock=clock)
-    sessions, others = Sessions(Straight(), pool), Sessions(Straight(), pool)
-    query = Query(np.zeros((1, 4), np.float32), "a", None, None, None)
-    first = sessions.of(query)
-    clock.now += 59
-    assert sessions.of(query) is first
-    clock.now += 61
-    assert sessions.of(query) is not first
-    assert pool.taken == 1
-    sessions.reset("b", 0)
-    with pytest.raises(LimitError, match="holds 3 sessions at most"):
-        sessions.reset("c", 0)
-    others.reset("a", 0)
-    with pytest.raises(LimitError, match="holds 3 sessions at most"):
-        others.reset("b", 0)
-    clock.now += 61  # the first client is silent, and still connected
-    others.reset("a", 0)
-    others.reset("b", 0)
-    sessions.close()
-    others.close()
-    assert pool.taken == 0
 
 
 def test_the_message_limit_follows_the_contract() -> None:
@@ -129,3 +93,13 @@ def test_key_files(tmp_path: Path) -> None:
             ApiKeys.read(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         ApiKeys.read(tmp_path / "missing")
+
+
+def test_a_client_that_asks_too_often_is_refused_and_others_are_not() -> None:
+    with served(rate_hz=5, max_batch=5) as server, connected(server) as other:
+        with connected(server) as robot:
+            replies = [ask(robot, OBSERVATION) for _ in range(6)]
+            assert all("actions" in reply for reply in replies[:5])
+            assert replies[5] == "more than 5 chunks per second from one client: ask less often"
+            assert close_code(robot) == 1013
+        assert "actions" in ask(other, OBSERVATION)

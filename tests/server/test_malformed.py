@@ -13,7 +13,7 @@ from lfm_policy.server.requests import ALONE, BATCH, CHUNKS, NOISE, REQUEST, SEE
 from lfm_policy.server.requests import CONTRACT as CONTRACT_KEY
 from lfm_policy.server.requests import STATE as STATE_KEY
 from lfm_policy.server.server import PolicyServer
-from tests.server.served import CONTRACT, OBSERVATION, STATE, ask, close_code, connected, served
+from tests.server.served import CONTRACT, OBSERVATION, STATE, ask, close_code, connected
 
 NAN = np.array([0.1, np.nan], np.float32)
 
@@ -124,12 +124,6 @@ MALFORMED: dict[str, tuple[Any, str]] = {
         "action_form: policy straight has 'absolute', the client has 'delta'",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PolicyServer]:
-    with served() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

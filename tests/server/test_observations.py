@@ -1,4 +1,4 @@
-"""Names and forms in which robots send their observations."""
+"""Names and forms in which robots send their observations, openpi's habits among them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,9 @@ from lfm_envs.point_mass import CONTRACT
 from lfm_policy.contract import Camera, ObservationKey
 from lfm_policy.errors import ConfigError, ContractError
 from lfm_policy.server.observations import Names, observe
-from tests.server.served import OBSERVATION, STATE
+from lfm_policy.server.requests import SEED
+from lfm_policy.server.server import PolicyServer
+from tests.server.served import OBSERVATION, STATE, ask, connected
 
 
 def read(message: dict[str, Any], names: Names) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -103,3 +105,19 @@ def test_other_pictures_are_refused(picture: object, message: str) -> None:
         observe({**OBSERVATION, "top_image": np.zeros((6, 4, 3), np.uint8)}, Names(SEES))
     with pytest.raises(ConfigError, match="only vectors can be split"):
         Names(SEES, {"both": ["top_image", "goal"]})
+
+
+def test_openpis_habits_are_served(server: PolicyServer) -> None:
+    habits = {
+        "lists": {name: value.tolist() for name, value in OBSERVATION.items()},
+        "nested": {"observation": OBSERVATION, "prompt": "go there"},
+        "slashes": {f"observation/{name}": value for name, value in OBSERVATION.items()},
+        "state": {"observation/state": STATE.tolist()},
+    }
+    with connected(server) as robot:
+        expected = ask(robot, OBSERVATION | {SEED: 3})
+        for name, habit in habits.items():
+            reply = ask(robot, habit | {SEED: 3})
+            np.testing.assert_array_equal(reply["chunk"], expected["chunk"])
+            assert ("'prompt'" in reply.get("note", "")) == (name == "nested")
+        assert "note" not in ask(robot, habits["nested"])  # once is enough
