@@ -2,10 +2,9 @@
 
 import gymnasium
 import numpy as np
-from gym_aloha.constants import JOINTS
 from gym_aloha.env import AlohaEnv
 from gym_aloha.tasks.sim import TransferCubeTask
-from gymnasium import spaces
+from gymnasium.spaces import Box, Dict
 
 
 class States(TransferCubeTask):
@@ -22,10 +21,8 @@ class TransferCube(AlohaEnv):
     def __init__(self, render_mode=None):
         super().__init__("transfer_cube", "pixels_agent_pos", render_mode)
         self._env._task = States()
-        widths = {"agent_pos": len(JOINTS), "cube": 7}
-        parts = {name: spaces.Box(-10, 10, (width,), np.float64) for name, width in widths.items()}
-        self.observation_space = spaces.Dict(parts)
-        self.action_space = spaces.Box(-np.pi, np.pi, (len(JOINTS),), np.float32)
+        self.observation_space = Dict(agent_pos=Box(-10, 10, (14,), np.float64), cube=Box(-10, 10, (7,), np.float64))
+        self.action_space = Box(-np.pi, np.pi, (14,), np.float32)
 
     def _format_raw_obs(self, raw_obs):
         return dict(raw_obs)

@@ -20,7 +20,7 @@ from lfm_policy.data.windows.store import open_store
 from lfm_policy.server.stand_ins import ReplayPolicy
 from tests.examples.running import EXAMPLES, commands
 
-LONGER = {"aloha": 120}
+LONGER = {"aloha": 106}
 """Lines of those that bring an expert with inverse kinematics."""
 NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and (path / "README.md").exists())
 
