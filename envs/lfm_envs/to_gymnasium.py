@@ -46,7 +46,7 @@ class LFMEnv(gymnasium.Env):
     ) -> None:
         self._environment: Environment = make(environment, **options)
         self.contract: Contract = self._environment.contract
-        self.metadata = {**self.metadata, "render_fps": self.contract.control_hz}
+        self.metadata = {**self.metadata, "render_fps": round(self.contract.control_hz)}
         self.render_mode, self._flat = render_mode, obs_type == "state"
         self.action_space = action_space(self.contract)
         keys = self.contract.observations

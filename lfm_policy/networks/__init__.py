@@ -37,7 +37,9 @@ def build(spec: Mapping[str, Any], *, own_only: bool = False, **sizes: int) -> n
         ConfigError: there is no such class, it is no module, it refuses the arguments, or it may not be loaded.
     """
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
-    target = str(spec.get("_target_", ""))
+    if "_target_" not in spec:
+        raise ConfigError(f"expected network._target_, the dotted name of a class, beside {arguments}")
+    target = str(spec["_target_"])
     module_name, _, class_name = target.rpartition(".")
     if own_only:
         require_own(spec)

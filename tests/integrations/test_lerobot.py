@@ -80,7 +80,7 @@ def train(data: Path, out: Path, *more: str) -> str:
     return lerobot(
         "train",
         "--policy.type=lfm",
-        f"--policy.network={json.dumps(SMALL)}",
+        "--policy.network={dims: [16, 32], time_dim: 16}",
         "--policy.gammas=[0.5]",
         "--policy.device=cpu",
         "--policy.push_to_hub=false",
@@ -205,6 +205,13 @@ def test_data_that_we_have_written_bring_their_contract(tmp_path: Path) -> None:
     batch = {key: torch.rand(2, 2, len(columns)) for key, columns in columns_of(contract).items()}
     loss, _ = policy.train().forward(batch | {"action": torch.rand(2, 16, 10)})
     assert loss.isfinite()
+
+
+def test_a_network_without_its_class_is_the_usual_one() -> None:
+    config = LFMConfig(network={"dims": [16, 32], "time_dim": 16}, vision={"features": 8}, device="cpu")
+    assert config.network == SMALL
+    assert config.vision == {"_target_": "lfm_policy.networks.vision.ResNet18", "features": 8, "keypoints": 32}
+    assert LFMConfig(network=SMALL | {"dims": [8, 16]}, vision=None, device="cpu").network["dims"] == [8, 16]
 
 
 def test_vectors_of_one_number_have_no_axis_there() -> None:

@@ -1,5 +1,7 @@
 """The tasks in the real LeRobot are ours, bit for bit, by its names; it needs an environment of its own."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ pytest.importorskip("lerobot_env_lfm", reason="not installed: pip install integr
 from lerobot.envs.configs import EnvConfig
 from lerobot.envs.factory import make_env, make_env_config
 from lerobot.envs.utils import env_to_policy_features
+from lerobot.utils.io_utils import write_video
 
 import lfm_envs
 from lfm_envs.tasks import TASKS
@@ -24,7 +27,7 @@ def test_features_are_those_of_the_contract(task: str) -> None:
 
 
 @pytest.mark.sim
-def test_episodes_are_ours() -> None:
+def test_episodes_are_ours(tmp_path: Path) -> None:
     config = make_env_config("lfm", task="lift", render=False)
     assert isinstance(config, EnvConfig)
     (envs,) = make_env(config, n_envs=2).values()
@@ -40,6 +43,8 @@ def test_episodes_are_ours() -> None:
     assert not np.any(info["is_success"])
     assert vector.call("task_description") == ("lift the cube",) * 2
     assert vector.call("_max_episode_steps") == (400, 400)
+    write_video(tmp_path / "film.mp4", np.stack([vector.envs[0].render()] * 5), vector.unwrapped.metadata["render_fps"])
+    assert (tmp_path / "film.mp4").stat().st_size > 0
     vector.close()
 
 

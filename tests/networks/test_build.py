@@ -21,7 +21,7 @@ def test_the_target_is_made_with_its_arguments() -> None:
         ({"_target_": "lfm_policy.networks.ConditionalUnet"}, "did you mean 'ConditionalUnet1d'"),
         ({"_target_": "no.such.Network"}, "cannot be imported"),
         ({"_target_": "Network"}, "cannot be imported"),
-        ({}, "cannot be imported"),
+        ({}, "expected network._target_, the dotted name of a class"),
         ({"_target_": "lfm_policy.networks.build"}, "no torch module"),
         ({"_target_": UNET, "dimensions": [16]}, "refuses"),
         ({"_target_": UNET, "dims": [10]}, "divisible by groups"),

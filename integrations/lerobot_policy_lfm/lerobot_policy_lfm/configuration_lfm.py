@@ -23,6 +23,11 @@ def _encoder() -> dict[str, Any]:
     return {"_target_": "lfm_policy.networks.vision.ResNet18", "features": 64, "keypoints": 32}
 
 
+def _whole(given: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Return the default with the values that are given, unless they are those of another class."""
+    return given if "_target_" in given else default | given
+
+
 @PreTrainedConfig.register_subclass(TYPE)
 @dataclass
 class LFMConfig(PreTrainedConfig):
@@ -40,14 +45,16 @@ class LFMConfig(PreTrainedConfig):
         solver_method: "euler", "midpoint", "heun", "rk4" or "dopri5".
         solver_steps: in each block; [5,1]: five in the block next to the data, one in all others.
         solver_tolerance: of dopri5.
-        network: `_target_` and arguments of one block's network, of lfm_policy's.
+        network: arguments of one block's UNet, such as {dims: [64, 128]}; or `_target_` and arguments of another
+            network of lfm_policy's.
         share: one network for all blocks.
         precondition: networks give velocities up to the factors of `FlowChain.preconditioning`.
         initial_diffusion: OU time for which data are diffused first; only of policies that come from lfm_policy.
         anchored: chunks count from where the robot is; only of policies that come from lfm_policy.
         quaternions: first columns of observed quaternions; only of policies that come from lfm_policy.
         temperature: standard deviation of the noise that chunks are made from.
-        vision: `_target_` and arguments of the encoder of a camera's pictures; trained with the chain.
+        vision: arguments of the ResNet-18 that encodes a camera's pictures, trained with the chain; or `_target_` and
+            arguments of another encoder.
         crop: height and width of the middle part of a picture that is seen; all of it when None.
         contract: what observations and actions mean; filled in from the data set.
         ema_power: how fast the moving average of the weights slows down; it is what acts.
@@ -89,6 +96,8 @@ class LFMConfig(PreTrainedConfig):
     def __post_init__(self) -> None:
         """See `PreTrainedConfig`; raises ValueError where horizons, blocks or networks are out of bounds."""
         super().__post_init__()
+        self.network = _whole(self.network, _network())
+        self.vision = None if self.vision is None else _whole(self.vision, _encoder())
         if set(self.normalization_mapping.values()) - {NormalizationMode.IDENTITY}:
             raise ValueError(
                 "an lfm policy normalises by itself: expected normalization_mapping IDENTITY for every feature, found "
