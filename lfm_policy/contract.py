@@ -115,6 +115,8 @@ class Contract(Frozen):
     """What `lfm_envs.make` makes the environment from; an address, and so never compared."""
     score: Score | None = None
     """The reward that the task is judged by, beside success; never compared."""
+    modes: tuple[Name, ...] = ()
+    """Ways in which the demonstrations do the task, between which the environment tells; never compared."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +168,7 @@ class Contract(Frozen):
         """Leave out what older contracts had no word for, where it says nothing new: their files stay as they are."""
         values = write(self)
         understood = {"space": "poses" if self.rotation != "none" else "position"}
-        for name in ("cameras", "space", "actions", "measured", "made_by", "score"):
+        for name in ("cameras", "space", "actions", "measured", "made_by", "score", "modes"):
             if name in values and values[name] in (understood.get(name), (), []):
                 del values[name]
         return values
@@ -266,7 +268,7 @@ class Contract(Frozen):
     def differences(self, other: "Contract") -> list[tuple[str, object, object]]:
         """List the fields that differ, as (field, ours, theirs); where an environment is found is none of them."""
         ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        names = [name for name in type(self).model_fields if name not in ("made_by", "score")]
+        names = [name for name in type(self).model_fields if name not in ("made_by", "score", "modes")]
         return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
     def require_match(self, other: "Contract", ours: str, theirs: str) -> None:

@@ -62,6 +62,15 @@ class SeeingEnvironment(Environment, Protocol):
         ...
 
 
+@runtime_checkable
+class TellingEnvironment(Environment, Protocol):
+    """An environment whose contract names modes."""
+
+    def mode(self) -> str | None:
+        """Tell which of them the episode has taken so far, or what else; None before there was a choice."""
+        ...
+
+
 @dataclass(frozen=True)
 class ChunkBatch:
     """Predicted action chunks and what they cost."""

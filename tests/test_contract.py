@@ -24,7 +24,7 @@ def test_older_files_load_equal_and_are_written_as_they_were(task):
 
 def test_an_older_contract_without_rotation_is_a_position():
     older = POINT.model_dump(mode="json")
-    assert not {"space", "actions", "measured", "made_by", "score"} & set(older)
+    assert not {"space", "actions", "measured", "made_by", "score", "modes"} & set(older)
     contract = Contract.model_validate(older)
     assert contract == POINT
     assert (contract.space, contract.poses, contract.unit, contract.grippers) == ("position", False, "m", [])
@@ -69,7 +69,7 @@ def test_nonsense_is_refused(changes):
 
 
 def test_where_an_environment_is_found_is_never_compared():
-    moved = JOINTS.model_copy(update={"made_by": "other.place:make", "score": "largest_reward"})
+    moved = JOINTS.model_copy(update={"made_by": "a.place:make", "score": "largest_reward", "modes": ("left", "right")})
     JOINTS.require_match(moved, "the policy", "the robot")
     with pytest.raises(ContractError, match="space: the policy has 'joints', the robot has 'vector'"):
         JOINTS.require_match(JOINTS.model_copy(update={"space": "vector"}), "the policy", "the robot")

@@ -20,7 +20,8 @@ from rich.progress import (
 )
 
 from lfm_envs.episodes import assemble, perform, read_result, write_episode
-from lfm_envs.experts import expert
+from lfm_envs.experts import Expert, expert
+from lfm_envs.modes import modes_of
 from lfm_envs.pool import outcome, processes
 from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.simulator import Kind
@@ -42,11 +43,28 @@ class Recipe:
     noise: float = 1.0
     simulation: Kind = "compiled"
     """Who steps; not part of the identity, as the demonstrations are the same bits."""
+    modes: int = 1
+    """Ways to do the task, of which each attempt takes one by chance."""
 
     def identity(self) -> dict[str, Any]:
         """Tell what has to agree for two runs to share a folder."""
-        ours = {name: value for name, value in vars(self).items() if name != "simulation"}
-        return {**ours, "suite_version": task(self.task).contract.suite_version}
+        ours = {name: value for name, value in vars(self).items() if name not in ("simulation", "modes")}
+        modes = {"modes": self.modes} if self.modes > 1 else {}
+        return {**ours, **modes, "suite_version": task(self.task).contract.suite_version}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modes' names; empty where there is one."""
+        return modes_of(task(self.task), self.modes).names if self.modes > 1 else ()
+
+    @property
+    def expert(self) -> Expert:
+        """Who demonstrates.
+
+        Raises:
+            ConfigError: nobody does, or not in so many ways.
+        """
+        return modes_of(task(self.task), self.modes).expert if self.modes > 1 else expert(self.task)
 
     def episode_seed(self, attempt: int) -> int:
         """Return the seed of one attempt: far from the small consecutive ones of evaluations, and other recipes'."""
@@ -62,7 +80,7 @@ def collect(recipe: Recipe, out: Path, workers: int) -> dict[str, Any]:
         ConfigError: the task has no expert, or the folder holds another collection.
         RolloutError: a worker died, or the expert fails too often.
     """
-    expert(recipe.task)
+    _ = recipe.expert
     _claim(out, recipe)
     if (out / FILE).exists() and (out / SUMMARY).exists():
         return read_json(out / SUMMARY)
@@ -71,7 +89,8 @@ def collect(recipe: Recipe, out: Path, workers: int) -> dict[str, Any]:
     kept = [attempt for attempt, (success, _) in sorted(results.items()) if success]
     valid = np.random.default_rng(recipe.seed).permutation(len(kept))[: _valid_count(len(kept))]
     parts = [part_of(out / PARTS, attempt) for attempt in kept]
-    assemble(out / FILE, parts, task(recipe.task), {"recipe": recipe.identity()}, valid.tolist())
+    about = {"recipe": recipe.identity()}
+    assemble(out / FILE, parts, task(recipe.task), about, valid.tolist(), modes=recipe.names)
     lengths = [results[attempt][1] for attempt in kept]
     summary = {
         **recipe.identity(),
@@ -161,6 +180,6 @@ def _environment(task_name: str, simulation: Kind) -> RobosuiteEnvironment:
 
 def _attempt(recipe: Recipe, folder: Path, attempt: int) -> tuple[bool, int]:
     env = _environment(recipe.task, recipe.simulation)
-    episode = perform(env, expert(recipe.task), recipe.episode_seed(attempt), recipe.noise)
+    episode = perform(env, recipe.expert, recipe.episode_seed(attempt), recipe.noise)
     write_episode(part_of(folder, attempt), episode)
     return episode.success, len(episode.steps)

@@ -104,7 +104,14 @@ def read_result(path: Path) -> tuple[bool, int]:
         return bool(file.attrs["success"]), int(np.asarray(file.attrs["length"]))
 
 
-def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any], valid: list[int]) -> None:
+def assemble(
+    path: Path,
+    parts: list[Path],
+    task: Task,
+    extra: Mapping[str, Any],
+    valid: list[int],
+    modes: tuple[str, ...] = (),
+) -> None:
     """Join successful episodes into one robomimic file, atomically and in order.
 
     Args:
@@ -113,6 +120,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
         task: what was demonstrated.
         extra: further attributes of `data`, stored as JSON.
         valid: indices of the demonstrations in `mask/valid`; the others are in `mask/train`.
+        modes: names of the ways in which the task was done, if there were several.
     """
     with atomic_file(path) as temporary:
         with h5py.File(temporary, "w") as file:
@@ -125,7 +133,7 @@ def assemble(path: Path, parts: list[Path], task: Task, extra: Mapping[str, Any]
                     file.require_group(CHECKSUMS)[f"demo_{index}"] = checksums
             data.attrs["total"] = sum(int(np.asarray(demo.attrs["num_samples"])) for demo in data.values())
             data.attrs["env_args"] = json.dumps(env_args(task))
-            data.attrs["contract"] = task.contract.model_dump_json()
+            data.attrs["contract"] = task.view(modes=modes).model_dump_json()
             for name, value in extra.items():
                 data.attrs[name] = json.dumps(value)
             for name, chosen in {"train": set(range(len(parts))) - set(valid), "valid": set(valid)}.items():

@@ -99,8 +99,10 @@ def _name_by_suite(contract: Contract) -> str:
 
 
 def view_for(contract: Contract) -> dict[str, Any]:
-    """Find the options with which `make` builds an environment that shows what the contract's policy sees."""
+    """Find the options with which `make` builds an environment that shows and tells what the contract says."""
     options: dict[str, Any] = {"cameras": contract.cameras} if contract.cameras else {}
+    if contract.modes and contract.suite == "robosuite":
+        options["modes"] = contract.modes
     hidden = contract.suite == "robosuite" and all(key.name != "object" for key in contract.observations)
     if contract.suite == SUITE:
         options["contract"] = contract

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH, decode_absolute, en
 from lfm_policy.contract import Camera, Contract, Drawing
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation, StepResult
+
+if TYPE_CHECKING:
+    from lfm_envs.modes import Modes
 
 CAMERA = "agentview"
 """Name of the camera whose picture videos show."""
@@ -26,16 +29,27 @@ class RobosuiteEnvironment:
             compiled code where that knows the arms and grippers.
         cameras: whose pictures are part of the observation; see `look`.
         objects: whether the objects' poses are, which no real robot knows.
+        modes: names of the task's ways, which `mode` is to tell apart.
+
+    Raises:
+        ConfigError: the task is not known to have so many.
     """
 
     def __init__(
-        self, task: Task, simulation: Kind | None = None, cameras: Sequence[Camera] = (), objects: bool = True
+        self,
+        task: Task,
+        simulation: Kind | None = None,
+        cameras: Sequence[Camera] = (),
+        objects: bool = True,
+        modes: Sequence[str] = (),
     ) -> None:
         self.task = task
-        self.contract: Contract = task.view(cameras, objects)
+        self.contract: Contract = task.view(cameras, objects, modes)
         self.horizon = task.horizon
         self._names = [key.name for key in self.contract.observations]
         self._model_xml = ""
+        self._modes = self._ways(modes)
+        self._rows: list[np.ndarray] = []
         self._eyes: dict[Drawing, Any] = {}
         kwargs = copy.deepcopy(task.env_kwargs()) | {"horizon": task.horizon, "renderer": "mujoco", "seed": 0}
         self.simulation = make_simulation(task.environment, kwargs, simulation)
@@ -49,7 +63,10 @@ class RobosuiteEnvironment:
         self.simulation.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self.simulation.reset()
         self._forget_poses()
-        return self._observe()
+        observation = self._observe()
+        self._rows.clear()
+        self._remember(observation)
+        return observation
 
     def step(self, action: np.ndarray) -> StepResult:
         """Servo towards an absolute pose for one control period.
@@ -165,6 +182,10 @@ class RobosuiteEnvironment:
         """Say whether the task's own check holds now."""
         return bool(self.simulation._check_success())
 
+    def mode(self) -> str | None:
+        """Tell which of the contract's modes the episode has taken since `reset`; None before there was a choice."""
+        return self._modes.told(self.contract, np.stack(self._rows)) if self._modes else None
+
     def look(self) -> dict[str, np.ndarray]:
         """Draw the pictures of the contract's cameras, by their keys: uint8 (height, width, 3), of the state now.
 
@@ -201,7 +222,19 @@ class RobosuiteEnvironment:
             arm.input_type = input_type
         observation, reward, _, info = self.simulation.step(action)
         success = info["success"] if "success" in info else self.success()
-        return StepResult(self._observation(observation), float(reward), success)
+        seen = self._observation(observation)
+        self._remember(seen)
+        return StepResult(seen, float(reward), success)
+
+    def _remember(self, observation: Observation) -> None:
+        """Keep what `mode` is told by."""
+        if self._modes:
+            self._rows.append(self.contract.flatten(observation))
+
+    def _ways(self, modes: Sequence[str]) -> "Modes | None":
+        from lfm_envs.modes import modes_of  # experts are made of environments
+
+        return modes_of(self.task, modes) if modes else None
 
     def _checked_action(self, action: np.ndarray, width: int) -> np.ndarray:
         """Return the action as float64 (width * arms,)."""

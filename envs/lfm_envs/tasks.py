@@ -46,6 +46,8 @@ class Task:
     """Controller of every arm."""
     expert: Callable[..., Any] | str | None = None
     """The scripted expert that `lfm collect` asks (see lfm_envs.experts.Expert), or its address; None without one."""
+    modes: str | None = None
+    """Address of the ways in which it can be done (`lfm_envs.modes.Modes`); None where one is known."""
     made_by: str | None = None
     """The address that `lfm_envs.make` knows this task by; filled in where the task is looked up."""
 
@@ -75,10 +77,11 @@ class Task:
             made_by=self.made_by,
         )
 
-    def view(self, cameras: Sequence[Camera] = (), objects: bool = True) -> Contract:
-        """Make the contract of a policy that sees these cameras, and the objects' poses or not."""
+    def view(self, cameras: Sequence[Camera] = (), objects: bool = True, modes: Sequence[str] = ()) -> Contract:
+        """Make the contract of a policy that sees these cameras, the objects' poses or not, and takes these ways."""
         seen = tuple(key for key in self.observations if objects or key.name != "object")
-        return Contract.model_validate(dict(self.contract) | {"observations": seen, "cameras": tuple(cameras)})
+        differing = {"observations": seen, "cameras": tuple(cameras), "modes": tuple(modes)}
+        return Contract.model_validate(dict(self.contract) | differing)
 
     def env_kwargs(self, input_type: Literal["absolute", "delta"] = "absolute") -> dict[str, Any]:
         """Return keyword arguments of `robosuite.make` (and of robomimic's `env_args`), plain JSON values only."""
@@ -128,7 +131,14 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task("lift", "Lift", horizon=400, object_dim=10, expert="lfm_envs.experts.lift:lift"),
-        Task("can", "PickPlaceCan", horizon=400, object_dim=14, expert="lfm_envs.experts.can:can"),
+        Task(
+            "can",
+            "PickPlaceCan",
+            horizon=400,
+            object_dim=14,
+            expert="lfm_envs.experts.can:can",
+            modes="lfm_envs.experts.can_two_ways:MODES",
+        ),
         Task("square", "NutAssemblySquare", horizon=400, object_dim=14, expert="lfm_envs.experts.square:square"),
         Task(
             "transport",

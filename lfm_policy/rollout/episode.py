@@ -31,6 +31,7 @@ class Episode:
         self._steps = self._nfe = 0
         self._rewards: list[np.ndarray] = []
         self._success = False
+        self._mode: str | None = None
 
     @property
     def over(self) -> bool:
@@ -45,6 +46,7 @@ class Episode:
         self._steps += len(segment.rewards)
         self._rewards.append(segment.rewards)
         self._success = segment.success
+        self._mode = segment.mode
 
     def plan(self, chunk: np.ndarray, nfe: int, seconds: float) -> np.ndarray:
         """Accept a chunk; return the actions to execute now, (k, action_dim), fewer where the episode ends before.
@@ -94,4 +96,5 @@ class Episode:
             attempts=attempts,
             seam_jerk=seam,
             inner_jerk=inner,
+            mode=self._mode,
         )

@@ -22,7 +22,7 @@ from lfm_policy.reports.page import (
 )
 from lfm_policy.rollout.evaluation import Evaluation
 from lfm_policy.rollout.records import EpisodeResult
-from lfm_policy.rollout.report import rows, summarize
+from lfm_policy.rollout.report import Report, Share, rows, summarize
 from lfm_policy.rollout.strips import stem
 
 
@@ -44,7 +44,8 @@ def write_evaluation(
     report = summarize(results, evaluation.policy.contract)
     parts: list[Part] = [
         Rates("Success", [rate_of("success", results)], "The band is the Wilson 95 % interval."),
-        Facts("Numbers", [row for row in rows(report) if row[0] not in ("success", "Wilson 95 % interval")]),
+        Rates("Modes", [_rate_of_mode(share) for share in report.modes], "Which way was taken; bands as above."),
+        Facts("Numbers", _numbers(report)),
         Pictures("Success over the episodes, and steps to success", pictures_in(out / "success.png")),
         *_films(evaluation, results, out),
         episodes_sheet(results),
@@ -91,6 +92,16 @@ def write_comparison(
         Facts(f"What was run: {second}", flat(other.whole_identity)),
     ]
     return write_page(Path(out) / PAGE, f"{one.title} against {second}", parts, answer)
+
+
+def _numbers(report: Report) -> list[tuple[str, str]]:
+    """Return what the page does not show as bars."""
+    bars = {"success", "Wilson 95 % interval", *(f"mode {share.mode}" for share in report.modes)}
+    return [row for row in rows(report) if row[0] not in bars]
+
+
+def _rate_of_mode(share: Share) -> Rate:
+    return Rate(share.mode, share.share, *share.interval, f"{share.count}, of which {share.succeeded} succeed")
 
 
 def rate_of(name: str, results: Sequence[EpisodeResult]) -> Rate:

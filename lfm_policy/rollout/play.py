@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lfm_policy.chunks.delayed import Link
-from lfm_policy.protocols import ChunkPolicy, Environment, Observation, SeeingEnvironment
+from lfm_policy.protocols import ChunkPolicy, Environment, Observation, SeeingEnvironment, TellingEnvironment
 from lfm_policy.rollout.episode import Episode
 from lfm_policy.rollout.planner import Planner
 from lfm_policy.rollout.records import EpisodeResult, FrameSize, Segment
@@ -76,8 +76,9 @@ def _segment(
     rows = np.stack([environment.contract.flatten(observation) for observation in observations])
     seen = None if success else seen_now(environment)  # a policy gets no others
     shown = np.stack(frames) if frames else None
+    mode = mode_now(environment)
     seconds = time.perf_counter() - began
-    return Segment(rows, np.asarray(rewards, np.float64), success, shown, seen, seconds)
+    return Segment(rows, np.asarray(rewards, np.float64), success, shown, seen, seconds, mode=mode)
 
 
 def seen_now(environment: Environment) -> np.ndarray | None:
@@ -86,3 +87,11 @@ def seen_now(environment: Environment) -> np.ndarray | None:
         return None
     assert isinstance(environment, SeeingEnvironment)
     return environment.contract.stack(environment.look())
+
+
+def mode_now(environment: Environment) -> str | None:
+    """Ask which of the contract's modes the episode has taken so far; None without modes."""
+    if not environment.contract.modes:
+        return None
+    assert isinstance(environment, TellingEnvironment)
+    return environment.mode()

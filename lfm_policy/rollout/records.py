@@ -36,6 +36,8 @@ class Segment:
     """How long the environment took [s]."""
     actions: np.ndarray | None = None
     """(k, action_dim): what was executed; None after a reset."""
+    mode: str | None = None
+    """Which of the contract's modes the episode has taken by now."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,5 @@ class EpisodeResult(Frozen):
     """Root mean square jerk of the commands where one chunk follows another [unit/s³]; see Contract.unit."""
     inner_jerk: float | None = None
     """The same elsewhere."""
+    mode: str | None = None
+    """Which of the contract's modes it took; None where there are none, or there was no choice."""

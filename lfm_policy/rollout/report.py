@@ -20,6 +20,20 @@ from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.strips import stem
 from lfm_policy.settings import Frozen
 
+UNDECIDED = "undecided"
+"""How a report names episodes in which no mode was chosen."""
+
+
+class Share(Frozen):
+    """How many of the episodes took one mode."""
+
+    mode: str
+    count: int
+    share: float
+    interval: tuple[float, float]
+    """Wilson 95 % interval."""
+    succeeded: int
+
 
 class Report(Frozen):
     """Summary of an evaluation; what cannot be known (steps to success without a success) is None, never NaN."""
@@ -53,6 +67,8 @@ class Report(Frozen):
     mean_score: float | None = None
     score_interval: tuple[float, float] | None = None
     """Student's 95 % interval of the mean; None of fewer than two episodes."""
+    modes: tuple[Share, ...] = ()
+    """Of a contract with modes: these, and after them what else was told of any episode."""
 
 
 def summarize(results: Sequence[EpisodeResult], contract: Contract | None = None) -> Report:
@@ -60,7 +76,7 @@ def summarize(results: Sequence[EpisodeResult], contract: Contract | None = None
 
     Args:
         results: the episodes.
-        contract: of the task, which may declare a score and a unit of its own.
+        contract: of the task, which may declare a score, modes and a unit of its own.
 
     Raises:
         RolloutError: no episodes.
@@ -87,7 +103,22 @@ def summarize(results: Sequence[EpisodeResult], contract: Contract | None = None
         inner_jerk=_mean(result.inner_jerk for result in results),
         unit="m" if contract is None else contract.unit,
         **_scored(results, contract.score if contract else None),
+        modes=_shares(results, contract.modes if contract else ()),
     )
+
+
+def _shares(results: Sequence[EpisodeResult], modes: Sequence[str]) -> tuple[Share, ...]:
+    if not modes:
+        return ()
+    took = [(result.mode or UNDECIDED, result.success) for result in results]
+    others = sorted({mode for mode, _ in took} - set(modes))
+    shares = []
+    for mode in (*modes, *others):
+        successes = [success for name, success in took if name == mode]
+        count, of = len(successes), len(took)
+        found = {"share": count / of, "interval": wilson_interval(count, of), "succeeded": sum(successes)}
+        shares.append(Share(mode=mode, count=count, **found))
+    return tuple(shares)
 
 
 def _scored(results: Sequence[EpisodeResult], score: Score | None) -> dict[str, Any]:
@@ -124,10 +155,12 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ends = report.score_interval
         scored.append((f"{report.score.replace('_', ' ')}, mean", f"{report.mean_score:.3f}"))
         scored += [("Student's 95 % interval", f"[{ends[0]:.3f}, {ends[1]:.3f}]")] if ends else []
+    modes = [(f"mode {share.mode}", _told(share)) for share in report.modes]
     return [
         ("success", f"{report.success:.3f} ({succeeded} of {report.episodes})"),
         ("Wilson 95 % interval", f"[{low:.3f}, {high:.3f}]"),
         *scored,
+        *modes,
         ("steps to success", steps),
         ("network evaluations per chunk", f"{report.nfe:g}"),
         ("time per chunk", f"{report.ms_per_chunk:.1f} ms median, {report.ms_per_chunk_p95:.1f} ms at 95 %"),
@@ -135,6 +168,11 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("jerk of the commands", jerk),
         ("redone after a worker failed", str(report.redone)),
     ]
+
+
+def _told(share: Share) -> str:
+    low, high = share.interval
+    return f"{share.share:.3f} [{low:.3f}, {high:.3f}] ({share.count}, of which {share.succeeded} succeed)"
 
 
 def write_report(

@@ -21,12 +21,17 @@ class Settings(Frozen):
     )
     episodes: int = Field(default=200, gt=0, description="successful demonstrations to keep")
     seed: int = Field(
-        default=0, ge=0, description="the demonstrations are a function of task, episodes, seed and noise"
+        default=0, ge=0, description="the demonstrations are a function of task, episodes, seed, noise and modes"
     )
     noise: float = Field(
         default=1.0,
         ge=0,
         description="scale of the noise on executed actions (the recorded ones carry none); 0 switches it off",
+    )
+    modes: int = Field(
+        default=1,
+        ge=1,
+        description="ways to do the task, of which each demonstration takes one by chance; 2 of can, 1 of the others",
     )
     simulation: Simulation = Field(
         default="compiled", description="who steps: compiled (fast) or robosuite (its own Python); the same bits"
@@ -53,7 +58,8 @@ def main(settings: Settings) -> None:
     from lfm_envs.tasks import task
     from lfm_policy.locks import owned
 
-    recipe = Recipe(settings.task, settings.episodes, settings.seed, settings.noise, settings.simulation)
+    names = {"task", "episodes", "seed", "noise", "simulation", "modes"}
+    recipe = Recipe(**settings.model_dump(include=names))
     out = settings.out or Path("outputs/demos") / settings.task
     with owned(out):
         summary = collect(recipe, out, settings.workers)

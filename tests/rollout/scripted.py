@@ -124,6 +124,23 @@ def needs_a_licence() -> PointMass:
     raise OSError("no licence file found")
 
 
+class Sided(PointMass):
+    """Tells on which side the goal is, once the point is near it, and `nearby` where that is too little to tell."""
+
+    contract = CONTRACT.model_copy(update={"modes": ("east", "west")})
+
+    def mode(self) -> str | None:
+        if np.linalg.norm(self._goal - self._position) > 0.3:
+            return None
+        return "nearby" if abs(self._goal[0]) < 0.1 else "east" if self._goal[0] > 0 else "west"
+
+
+class ToSided(Portable):
+    """Knows the two sides."""
+
+    contract = Sided.contract
+
+
 class Slow(PointMass):
     """A point mass whose control step takes 20 ms."""
 

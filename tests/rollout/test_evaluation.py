@@ -14,11 +14,12 @@ from rich.console import Console
 
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_policy.errors import DataError, RolloutError
+from lfm_policy.measure.statistics import wilson_interval
 from lfm_policy.protocols import Observation
 from lfm_policy.rollout.episode_log import EpisodeLog, read_episodes
 from lfm_policy.rollout.records import EpisodeResult
-from lfm_policy.rollout.runner import RunnerOptions
-from tests.rollout.scripted import Breaking, Straight, evaluate
+from lfm_policy.rollout.runner import Runner, RunnerOptions
+from tests.rollout.scripted import Breaking, Sided, Straight, ToSided, evaluate
 
 SEEDS = range(100, 110)
 IDENTITY = {"environment": "point_mass", "checkpoint": "abc", "solver": "euler", "steps": 1}
@@ -43,6 +44,37 @@ def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     run(out)
     return out
+
+
+class TestModes:
+    def test_episodes_and_report_say_which_mode_was_taken(self, tmp_path):
+        policy, console = ToSided(gain=1.0), Console(file=io.StringIO(), width=120)
+        report = evaluate(policy, Sided, SEEDS, tmp_path, IDENTITY, options=RunnerOptions(workers=1), console=console)
+        took = {row["seed"]: (row["mode"], row["success"]) for row in episodes(tmp_path)}
+        for seed, (mode, success) in took.items():
+            goal = Sided().reset(seed)["goal"][0]
+            assert mode == ("nearby" if abs(goal) < 0.1 else "east" if goal > 0 else "west") or not success
+        names = [share.mode for share in report.modes]
+        assert names[:2] == ["east", "west"]
+        assert sum(share.count for share in report.modes) == len(SEEDS)
+        for share in report.modes:
+            mine = [success for mode, success in took.values() if (mode or "undecided") == share.mode]
+            assert (share.count, share.succeeded) == (len(mine), sum(mine))
+            assert share.interval == wilson_interval(len(mine), len(SEEDS))
+            assert f"mode {share.mode}" in console.file.getvalue()
+        assert {share.mode for share in report.modes} > {"east", "west"}, "one told otherwise is among these seeds"
+
+    def test_copies_in_the_workers_are_told_the_same(self):
+        modes = [
+            [r.mode for r in Runner(ToSided(), Sided, RunnerOptions(workers=1, policy_in=place)).run(SEEDS)]
+            for place in ("parent", "workers")
+        ]
+        assert modes[0] == modes[1]
+        assert {"east", "west"} <= set(modes[0])
+
+    def test_without_modes_nothing_is_told(self, whole):
+        assert {row["mode"] for row in episodes(whole)} == {None}
+        assert json.loads((whole / "summary.json").read_text())["modes"] == []
 
 
 class TestResume:

@@ -59,6 +59,8 @@ class Style:
     """Height to retreat to, above the release [m]."""
     hold: int
     """Steps for which success must last."""
+    turn: float = 0.0
+    """By how much the yaws of all grasps are turned: 0, or a right angle to a side [rad]."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Style":
@@ -78,7 +80,11 @@ class Style:
 
 def can(env: RobosuiteEnvironment, rng: np.random.Generator) -> Skill:
     """Move the can to its quarter of the bin; ends when the hand has let go and success has lasted."""
-    style = Style.draw(rng)
+    return in_style(env, Style.draw(rng))
+
+
+def in_style(env: RobosuiteEnvironment, style: Style) -> Skill:
+    """Do as `can`, in a style that is given."""
     hand = Hand(env, pace=style.pace)
     while True:
         if (yield from _grasp(env, hand, style)):
@@ -122,8 +128,10 @@ def _grasp_yaw(env: RobosuiteEnvironment, style: Style) -> float:
     can = _can(env)
     axis, beside = can.matrix[:, 2], np.abs(can.position - env.simulation.bin1_pos)
     if abs(axis[2]) < 0.7:
-        return nearest_turn(heading(axis) + np.pi / 2, REST_YAW, np.pi)
-    return 0.0 if 0.16 < beside[1] < 0.25 else REST_YAW + style.grasp_yaw
+        return nearest_turn(heading(axis) + np.pi / 2, REST_YAW + style.turn, np.pi)
+    if 0.16 < beside[1] < 0.25:
+        return REST_YAW + (style.turn or -np.pi / 2)
+    return REST_YAW + style.turn + style.grasp_yaw
 
 
 def _quarter(env: RobosuiteEnvironment) -> np.ndarray:
