@@ -15,12 +15,12 @@ from typing import Literal
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import Solver
 from lfm_policy.flow.chain import Loss, Transport
+from lfm_policy.flow.interpolant import Batch, Cond, Times
 from lfm_policy.models.one_way import OneWayChain
 
 Sampler = Literal["ddpm", "ddim"]
@@ -59,14 +59,7 @@ class DiffusionChain(OneWayChain):
         """Return diffusers' scheduler, with as many steps as the solver has."""
         return _levels(self.sampler, solver, self.clip, self.prediction)
 
-    def loss(
-        self,
-        n: int,
-        left: Float[Tensor, "b *event"],
-        right: Float[Tensor, "b *event"],
-        t: Float[Tensor, " b"],
-        cond: Float[Tensor, "b c"] | None = None,
-    ) -> Loss:
+    def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Loss:
         """Return the mean squared error of what is predicted at level floor(K t) of data `left` and noise `right`."""
         k = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
         levels = self.levels(Solver())
@@ -75,13 +68,7 @@ class DiffusionChain(OneWayChain):
         return self.regression(n, noisy, k.to(noisy.dtype) / NOISE_LEVELS, cond, target)
 
     def to_data(
-        self,
-        x: Float[Tensor, "b *event"],
-        cond: Float[Tensor, "b c"] | None = None,
-        *,
-        start: int | None = None,
-        stop: int = 0,
-        solver: Solver | None = None,
+        self, x: Batch, cond: Cond = None, *, start: int | None = None, stop: int = 0, solver: Solver | None = None
     ) -> Transport:
         """Denoise; what "ddpm" draws on the way follows from x, row by row."""
         solver = solver or self.solver

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lfm_policy.errors import ConfigError
 from lfm_policy.flow import FlowChain, Schedule, Solver
 from lfm_policy.flow.chain import Loss, Transport
+from lfm_policy.flow.interpolant import Batch, Cond, Times
 
 
 class Step(NamedTuple):
@@ -33,13 +34,7 @@ class OneWayChain(FlowChain):
     def __init__(self, network: nn.Module, solver: Solver, precondition: bool = False) -> None:
         super().__init__([network], Schedule(()), solver=solver, precondition=precondition)
 
-    def velocity(
-        self,
-        n: int,
-        x: Float[Tensor, "b *event"],
-        t: Float[Tensor, "*b"],
-        cond: Float[Tensor, "b c"] | None = None,
-    ) -> Float[Tensor, "b *event"]:
+    def velocity(self, n: int, x: Batch, t: Times | Float[Tensor, ""], cond: Cond = None) -> Batch:
         """Refuse: there is no velocity, so no way to noise, no likelihood and no trajectory; see Raises.
 
         Raises:
@@ -48,24 +43,10 @@ class OneWayChain(FlowChain):
         raise ConfigError("this baseline maps noise to data only; train method=lfm or fm for the inverse")
 
     @abstractmethod
-    def loss(
-        self,
-        n: int,
-        left: Float[Tensor, "b *event"],
-        right: Float[Tensor, "b *event"],
-        t: Float[Tensor, " b"],
-        cond: Float[Tensor, "b c"] | None = None,
-    ) -> Loss:
+    def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Loss:
         """Return the loss of data `left` and noise `right` at uniform t."""
 
-    def marginal_loss(
-        self,
-        n: int,
-        data: Float[Tensor, "b *event"],
-        noise: Float[Tensor, "b *event"],
-        t: Float[Tensor, " b"],
-        cond: Float[Tensor, "b c"] | None = None,
-    ) -> Loss:
+    def marginal_loss(self, n: int, data: Batch, noise: Batch, t: Times, cond: Cond = None) -> Loss:
         """Return the same loss: the left end is the data."""
         return self.loss(n, data, noise, t, cond)
 
@@ -94,13 +75,7 @@ class SteppingChain(OneWayChain):
         return rows if cond is None else torch.cat([cond, rows], dim=1)
 
     def to_data(
-        self,
-        x: Float[Tensor, "b *event"],
-        cond: Float[Tensor, "b c"] | None = None,
-        *,
-        start: int | None = None,
-        stop: int = 0,
-        solver: Solver | None = None,
+        self, x: Batch, cond: Cond = None, *, start: int | None = None, stop: int = 0, solver: Solver | None = None
     ) -> Transport:
         """Take all steps."""
         solver = solver or self.solver

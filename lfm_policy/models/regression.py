@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from lfm_policy.flow import Solver
 from lfm_policy.flow.chain import Loss
-from lfm_policy.flow.interpolant import column
+from lfm_policy.flow.interpolant import Batch, Cond, Times, column
 from lfm_policy.models.one_way import Step, SteppingChain, require_euler
 
 Kind = Literal["regression", "mip"]
@@ -49,32 +48,13 @@ class RegressionChain(SteppingChain):
         self.kind: Kind = kind
         self.steps(solver)
 
-    def loss(
-        self,
-        n: int,
-        left: Float[Tensor, "b *event"],
-        right: Float[Tensor, "b *event"],
-        t: Float[Tensor, " b"],
-        cond: Float[Tensor, "b c"] | None = None,
-    ) -> Loss:
+    def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Loss:
         """Return E || F(I_s, s, cond) - left ||² with noise `right`; uniform t chooses the level of each sample."""
         levels = torch.tensor(LEVELS[self.kind]).to(t)
         s = levels[(t * len(levels)).long().clamp(max=len(levels) - 1)]
         at = column(s, left)
         seen = torch.where(at < 1, (1 - at) * left + at * right, 0)
         return self.regression(n, seen, s, cond, left)
-
-    def regression(
-        self,
-        n: int,
-        x: Float[Tensor, "b *event"],
-        t: Float[Tensor, " b"],
-        cond: Float[Tensor, "b c"] | None,
-        target: Float[Tensor, "b *event"],
-        scale: Tensor | None = None,
-    ) -> Loss:
-        """Return the mean square of F(x, t, cond) - target."""
-        return Loss(self.blocks[0], x, t, cond, -target, x.new_ones(()))
 
     def steps(self, solver: Solver) -> Sequence[Step]:
         """See `SteppingChain`: each step replaces x by the network's guess at (1 - s) x."""

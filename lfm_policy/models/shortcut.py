@@ -19,13 +19,12 @@ of a flow.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from lfm_policy.flow import Solver
 from lfm_policy.flow.chain import Loss
-from lfm_policy.flow.interpolant import column
+from lfm_policy.flow.interpolant import Batch, Cond, Times, column
 from lfm_policy.models.one_way import Step, SteppingChain, require_euler
 
 LEVELS = 5
@@ -52,14 +51,7 @@ class ShortcutChain(SteppingChain):
         super().__init__(network, solver, precondition)
         self.steps(solver)
 
-    def loss(
-        self,
-        n: int,
-        left: Float[Tensor, "b *event"],
-        right: Float[Tensor, "b *event"],
-        t: Float[Tensor, " b"],
-        cond: Float[Tensor, "b c"] | None = None,
-    ) -> Loss:
+    def loss(self, n: int, left: Batch, right: Batch, t: Times, cond: Cond = None) -> Loss:
         """Return the mean square of both kinds of rows, of data `left` and noise `right` at uniform t."""
         row = torch.arange(len(t), device=t.device)
         consistent, level = row % SHARE == 0, row // SHARE % LEVELS
