@@ -8,20 +8,21 @@ makes room among its own.
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from lfm_policy.server.crowd import Crowd
 from lfm_policy.server.limits import LimitError
 
 _STRANGER_S = 2.0
 """Time that every newcomer has for its first request before its place may be given away [s]."""
-_MOST_PENDING = 256
+MOST_PENDING = 256
 """Connections that have not finished their opening handshake."""
 
 
 @runtime_checkable
-class Transport(Protocol):
+class Transport(Hashable, Protocol):
     """What is known of a connection before its handshake."""
 
     def abort(self) -> None:
@@ -58,23 +59,21 @@ class Admission:
     ) -> None:
         self._places, self._per_address, self._idle_s, self._clock = places, per_address, idle_s, clock
         self._taken: dict[Place, None] = {}
-        self._pending: dict[Transport, None] = {}
+        self._pending: Crowd[Transport] = Crowd(MOST_PENDING)
 
-    def knock(self, transport: Transport) -> None:
-        """Note a connection whose handshake begins; of too many the oldest is ended."""
-        self._pending[transport] = None
-        if len(self._pending) > _MOST_PENDING:
-            oldest = next(iter(self._pending))
-            del self._pending[oldest]
-            oldest.abort()
+    def knock(self, transport: Transport, host: str) -> None:
+        """Note a connection whose handshake begins; of too many, one of the address that has the most is ended."""
+        gives_way = self._pending.add(transport, address_of(host))
+        if gives_way is not None:
+            gives_way.abort()
 
     def settle(self, transport: Transport) -> None:
         """Note that the handshake is over, whatever came of it."""
-        self._pending.pop(transport, None)
+        self._pending.remove(transport)
 
     def turn_away(self) -> None:
         """End all handshakes that are under way."""
-        for transport in list(self._pending):
+        for transport in self._pending:
             transport.abort()
 
     def enter(self, host: str) -> Place:

@@ -46,7 +46,7 @@ class RobotConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._admission.knock(self.transport)
+        self._admission.knock(self.transport, (self.remote_address or ("gone",))[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._admission.settle(self.transport)

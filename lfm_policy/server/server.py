@@ -8,10 +8,10 @@ limit was reached and 1009 for a message that is too long. Other clients do not 
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
+from websockets.server import ServerProtocol
 
 from lfm_policy.contract import Contract
 from lfm_policy.errors import LFMError, ServingError, shown
@@ -27,6 +28,7 @@ from lfm_policy.server import wire
 from lfm_policy.server.admission import Admission
 from lfm_policy.server.batching import Batcher, Prediction
 from lfm_policy.server.connection import RobotConnection
+from lfm_policy.server.door import Door
 from lfm_policy.server.journal import Journal
 from lfm_policy.server.limits import ApiKeys, LimitError, Rate, ServerOptions, message_limit
 from lfm_policy.server.metrics import Metrics
@@ -37,6 +39,8 @@ from lfm_policy.server.served import Served, metadata
 from lfm_policy.server.sessions import Session, SessionPool, Sessions
 
 log = logging.getLogger("lfm_policy.server")
+_quiet = logging.getLogger("lfm_policy.server.websockets")
+_quiet.setLevel(logging.CRITICAL)  # port scanners and broken clients would fill the log with tracebacks
 
 BAD_REQUEST, TRY_LATER, GOING_AWAY = 1011, 1013, 1001
 """Close codes of RFC 6455; openpi's server uses 1011 for every error."""
@@ -98,29 +102,19 @@ class PolicyServer:
     async def __aenter__(self) -> "PolicyServer":
         batcher = Batcher(self.served.policy, self.options.max_batch, self._journal.fault)
         self._batcher = await batcher.__aenter__()
-        quiet = logging.getLogger("lfm_policy.server.websockets")
-        quiet.setLevel(logging.CRITICAL)  # port scanners and broken clients would fill the log with tracebacks
         try:
             self._server: Server = await serve(
                 self._converse,
                 self.options.host,
                 self.options.port,
-                compression=None,
-                max_size=self.max_message_bytes,
-                max_queue=_QUEUE,
-                origins=[None],  # no page of another site may use the visitor's browser as a client
                 process_request=self._http,
-                ping_interval=self.options.ping_s,
-                ping_timeout=self.options.ping_s,
-                close_timeout=2,
-                logger=quiet,
-                create_connection=partial(  # pyright: ignore[reportArgumentType]
-                    RobotConnection,
-                    admission=self._admission,
-                    small_hz=2 * self.options.rate_hz + _PINGS_HZ,
-                    advice=_advice(self.served.policy.contract),
-                ),
+                logger=_quiet,
+                create_connection=self._connection,  # pyright: ignore[reportArgumentType]
             )
+            self._door = Door([bound.dup() for bound in self._server.sockets], self._let_in)
+            for bound in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(bound)  # asyncio would take a hundred in one turn
+            self._door.open()
         except BaseException:
             await self._batcher.__aexit__()
             raise
@@ -129,6 +123,7 @@ class PolicyServer:
     async def __aexit__(self, *error: object) -> None:
         """Refuse new clients, end idle connections, wait for requests under way, then close what is left."""
         self._stopping = True
+        self._door.close()
         self._server.close(close_connections=False)
         self._admission.turn_away()
         await self._close([connection for connection in self._connections if not _is_busy(connection)])
@@ -139,6 +134,31 @@ class PolicyServer:
         await self._close(list(self._connections))
         await self._server.wait_closed()
         self._journal.flush()
+
+    def _let_in(self, accepted: socket.socket) -> None:
+        """Serve a connection that the door has taken from the system."""
+        self._start(self._shake_hands(accepted))
+
+    async def _shake_hands(self, accepted: socket.socket) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+
+    def _connection(self, *_: object, **__: object) -> RobotConnection:
+        """Return the protocol of a new connection, whatever the library would have taken for it."""
+        return RobotConnection(
+            ServerProtocol(
+                origins=[None],  # no page of another site may use the visitor's browser as a client
+                max_size=self.max_message_bytes,
+                logger=_quiet,
+            ),
+            self._server,
+            ping_interval=self.options.ping_s,
+            ping_timeout=self.options.ping_s,
+            close_timeout=2,
+            max_queue=_QUEUE,
+            admission=self._admission,
+            small_hz=2 * self.options.rate_hz + _PINGS_HZ,
+            advice=_advice(self.served.policy.contract),
+        )
 
     async def _close(self, connections: list[RobotConnection]) -> None:
         await asyncio.gather(*(connection.close(GOING_AWAY, "the server stops") for connection in connections))

@@ -119,13 +119,25 @@ def test_an_address_has_its_share_only() -> None:
 def test_slow_handshakes_keep_nobody_out_and_do_not_delay_the_end() -> None:
     with served() as server, connected(server) as robot, ExitStack() as closing:
         for _ in range(300):
-            closing.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            slow = closing.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            slow.sendall(b"GET / HTTP/1.1\r\n")
+        assert eventually(lambda: len(server._admission._pending) == module.MOST_PENDING)
         with connected(server) as newcomer:
             assert "actions" in ask(newcomer, OBSERVATION)
         assert "actions" in ask(robot, OBSERVATION)
-        assert 200 < len(server._admission._pending) <= 256
+        assert module.MOST_PENDING - 2 < len(server._admission._pending) <= module.MOST_PENDING
         server.stop()  # pyright: ignore[reportAttributeAccessIssue]
         started = time.monotonic()
         assert close_code(robot) == 1001
         assert eventually(lambda: not server._admission._pending)
         assert time.monotonic() - started < 5
+
+
+def test_connections_that_say_nothing_are_no_handshakes_and_keep_nobody_out() -> None:
+    with served() as server, connected(server) as robot, ExitStack() as closing:
+        for _ in range(600):
+            closing.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        with connected(server) as newcomer:
+            assert "actions" in ask(newcomer, OBSERVATION)
+        assert "actions" in ask(robot, OBSERVATION)
+        assert not len(server._admission._pending)

@@ -1,7 +1,8 @@
-"""An honest robot at 20 Hz beside every attack that is known: python -m tests.slow.attacks [POLICY] [SECONDS]
+"""An honest robot at 20 Hz beside every attack: python -m tests.slow.attacks [POLICY] [SECONDS] [NAME] [TIMES]
 
-Server, robot and attackers are processes of their own. Before each attack the robot's latency is measured without it,
-so that what else the machine does counts on both sides; attackers run at low priority for the same reason.
+NAME is part of the attacks' names; TIMES is how often each is made. Server, robot and attackers are processes of their
+own. Before each attack the robot's latency is measured without it, so that what else the machine does counts on both
+sides; attackers run at low priority for the same reason. On a busy machine make several: the median counts.
 """
 
 import itertools
@@ -88,12 +89,13 @@ def get(path: str) -> Callable[[int], None]:
     return attack
 
 
-def connecting() -> Callable[[int], None]:
+def connecting(says: bytes) -> Callable[[int], None]:
     """Connections that never finish their handshake; the last 600 stay open."""
     held: list[socket.socket] = []
 
     def attack(port: int) -> None:
         held.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+        held[-1].sendall(says)
         if len(held) > 600:
             held.pop(0).close()
 
@@ -116,7 +118,8 @@ ATTACKS: dict[str, Callable[[int], None]] = {
     **{name: repeat(message) for name, message in MESSAGES.items()},
     "pings": flood(9, b""),
     "tiny messages": flood(2, b"\x80"),
-    "handshakes that never end": connecting(),
+    "handshakes that never end": connecting(b""),
+    "handshakes that begin and never end": connecting(b"GET / HTTP/1.1\r\n"),
     "idle strangers": idling(),
     "coming and going": lambda port: RawClient(port).close(),
     "GET /status.json": get("/status.json"),
@@ -166,7 +169,7 @@ class Measured:
 
 
 def measure(server: ServerProcess, seconds: float, names: list[str]) -> Iterator[Measured]:
-    """Put the robot beside each attack."""
+    """Put the robot beside one attack after the other."""
     robot = RawClient(server.port)
     greeting = robot.greeting["contract"]["observations"]
     message = wire.pack({key["name"]: np.full(key["dim"], 0.1, np.float32) for key in greeting} | {"__session__": "a"})
@@ -185,24 +188,42 @@ def measure(server: ServerProcess, seconds: float, names: list[str]) -> Iterator
             process.join(20)
 
 
-def main(policy: str, seconds: float, chosen: str) -> None:
+def row(times: list[Measured]) -> str:
+    """What was measured beside one attack, as a row of a table: medians, and the range of the ratio."""
+    quiet, attacked = (np.array([np.percentile(each, (50, 99)) for each in of]) for of in _both(times))
+    ratios = attacked[:, 1] / quiet[:, 1]
+    columns = [f"{value:.1f}" for value in (*np.median(quiet, 0), *np.median(attacked, 0))]
+    turn = max(one.turn for one in times)
+    last = f"{np.median(ratios):.2f} | {ratios.min():.2f} to {ratios.max():.2f}"
+    return f"| {times[0].name} | {sum(one.rounds for one in times)} | {turn:.1f} | {' | '.join(columns)} | {last} |"
+
+
+def _both(times: list[Measured]) -> tuple[list[list[float]], list[list[float]]]:
+    return [one.quiet for one in times], [one.attacked for one in times]
+
+
+def main(policy: str, seconds: float, chosen: str, times: int) -> None:
     """Print a row for each attack."""
     with tempfile.TemporaryDirectory() as folder, serving(policy, Path(folder)) as server:
-        print(f"policy {policy}, {seconds:g} s each, load of the machine {os.getloadavg()[0]:.1f}; all times in ms\n")
-        print("| beside a robot at 20 Hz | rounds | longest turn, CPU | quiet p50 | p99 | attacked p50 | p99 | ratio |")
-        print("|---|---|---|---|---|---|---|---|")
-        for row in measure(server, seconds, [name for name in ATTACKS if chosen in name]):
-            before, after = (np.percentile(times, (50, 99)) for times in (row.quiet, row.attacked))
-            print(
-                f"| {row.name} | {row.rounds} | {row.turn:.1f} | {before[0]:.1f} | {before[1]:.1f} | {after[0]:.1f} | "
-                f"{after[1]:.1f} | {after[1] / before[1]:.2f} |",
-                flush=True,
-            )
+        load = f"load of the machine {os.getloadavg()[0]:.1f}"
+        print(f"policy {policy}, {seconds:g} s each, {times} times, {load}; all times in ms\n")
+        print(
+            "| beside a robot at 20 Hz | rounds | longest turn, CPU | quiet p50 | p99 | attacked p50 | p99 | ratio | |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|")
+        for name in ATTACKS:
+            if chosen in name:
+                print(row(list(measure(server, seconds, [name] * times))), flush=True)
         text = server.log.read_text()
         assert "Traceback" not in text, text
         print(f"\nThe log has {len(text)} bytes, {len(text.splitlines())} lines.")
 
 
 if __name__ == "__main__":
-    arguments = dict(itertools.zip_longest(("policy", "seconds", "chosen"), sys.argv[1:4]))
-    main(arguments["policy"] or "lift", float(arguments["seconds"] or 10), arguments["chosen"] or "")
+    arguments = dict(itertools.zip_longest(("policy", "seconds", "chosen", "times"), sys.argv[1:5]))
+    main(
+        arguments["policy"] or "lift",
+        float(arguments["seconds"] or 10),
+        arguments["chosen"] or "",
+        int(arguments["times"] or 1),
+    )
