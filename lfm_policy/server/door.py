@@ -15,7 +15,7 @@ from lfm_policy.server.crowd import Crowd
 
 TAKEN_PER_TURN = 8
 """Connections taken from the system in one turn of the event loop."""
-PACE_S = 0.005
+PACE_S = 0.01
 """Time between two that are let in [s]."""
 MOST_WAITING = 256
 """Connections that have said nothing yet; and as many that have."""

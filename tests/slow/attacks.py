@@ -115,6 +115,7 @@ def idling() -> Callable[[int], None]:
 
 
 ATTACKS: dict[str, Callable[[int], None]] = {
+    "nothing: it only computes": lambda port: None,
     **{name: repeat(message) for name, message in MESSAGES.items()},
     "pings": flood(9, b""),
     "tiny messages": flood(2, b"\x80"),
