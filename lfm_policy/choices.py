@@ -21,7 +21,7 @@ Target = Literal["trajectory", "on_policy", "consistency"]
 made from the same noise, so that it corrects the blocks before it; at any state of the teacher between the two."""
 Weights = Literal["ema", "raw"]
 Score = Literal["density", "residual", "variance", "logpzo"]
-Perturbation = Literal["none", "moved", "order", "frozen", "noisy", "loose"]
+Perturbation = Literal["none", "moved", "order", "frozen", "noisy", "loose", "occluded", "swapped"]
 """What goes wrong with an environment on purpose; see lfm_envs.perturbed."""
 AnalyticDensity = Literal["checkerboard", "eight_gaussians", "gaussian", "pinwheel", "two_moons"]
 TableName = Literal["power", "gas", "miniboone", "bsds300"]

@@ -1,5 +1,6 @@
 """A point mass whose goal only a camera sees: a complete task for policies with cameras, without a simulator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,12 @@ class SeeingPointMass(PointMass):
 
     def _observe(self) -> Observation:
         return {"position": self._position.copy()}
+
+
+def made(cameras: Sequence[Camera]) -> SeeingPointMass:
+    """Make it as `lfm_envs.make("tests.seeing:made")` does: with the cameras that a contract asks for."""
+    assert tuple(cameras) == CONTRACT.cameras
+    return SeeingPointMass()
 
 
 def store(path: Path, episodes: int = 12) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 from rich.progress import track
 
 import lfm_envs
-from lfm_envs.perturbed import Perturbed
+from lfm_envs.perturbed import CAMERAS, Perturbed
 from lfm_policy.choices import Perturbation
 from lfm_policy.chunks.band import Band, Trace
 from lfm_policy.chunks.delayed import Link
@@ -73,6 +73,8 @@ class Played:
     """(n, To, observation_dim)."""
     chunks: np.ndarray
     """(n, T, action_dim): what was promised, completed by the new chunk."""
+    frames: np.ndarray | None = None
+    """uint8 (n, cameras, height, width, 3): what a policy with cameras saw."""
 
 
 class Listener:
@@ -89,17 +91,20 @@ class Listener:
         self.noise_shape = policy.noise_shape
         self.histories: list[np.ndarray] = []
         self.chunks: list[np.ndarray] = []
+        self.frames: list[np.ndarray] = []
 
     def clear(self) -> None:
         """Forget."""
         self.histories.clear()
         self.chunks.clear()
+        self.frames.clear()
 
     def predict(self, histories: np.ndarray, noise: np.ndarray, frames: np.ndarray | None = None) -> ChunkBatch:
         """Predict as a `ChunkPolicy`."""
         batch = self._policy.predict(histories, noise, *(() if frames is None else (frames,)))
         self.histories.extend(histories)
         self.chunks.extend(batch.actions)
+        self.frames.extend(() if frames is None else frames)
         return batch
 
 
@@ -158,8 +163,9 @@ def scores_for(policy: "LFMPolicy") -> "list[Score]":
 
 
 def kinds_for(contract: Contract) -> list[Perturbation]:
-    """Return the disturbances that there can be: what has no fingers cannot lose their grip."""
-    return [kind for kind in get_args(Perturbation) if kind != "loose" or contract.grippers]
+    """Return the disturbances that there can be: what has no fingers cannot lose their grip, nor cameras their view."""
+    seeing = [kind for kind in get_args(Perturbation) if CAMERAS.get(kind, 0) <= len(contract.cameras)]
+    return [kind for kind in seeing if kind != "loose" or contract.grippers]
 
 
 def fitted(policy: "LFMPolicy", store: "Store", updates: int) -> "FlowModel":
@@ -170,10 +176,13 @@ def fitted(policy: "LFMPolicy", store: "Store", updates: int) -> "FlowModel":
 
     before, parts = policy.observation_steps - 1, []
     for index in store.train:
-        rows = store.episode(int(index)).observation
+        episode = store.episode(int(index))
+        rows = episode.observation
         padded = np.concatenate([rows[:1].repeat(before, axis=0), rows])
         histories = np.lib.stride_tricks.sliding_window_view(padded, before + 1, axis=0).swapaxes(1, 2)
-        parts.append(policy.condition(torch.from_numpy(np.ascontiguousarray(histories))))
+        with torch.no_grad():
+            features = policy.see(None if episode.frames is None else torch.from_numpy(episode.frames))
+            parts.append(policy.condition(torch.from_numpy(np.ascontiguousarray(histories)), features))
     return fit_observations(torch.cat(parts), updates)
 
 
@@ -200,14 +209,18 @@ def _played(environment: Environment, listener: Listener, planner: Planner, seed
     count = listener.action_steps
     promised = [complete(last[count:], chunk) for last, chunk in pairwise(chunks)]
     steps = count * np.arange(1, len(chunks))
-    return Played(result, steps, histories[1:], np.array(promised, np.float32).reshape(-1, *chunks.shape[1:]))
+    frames = np.stack(listener.frames[-result.chunks :])[1:] if listener.frames else None
+    return Played(result, steps, histories[1:], np.array(promised, np.float32).reshape(-1, *chunks.shape[1:]), frames)
 
 
 def traces(monitor: "Monitor", run: Sequence[Played]) -> list[Trace]:
     """Score all decisions of all episodes."""
     histories, chunks = (np.concatenate([getattr(p, name) for p in run]) for name in ("histories", "chunks"))
+    seen = [played.frames for played in run if played.frames is not None]
+    frames = np.concatenate(seen) if seen else None
     parts = [slice(first, first + BATCH) for first in range(0, len(chunks), BATCH)]
-    scores = np.concatenate([monitor.scores(histories[part], chunks[part]) for part in parts])
+    found = [monitor.scores(histories[p], chunks[p], None if frames is None else frames[p]) for p in parts]
+    scores = np.concatenate(found)
     ends = np.cumsum([len(played.steps) for played in run])[:-1]
     return [Trace(played.steps, found) for played, found in zip(run, np.split(scores, ends), strict=True)]
 
@@ -286,9 +299,9 @@ def _monitor(policy: "LFMPolicy", score: "Score", trial: Trial, observations: "F
 
 def _milliseconds(monitor: "Monitor", played: Played, repeats: int = 5) -> float:
     """Return the median time of one score [ms]."""
-    seconds = []
+    seconds, frames = [], None if played.frames is None else played.frames[:1]
     for _ in range(repeats):
         started = perf_counter()
-        monitor.scores(played.histories[:1], played.chunks[:1])
+        monitor.scores(played.histories[:1], played.chunks[:1], frames)
         seconds.append(perf_counter() - started)
     return round(1000 * float(np.median(seconds)), 2)

@@ -7,12 +7,18 @@ import numpy as np
 
 from lfm_policy.choices import Perturbation
 from lfm_policy.errors import ConfigError, nearest
-from lfm_policy.protocols import Environment, Observation, StepResult
+from lfm_policy.protocols import Environment, Observation, SeeingEnvironment, StepResult, TellingEnvironment
 
 NOISE = 0.2
 """Standard deviation of a noisy sensor, as a share of the distance that "moved" shifts."""
+COVERED = 0.5
+"""Height and width of what hides a camera's view, as shares of the picture's."""
 OPENED = -1.0
 """Command of an open gripper, in every contract."""
+
+
+CAMERAS = {"occluded": 1, "swapped": 2}
+"""How many cameras a disturbance needs."""
 
 
 class Perturbed:
@@ -23,12 +29,15 @@ class Perturbed:
         kind: "moved" shifts the objects (of a point mass: the goal) sideways, once. "order" gives the numbers of the
             observation in the reverse order of the keys. "frozen" repeats the first observation key's last value,
             "noisy" adds white noise to it. "loose" keeps the fingers open, whatever they are told.
+            "occluded" puts a black rectangle over the first camera's pictures, at a place that the episode's seed
+            decides. "swapped" shows each camera's pictures as those of the one before it.
         step: the first step whose observation, or action, is disturbed.
         distance_m: how far "moved" shifts, in a direction that the episode's seed decides [m]; of "noisy" the standard
             deviation is a fifth of it.
 
     Raises:
-        ConfigError: unknown kind (names the nearest one), or there is nothing to move, or there are no fingers.
+        ConfigError: unknown kind (names the nearest one), or there is nothing to move, or there are no fingers or
+            cameras that it needs.
     """
 
     def __init__(self, environment: Environment, kind: str, step: int, distance_m: float = 0.08) -> None:
@@ -38,12 +47,16 @@ class Perturbed:
         self.contract, self.horizon = environment.contract, environment.horizon
         if kind == "loose" and not self.contract.grippers:
             raise ConfigError(f"{self.contract.environment} has no fingers that could stay open")
+        if (needed := CAMERAS.get(kind, 0)) > len(self.contract.cameras):
+            found = len(self.contract.cameras)
+            raise ConfigError(f"{self.contract.environment}: '{kind}' needs {needed} camera(s), found {found}")
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`, undisturbed unless `step` is 0."""
         angle = np.random.default_rng((seed, 2)).uniform(0, 2 * np.pi)
         self._shift = self._distance * np.array([np.cos(angle), np.sin(angle)])
         self._rng = np.random.default_rng((seed, 3))
+        self._corner = np.random.default_rng((seed, 4)).uniform(0, 1 - COVERED, 2)
         self._steps = 0
         self._frozen: np.ndarray | None = None
         return self._seen(self._environment.reset(seed))
@@ -58,6 +71,24 @@ class Perturbed:
             action[list(self.contract.grippers)] = OPENED
         result = self._environment.step(action)
         return StepResult(self._seen(result.observation), result.reward, result.success)
+
+    def look(self) -> Mapping[str, np.ndarray]:
+        """Return what the cameras see, disturbed as what is observed."""
+        assert isinstance(self._environment, SeeingEnvironment)
+        pictures = dict(self._environment.look())
+        if self._steps < self._from:
+            return pictures
+        keys = [camera.key for camera in self.contract.cameras]
+        if self._kind == "occluded":
+            pictures[keys[0]] = self._covered(pictures[keys[0]])
+        if self._kind == "swapped":
+            pictures |= {key: pictures[other] for key, other in zip(keys, keys[1:] + keys[:1], strict=True)}
+        return pictures
+
+    def mode(self) -> str | None:
+        """Tell which of the contract's modes the episode has taken, as it really is."""
+        assert isinstance(self._environment, TellingEnvironment)
+        return self._environment.mode()
 
     def render(self, width: int, height: int) -> np.ndarray:
         """Return the scene as it really is."""
@@ -80,6 +111,15 @@ class Perturbed:
                 self._frozen = np.array(observation[key])
             return {**observation, key: self._frozen}
         return observation
+
+    def _covered(self, picture: np.ndarray) -> np.ndarray:
+        """Return a picture (height, width, 3) with a black rectangle."""
+        sides = np.array(picture.shape[:2])
+        top, left = (self._corner * sides).astype(int)
+        height, width = (COVERED * sides).astype(int)
+        covered = picture.copy()
+        covered[top : top + height, left : left + width] = 0
+        return covered
 
     def _reordered(self, observation: Observation) -> Observation:
         keys = self.contract.observations

@@ -4,7 +4,8 @@
 
 Successful undisturbed episodes set a band of alarm levels over time, which at most a share false_alarms of such
 episodes crosses. Then other seeds are played undisturbed, with the object moved halfway, with the observation in the
-wrong order, with a frozen and with a noisy sensor and with fingers that do not close; alarms are counted.
+wrong order, with a frozen and with a noisy sensor and with fingers that do not close; where there are cameras, with one
+whose pictures are a quarter black, and with two that are swapped. Alarms are counted.
 Leaves summary.json, bands.json (for lfm control monitor=), observations (a flow) and scores.json in the output folder.
 """
 

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from lfm_envs.monitoring import Listener, Trial, judge, kinds_for, played_with, scores_for
+from lfm_envs.monitoring import Listener, Trial, judge, kinds_for, played_with, scores_for, traces
 from lfm_envs.point_mass import CONTRACT, PointMass
 from lfm_envs.tasks import TASKS
-from lfm_policy.chunks.monitor import SCORES
+from lfm_policy.chunks.monitor import SCORES, Monitor
+from lfm_policy.contract import Camera
 from lfm_policy.data.windows.store import open_store
 from lfm_policy.files import read_json
 from lfm_policy.models.density import FlowModel
 from lfm_policy.rollout.runner import Runner, RunnerOptions
-from tests.envs.going import going
+from tests import seeing
+from tests.envs.going import going, looking
 from tests.training.runs import point_mass_store
 
 TRIAL = Trial(episodes=8, calibration=16, seed=50, step=3, distance_m=0.5, draws=2, false_alarms=0.3, updates=200)
@@ -61,8 +63,31 @@ def test_every_score_has_its_band_and_its_share_of_alarms(policy, tmp_path):
     assert moved["balanced_accuracy"] > 0.8
 
 
+def test_a_policy_with_cameras_is_judged_by_what_it_sees(tmp_path):
+    seen, where = looking(), "tests.seeing:made"
+    found = judge(seen, open_store(seeing.store(tmp_path / "seen.zarr")), where, TRIAL, tmp_path / "out")
+    assert set(found["scores"]) == set(SCORES)
+    assert set(found["scores"]["residual"]["disturbances"]) == {"moved", "order", "frozen", "noisy", "occluded"}
+    # who promises to go to the ring that it saw, and sees none, is told by the residual; those who still see it are not
+    monitor = Monitor(seen, "residual", TRIAL.draws)
+    calm, covered = (list(played_with(kind, range(50, 66), seen, where, TRIAL)) for kind in ("none", "occluded"))
+    levels = [trace.scores.max() for trace in traces(monitor, calm) if len(trace.scores)]
+    blind = [not _green(played.frames[0]) for played in covered if len(played.steps)]
+    first = [trace.scores[0] for trace in traces(monitor, covered) if len(trace.scores)]
+    assert any(blind)
+    assert min(score for score, hidden in zip(first, blind, strict=True) if hidden) > max(levels)
+    assert found["scores"]["residual"]["ms"] > 0
+
+
+def _green(frames: np.ndarray) -> bool:
+    """Say whether the ring is anywhere in the first camera's picture."""
+    return bool((frames[0, ..., 1].astype(int) - frames[0, ..., 0] > 20).any())
+
+
 def test_what_there_is_to_judge(policy):
     assert kinds_for(CONTRACT) == ["none", "moved", "order", "frozen", "noisy"]
     assert "loose" in kinds_for(TASKS["lift"].contract)
+    eyes = tuple(Camera(name=name, height=84, width=84) for name in TASKS["lift"].cameras)
+    assert {"occluded", "swapped"} < set(kinds_for(TASKS["lift"].view(eyes, objects=False)))
     assert scores_for(policy) == list(SCORES)
     assert scores_for(going(method="euler", steps=1)) == ["variance", "logpzo"]

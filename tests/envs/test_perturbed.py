@@ -6,7 +6,10 @@ import pytest
 import lfm_envs
 from lfm_envs.perturbed import Perturbed
 from lfm_envs.point_mass import PointMass, expert
+from lfm_policy.contract import Camera
 from lfm_policy.errors import ConfigError
+from tests import seeing
+from tests.rollout.scripted import Sided
 
 
 def episode(kind: str, step: int = 3, steps: int = 6, seed: int = 5) -> list[dict]:
@@ -52,6 +55,68 @@ def test_noisy_is_white_and_small(calm):
     errors = np.array([a["position"] - b["position"] for a, b in zip(episode("noisy"), calm, strict=True)])
     assert (errors[3:] != 0).all()
     assert 0.02 < errors[3:].std() < 0.15, "0.06: a fifth of the distance"
+
+
+class TwoCameras(seeing.SeeingPointMass):
+    """Sees itself from above, and from behind glass."""
+
+    contract = seeing.CONTRACT.model_copy(
+        update={"cameras": tuple(Camera(name=name, height=32, width=32) for name in ("above", "glass"))}
+    )
+
+    def look(self) -> dict[str, np.ndarray]:
+        return {"above_image": self.render(32, 32), "glass_image": self.render(32, 32) // 2}
+
+
+def pictures(kind: str, seed: int = 5) -> list[dict[str, np.ndarray]]:
+    environment = Perturbed(TwoCameras(), kind, 3)
+    environment.reset(seed)
+    seen = [environment.look()]
+    for _ in range(6):
+        environment.step(np.array([0.9, 0.9]))
+        seen.append(environment.look())
+    return [dict(row) for row in seen]
+
+
+@pytest.mark.parametrize("kind", ["moved", "occluded", "swapped"])
+def test_pictures_are_what_they_are_before_its_step(kind):
+    for row, expected in zip(pictures(kind)[:3], pictures("none")[:3], strict=True):
+        np.testing.assert_equal(row, expected)
+
+
+def test_occluded_hides_a_quarter_of_the_first_picture_at_one_place():
+    places = []
+    for row, expected in zip(pictures("occluded")[3:], pictures("none")[3:], strict=True):
+        black = (row["above_image"] == 0).all(axis=2)
+        rows, columns = np.flatnonzero(black.any(1)), np.flatnonzero(black.any(0))
+        assert (len(rows), len(columns), black.sum()) == (16, 16, 256), "a rectangle"
+        np.testing.assert_array_equal(row["above_image"][~black], expected["above_image"][~black])
+        np.testing.assert_array_equal(row["glass_image"], expected["glass_image"])
+        places.append((rows[0], columns[0]))
+    assert len(set(places)) == 1
+    other = (pictures("occluded", seed=6)[3]["above_image"] == 0).all(axis=2)
+    assert (np.flatnonzero(other.any(1))[0], np.flatnonzero(other.any(0))[0]) not in places
+
+
+def test_swapped_exchanges_the_cameras():
+    for row, expected in zip(pictures("swapped")[3:], pictures("none")[3:], strict=True):
+        np.testing.assert_array_equal(row["above_image"], expected["glass_image"])
+        np.testing.assert_array_equal(row["glass_image"], expected["above_image"])
+
+
+def test_the_mode_is_that_of_what_really_happens():
+    environment, undisturbed = Perturbed(Sided(), "order", 0), Sided()
+    for seed in range(6):
+        environment.reset(seed)
+        undisturbed.reset(seed)
+        undisturbed._position = environment._environment._position = undisturbed._goal.copy()
+        assert environment.mode() == undisturbed.mode() is not None
+
+
+@pytest.mark.parametrize(("kind", "needed"), [("occluded", 1), ("swapped", 2)])
+def test_what_has_no_cameras_cannot_lose_its_view(kind, needed):
+    with pytest.raises(ConfigError, match=rf"'{kind}' needs {needed} camera\(s\), found 0"):
+        Perturbed(PointMass(), kind, 3)
 
 
 def test_what_has_no_fingers_cannot_lose_its_grip():
