@@ -36,10 +36,10 @@ class ServerOptions(Frozen):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     api_keys: Place | None = Field(
-        default=None, description="file of accepted keys, one per line; none: anyone may connect"
+        default=None, description="file of accepted keys, one per line; null: anyone may connect"
     )
     names: Place | None = Field(
-        default=None, description="JSON file from the robot's names of observations to the contract's; none: the same"
+        default=None, description="JSON file from the robot's names of observations to the contract's; null: the same"
     )
     max_clients: int = Field(default=64, ge=1, description="robots connected at once")
     max_clients_per_address: int = Field(default=32, ge=1, description="robots connected at once from one address")
@@ -47,7 +47,7 @@ class ServerOptions(Frozen):
         default=256, ge=1, description="sessions of all clients together; one is kept for each client"
     )
     max_message_bytes: int | None = Field(
-        default=None, ge=1024, description="longest message of a client [bytes]; none: what the contract needs"
+        default=None, ge=1024, description="longest message of a client [bytes]; null: what the contract needs"
     )
     max_batch: int = Field(default=32, ge=1, description="histories in one policy call, and in one request")
     rate_hz: float = Field(default=500.0, gt=0, description="chunks that one client may ask for [1/s]")

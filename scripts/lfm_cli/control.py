@@ -3,8 +3,10 @@
     lfm control policy=lift rate_hz=20 episodes=10
     lfm control policy=outputs/lift inference=sync added_latency_ms=100
     lfm control policy=ws://localhost:8000 minutes=5 seam=ensemble
-    lfm control policy=outputs/arm robot=lerobot:so101_follower robot_options.port=/dev/ttyACM0 dry_run=true
-    lfm control policy=outputs/arm robot=tcp://localhost:5557 limits_from=data/arm.zarr episode_s=20
+    lfm control policy=outputs/arm robot=lerobot:so101_follower \\
+        robot_options.port=/dev/ttyACM0 dry_run=true
+    lfm control policy=outputs/arm robot=tcp://localhost:5557 \\
+        limits_from=data/arm.zarr episode_s=20
 
 Any key, Ctrl-C, SIGTERM or SIGUSR1 is the emergency stop. Leaves summary.json and events.jsonl (every refused command
 with its reason, lost chunk and missed deadline) in the output folder.

@@ -1,6 +1,7 @@
 """Success against delay: who waits for the policy, who goes on meanwhile, and how chunks follow one another.
 
-    lfm delay policy=outputs/lift latencies=[0,2,4] cases=[sync-switch,async-switch,async-warm]
+    lfm delay policy=outputs/lift latencies=[0,2,4] \\
+        cases=[sync-switch,async-switch,async-warm]
 
 Every cell is an evaluation of its own, on the same seeds, in simulated steps (no clock is involved). Leaves
 summary.json and delay.png in the output folder.

@@ -2,8 +2,8 @@
 
     lfm demo                      local flow matching on Lift
     lfm demo compare=fm           global flow matching beside it
-    lfm demo observations=images  from cameras, without the objects' poses; beside it a
-                                  blind twin: the same training without the pictures
+    lfm demo observations=images  from cameras, without the objects' poses;
+                                  beside it a twin trained without the pictures
 
 Every stage is one of the other verbs. Run it again after an interruption: finished stages are skipped and the
 interrupted one continues. Leaves summary.json in the output folder.

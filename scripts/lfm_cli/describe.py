@@ -37,8 +37,8 @@ def overview() -> str:
     for group, verbs in GROUPS.items():
         lines += [f"{group}:", *(_row(verb, summary_of(verb), 16) for verb in verbs), ""]
     lines += [
-        "lfm VERB --help lists a verb's settings. lfm completion bash (or zsh, fish) prints",
-        "what completes verbs, settings and presets: source <(lfm completion bash)",
+        "lfm VERB --help lists a verb's settings. lfm completion bash (or zsh, fish)",
+        "prints what completes verbs, settings and presets: source <(lfm completion bash)",
         "preset=FILE.yaml puts settings of your own before those of the command line.",
         "",
         "exit codes:",
@@ -67,7 +67,8 @@ def help_of(verb: str, module: Any) -> str:
             kind = setting.of
             lines += ["", f"  {setting.name.split('.')[0]} of {kind}:"] if kind else [""]
         lines.append(_described(setting, setting.name))
-    lines += ["", f"lfm --help explains exit codes and shell completion; lfm {verb} preset=FILE.yaml reads settings."]
+    last = f"lfm --help explains exit codes and shell completion; lfm {verb} preset=FILE.yaml reads settings."
+    lines += ["", textwrap.fill(last, _width())]
     return "\n".join(lines)
 
 

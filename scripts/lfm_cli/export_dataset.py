@@ -1,7 +1,9 @@
 """Write demonstrations or a prepared data set as a LeRobotDataset v3.0, which LeRobot's own tools load.
 
-    lfm export_dataset source=outputs/demos/lift/demos.hdf5 out=outputs/lerobot/lift
-    lfm export_dataset source=data/lift.zarr out=outputs/lerobot/lift task="lift the cube"
+    lfm export_dataset source=outputs/demos/lift/demos.hdf5 \\
+        out=outputs/lerobot/lift
+    lfm export_dataset source=data/lift.zarr out=outputs/lerobot/lift \\
+        task="lift the cube"
 
 observation.state holds hand and fingers, observation.environment_state the objects, observation.images.CAMERA pictures.
 """

@@ -1,8 +1,11 @@
 """Success against epochs: evaluate the snapshots that training runs kept, and plot the runs beside each other.
 
-    lfm train experiment=robot/can size=small data.path=DIR.zarr out=outputs/can_lfm snapshots=8
-    lfm train experiment=robot/can size=small data.path=DIR.zarr out=outputs/can_fm snapshots=8 method=fm
-    lfm learning_curve runs=[outputs/can_lfm,outputs/can_fm] out=outputs/can_curve
+    lfm train experiment=robot/can size=small data.path=DIR.zarr \\
+        out=outputs/can_lfm snapshots=8
+    lfm train experiment=robot/can size=small data.path=DIR.zarr \\
+        out=outputs/can_fm snapshots=8 method=fm
+    lfm learning_curve runs=[outputs/can_lfm,outputs/can_fm] \\
+        out=outputs/can_curve
 
 Run it again after an interruption, and it continues. Leaves summary.json and curve.png in the output folder.
 """

@@ -1,6 +1,7 @@
 """Quality against network evaluations against latency, for a teacher and its distilled students.
 
-    lfm pareto policy=outputs/lift students=[outputs/lift_4,outputs/lift_1] out=outputs/pareto
+    lfm pareto policy=outputs/lift students=[outputs/lift_4,outputs/lift_1] \\
+        out=outputs/pareto
 
 The teacher is measured with several solver steps in each block. Quality is the success rate of policies (on the same
 seeds, with paired differences) and the distance to the data of densities. Run the same command again to continue.

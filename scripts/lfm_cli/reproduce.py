@@ -1,8 +1,11 @@
 """Reproduce a table or figure of the paper: train, measure and tabulate, cell by cell, in as many sittings as it takes.
 
-    lfm reproduce table=4 tasks=[lift,can] methods=[lfm,fm] size=small budget_minutes=60
-    lfm reproduce table=fig2 tasks=[tree_grid] masks=data/masks budget_minutes=60
-    lfm reproduce table=1 tasks=[patches] files=data size=small budget_minutes=90
+    lfm reproduce table=4 tasks=[lift,can] methods=[lfm,fm] size=small \\
+        budget_minutes=60
+    lfm reproduce table=fig2 tasks=[tree_grid] masks=data/masks \\
+        budget_minutes=60
+    lfm reproduce table=1 tasks=[patches] files=data size=small \\
+        budget_minutes=90
 
 Every cell becomes one JSON file under docs/results/, and all of them together docs/results/README.md and report.html.
 Run the same command again to continue: finished cells are kept, the unfinished one goes on.

@@ -1,9 +1,9 @@
 """Serve a bundle, a checkpoint or a stand-in to robots, over openpi's websocket protocol.
 
-    lfm serve lift                                  an installed student, on onnxruntime alone
+    lfm serve lift                                an installed student
     lfm serve policy=outputs/lift host=0.0.0.0 api_keys=keys.txt
-    lfm serve zero contract=outputs/bundles/lift    a robot's wiring, without a model
-    lfm serve replay:data/lift.zarr episode=3       a recorded episode
+    lfm serve zero contract=outputs/bundles/lift  a robot's wiring, no model
+    lfm serve replay:data/lift.zarr episode=3     a recorded episode
 
 Stops at Ctrl-C or SIGTERM, after the requests under way. Leaves summary.json in the output folder, where one is given.
 """

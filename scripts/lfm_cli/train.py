@@ -1,9 +1,10 @@
 """Train a chain, for example a policy: `lfm train experiment=robot/lift size=small data.path=DIR.zarr out=DIR`.
 
-The same command continues an interrupted run, bit for bit from its last checkpoint. Several processes share the work:
+The same command continues an interrupted run, bit for bit from its last checkpoint. Several processes share the rows
+of each batch, or with ranks=blocks the blocks, without any exchange:
 
-    torchrun --nproc-per-node 4 -m lfm_cli train ...                 the rows of each batch
-    torchrun --nproc-per-node 4 -m lfm_cli train ... ranks=blocks    the blocks, without any exchange
+    torchrun --nproc-per-node 4 -m lfm_cli train ...
+    torchrun --nproc-per-node 4 -m lfm_cli train ... ranks=blocks
 """
 
 from lfm_cli.presets import TrainPresets as PRESETS

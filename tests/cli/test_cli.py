@@ -10,7 +10,7 @@ import pytest
 
 from lfm_cli import command_line
 from lfm_cli.arguments import settings_in
-from lfm_cli.describe import VERBS, help_of
+from lfm_cli.describe import VERBS, help_of, overview
 from lfm_policy.errors import ConfigError
 
 FOLDER = Path(command_line.__file__).parent
@@ -43,6 +43,13 @@ def test_every_setting_is_described_once_and_has_its_default_there(verb: str) ->
         if not setting.name.endswith(".kind") and not (setting.of and setting.name.endswith("path")):
             assert setting.description, f"{verb}: {setting.name}"
             assert f" {setting.name}=" in shown
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_fits_a_terminal_of_80_columns(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = (help_of(verb, _module(verb)) if verb else overview()).splitlines()
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_no_word_has_two_names() -> None:
