@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from scipy.special import betaincinv
 from torch import Tensor
 
 from lfm_policy.choices import BetaLaw, Coupling, Mode
@@ -28,6 +27,8 @@ class TimeLaw(BetaLaw):
         uniform = torch.rand(count, generator=generator, device=generator.device)
         if self.alpha == 1 and self.beta == 1:
             return uniform
+        from scipy.special import betaincinv  # not for those who do not train
+
         quantile = betaincinv(self.alpha, self.beta, uniform.double().cpu().numpy())
         return torch.as_tensor(quantile, dtype=uniform.dtype, device=uniform.device)
 

@@ -175,6 +175,20 @@ def read(bundle: str | Path, expected: Contract | None = None) -> Bundle:
     return found
 
 
+def contract_in(directory: Path) -> Contract | None:
+    """Read the contract of a bundle, or of a checkpoint or the run that holds one, and nothing else of it.
+
+    Returns:
+        It, unchecked against the rest; None where there is no contract.json.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    places = (directory / CONTRACT, directory / "checkpoint" / CONTRACT)
+    found = next((path for path in places if path.is_file()), None)
+    return None if found is None else _parse(Contract, found)
+
+
 def _candidates(bundle: str | Path) -> list[Path]:
     """Return the folder itself; where there is none, the pretrained bundle of that name."""
     path = Path(bundle)

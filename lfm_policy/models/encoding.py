@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from lfm_policy.actions.poses import hand_columns, moving_columns, position_columns
 from lfm_policy.contract import Contract
 from lfm_policy.data.normalizers.affine import AffineNormalizer, Spread
-from lfm_policy.data.windows.disk import StreamedWindows
-from lfm_policy.data.windows.store import Store
 from lfm_policy.errors import CheckpointError, ContractError
 from lfm_policy.flow import Sample
 from lfm_policy.models.rotations import RotationRows, other_columns, quaternion_columns
 from lfm_policy.models.spec import PolicySpec
+
+if TYPE_CHECKING:  # zarr, which a policy that plays does not need
+    from lfm_policy.data.windows.disk import StreamedWindows
+    from lfm_policy.data.windows.store import Store
 
 NORMALIZERS = ("observation_normalizer", "action_normalizer")
 ObservationNormalizer = Literal["standard", "scalar"]
@@ -67,7 +69,7 @@ class Encoding(nn.Module):
     @classmethod
     def fit(
         cls,
-        store: Store,
+        store: "Store",
         horizon: int,
         observation_steps: int,
         action_steps: int,
@@ -99,6 +101,8 @@ class Encoding(nn.Module):
         others = other_columns(contract.observation_dim, quaternions)
         observation = fit(Spread.of(block[0] for block in store.blocks("train")), others)
         if anchored:
+            from lfm_policy.data.windows.disk import StreamedWindows
+
             cut = StreamedWindows.from_store(store, "train", horizon, observation_steps, action_steps)
             width = contract.action_dim
             scaled = moving_columns(contract) if contract.poses else range(width)  # grippers of poses are -1 and 1
@@ -188,7 +192,7 @@ def hands(contract: Contract) -> Float[Tensor, "d a"]:
     return matrix
 
 
-def _anchored_chunks(windows: StreamedWindows, hands: Float[Tensor, "d a"]) -> Iterator[Tensor]:
+def _anchored_chunks(windows: "StreamedWindows", hands: Float[Tensor, "d a"]) -> Iterator[Tensor]:
     """Yield the windows' chunks (B, T * A), their positions from the newest observation's hand on."""
     for index in torch.arange(len(windows)).split(4096):
         batch = windows.gather(index)

@@ -14,6 +14,8 @@ from lfm_policy.files import atomic_file, read_json, require_same, write_json
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.subscriber import Subscriber
 
+EPISODES = "episodes.jsonl"
+"""Name of the file that holds the episodes of an evaluation."""
 _CHECKED = re.compile(rb'(\{.*),"sha256":"([0-9a-f]{16})"\}', re.DOTALL)
 
 
@@ -32,7 +34,7 @@ class EpisodeLog(Subscriber):
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         folder = Path(folder)
-        self.path = folder / "episodes.jsonl"
+        self.path = folder / EPISODES
         run = folder / "run.json"
         self.done = {result.seed: result for result in read_episodes(self.path)} if self.path.exists() else {}
         if not self.done:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lfm_policy.chunks.delayed import Link
 from lfm_policy.protocols import ChunkPolicy
 from lfm_policy.rollout.cluster import ClusterRunner
+from lfm_policy.rollout.crew import Crew
 from lfm_policy.rollout.episode_log import EpisodeLog
 from lfm_policy.rollout.records import EpisodeResult
 from lfm_policy.rollout.runner import EpisodeRunner, Runner, RunnerOptions
@@ -44,6 +45,8 @@ class Evaluation:
     """Simulated delay and loss between robot and policy, and how chunks follow one another."""
     backend: Backend = "local"
     """local, or ray for a cluster; the episodes are the same."""
+    crew: Crew | None = None
+    """Workers on this machine that stay, so that filming begins at once; each run has its own if None."""
 
     @property
     def whole_identity(self) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class Evaluation:
 
     def runner(self, subscribers: Sequence[Subscriber]) -> Runner:
         """Return what runs episodes on this machine."""
-        return Runner(self.policy, self.factory, self.options, subscribers, self.name, self.link)
+        return Runner(self.policy, self.factory, self.options, subscribers, self.name, self.link, self.crew)
 
 
 def run(

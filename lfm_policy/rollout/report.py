@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes
 
 from lfm_policy.contract import Contract, Score
 from lfm_policy.errors import RolloutError
@@ -128,6 +127,8 @@ def _scored(results: Sequence[EpisodeResult], score: Score | None) -> dict[str, 
     mean, count = statistics.fmean(values) if values else None, len(values)
     interval = None
     if mean is not None and count > 1:
+        from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes
+
         half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(values) / count**0.5
         interval = (mean - half, mean + half)
     return {"score": score, "mean_score": mean, "score_interval": interval}

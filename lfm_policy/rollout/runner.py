@@ -6,12 +6,10 @@ the number of workers, the order of the seeds, the place of the policy, or a res
 
 import contextlib
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -20,6 +18,7 @@ from lfm_policy.chunks.delayed import Link
 from lfm_policy.chunks.timeline import require_seam
 from lfm_policy.errors import ConfigError, RolloutError
 from lfm_policy.protocols import ChunkPolicy
+from lfm_policy.rollout.crew import Crew
 from lfm_policy.rollout.planner import require_row_independence
 from lfm_policy.rollout.records import EpisodeResult, Failure, FrameSize, Ready, Segment
 from lfm_policy.rollout.seats import PolicyIn, Seat, choose_seat
@@ -50,6 +49,10 @@ class RunnerOptions(Frozen):
         default=300.0, gt=0, description="longest start of a worker, imports and simulator included [s]"
     )
     retries: int = Field(default=2, ge=0, description="times that an episode is redone after its worker failed")
+
+    def crew(self, factory: Factory) -> Crew:
+        """Return a crew of such workers, none of them started, with environments that `factory` makes."""
+        return Crew(factory, self.timeout_s, self.start_timeout_s)
 
 
 class EpisodeRunner(ABC):
@@ -97,26 +100,46 @@ class EpisodeRunner(ABC):
 class Runner(EpisodeRunner):
     """Runs episodes on this machine. As a context manager it keeps its workers from one `run` to the next.
 
+    Args:
+        policy: see `EpisodeRunner`, and so for the others.
+        factory: see there.
+        options: see there.
+        subscribers: see there.
+        name: see there.
+        link: see there.
+        crew: workers that other runners of this policy use, too; workers of its own if None.
+
     Raises:
         ConfigError: `policy_batch` is above 1, and the policy's rows depend on each other.
     """
+
+    def __init__(
+        self,
+        policy: ChunkPolicy,
+        factory: Factory,
+        options: RunnerOptions | None = None,
+        subscribers: Sequence[Subscriber] = (),
+        name: str = "the policy",
+        link: Link | None = None,
+        crew: Crew | None = None,
+    ) -> None:
+        super().__init__(policy, factory, options, subscribers, name, link)
+        self._crew = crew
 
     def _prepare(self) -> None:
         if self._options.policy_batch > 1:
             require_row_independence(self._policy, self._options.policy_batch)
         self._seat: Seat | None = None
-        self._crew: list[Worker] = []
-        self._stack: contextlib.ExitStack | None = None
+        self._own: Crew | None = None
 
     def __enter__(self) -> "Runner":
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(self._workers())
+        self._own = self._options.crew(self._factory).__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        stack, self._stack = self._stack, None
-        assert stack is not None
-        stack.__exit__(*error)
+        own, self._own = self._own, None
+        assert own is not None
+        own.__exit__(*error)
 
     def run(self, seeds: Sequence[int], frame: FrameSize = None) -> list[EpisodeResult]:
         """Run the episodes of `seeds`, and return them in the order of `seeds`.
@@ -131,33 +154,19 @@ class Runner(EpisodeRunner):
         """
         if len(set(seeds)) != len(seeds) or min(seeds, default=0) < 0:
             raise ConfigError(f"expected distinct seeds that are not negative, found {list(seeds)}")
-        with contextlib.nullcontext() if self._stack else self._workers():
+        with contextlib.ExitStack() as stack:
+            crew = self._crew or self._own or stack.enter_context(self._options.crew(self._factory))
             count = min(self._options.workers, len(seeds))
             if self._seat is None:
                 place, size = self._options.policy_in, self._options.policy_batch
-                episodes = len(seeds) if self._stack is None else sys.maxsize  # workers that stay will get more
+                episodes = len(seeds) if self._own is None else sys.maxsize  # workers that stay will get more
                 counts = {"workers": count, "episodes": episodes}
                 self._seat = choose_seat(self._policy, self._link, place, size=size, **counts)
-            while len(self._crew) < count:
-                self._crew.append(self._worker(len(self._crew)))
-            return self._play(deque(seeds), self._crew[:count], self._seat, frame)
-
-    @contextlib.contextmanager
-    def _workers(self) -> Iterator[None]:
-        """Have workers and the policy's seat, none at first; they end with the context."""
-        with tempfile.TemporaryDirectory(prefix="lfm-workers-") as logs:
-            self._logs, self._crew, self._seat = Path(logs), [], None
             try:
-                yield
-                for worker in self._crew:
-                    worker.close()
-            finally:
-                for worker in self._crew:
-                    worker.stop()
-
-    def _worker(self, number: int) -> Worker:
-        log, times = self._logs / f"worker-{number}.log", (self._options.timeout_s, self._options.start_timeout_s)
-        return Worker(self._factory, log, *times)
+                return self._play(deque(seeds), crew.members(count), self._seat, frame)
+            except BaseException:
+                crew.dismiss()  # some are in the middle of an episode
+                raise
 
     def _play(self, waiting: deque[int], crew: list[Worker], seat: Seat, frame: FrameSize) -> list[EpisodeResult]:
         order, results = list(waiting), {}

@@ -13,6 +13,8 @@ Play both policies on the same seeds and stop as soon as it is clear which is be
 """
 
 import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,9 +26,13 @@ from lfm_policy.chunks.delayed import Link
 from lfm_policy.rollout.runner import RunnerOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lfm_policy.contract import Contract
     from lfm_policy.protocols import ChunkPolicy
     from lfm_policy.rollout.evaluation import Evaluation
     from lfm_policy.rollout.recorder import Recorder
+    from lfm_policy.rollout.workers import Factory
 
 RENAMED = {"steps": "solver.steps"}
 
@@ -104,12 +110,13 @@ def main(settings: Settings) -> None:
     from lfm_policy.rollout.report import write_report
     from lfm_policy.rollout.video import film
 
-    evaluation = new_evaluation(settings, settings.policy, settings.environment)
     seeds = range(settings.seed, settings.seed + settings.episodes)
     out = settings.out or folder_of(settings.policy)
-    with owned(out):
-        if settings.against is not None:
+    if settings.against is not None:
+        evaluation = new_evaluation(settings, settings.policy, settings.environment)
+        with owned(out):
             sys.exit(_compare(settings, settings.against, evaluation, seeds, out))
+    with _opened(settings, out) as evaluation, owned(out):
         recorder = _recorder(out) if settings.record else None
         results = run(evaluation, seeds, out, subscribers=[recorder] if recorder else [])
         write_report(evaluation, results, out)
@@ -117,6 +124,25 @@ def main(settings: Settings) -> None:
         tell(write_evaluation(evaluation, results, out, origin()), out / PAGE, Console())
         if recorder:
             recorder.write(evaluation, results, out)
+
+
+@contextmanager
+def _opened(settings: Settings, out: Path) -> "Iterator[Evaluation]":
+    """Open the evaluation, with workers that stay; where a file tells which, they start while the policy is loaded."""
+    from lfm_policy.models.bundle import contract_in
+    from lfm_policy.models.sources import is_server, locate
+    from lfm_policy.rollout.episode_log import EPISODES
+
+    with ExitStack() as stack:
+        crew = None
+        contract = None if is_server(settings.policy) else contract_in(locate(settings.policy))
+        if contract is not None and settings.backend == "local" and not (out / EPISODES).exists():
+            factory = _environment(settings, contract, settings.environment)[1]
+            crew = stack.enter_context(_options(settings).crew(factory))
+            crew.members(min(settings.workers, settings.episodes))
+        evaluation = new_evaluation(settings, settings.policy, settings.environment)
+        crew = crew or stack.enter_context(evaluation.options.crew(evaluation.factory))
+        yield replace(evaluation, crew=crew)
 
 
 def _recorder(out: Path) -> "Recorder":
@@ -156,13 +182,10 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
         source: the policy.
         environment: name of the environment; the one in the policy's contract if None.
     """
-    import lfm_envs
     from lfm_policy.rollout.evaluation import Evaluation
 
     policy, form = load(settings, source)
-    named = environment or lfm_envs.name_for(policy.contract, settings.trust_code)
-    simulated: dict[str, Any] = {"simulation": settings.simulation} if named.startswith("robosuite/") else {}
-    environment, factory = lfm_envs.factory_for(policy.contract, named, **simulated)
+    environment, factory = _environment(settings, policy.contract, environment)
     identity = {
         "environment": environment,
         "seed": settings.seed,
@@ -176,10 +199,23 @@ def new_evaluation(settings: Settings, source: str, environment: str | None) -> 
         factory,
         identity,
         f"policy {source}",
-        RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields))),
+        _options(settings),
         Link(**settings.model_dump(include=set(Link.model_fields))),
         settings.backend,
     )
+
+
+def _environment(settings: Settings, contract: "Contract", name: str | None) -> "tuple[str, Factory]":
+    """Find the environment of a policy: its name, and what makes it."""
+    import lfm_envs
+
+    named = name or lfm_envs.name_for(contract, settings.trust_code)
+    simulated: dict[str, Any] = {"simulation": settings.simulation} if named.startswith("robosuite/") else {}
+    return lfm_envs.factory_for(contract, named, **simulated)
+
+
+def _options(settings: Settings) -> RunnerOptions:
+    return RunnerOptions(**settings.model_dump(include=set(RunnerOptions.model_fields)))
 
 
 def load(settings: Settings, source: str) -> "tuple[ChunkPolicy, dict[str, Any]]":

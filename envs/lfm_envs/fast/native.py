@@ -43,7 +43,12 @@ _numbers = types.CPointer(types.float64)
 _gemv_arguments = (_flag, _flag, _address, _address, _real, _numbers, _address, _numbers, _address, _real, _numbers)
 
 
-@numba.cfunc(types.void(*_gemv_arguments, _address))
+def _numpy(routine: str) -> int | None:
+    library = ctypes.CDLL(numpy.linalg._umath_linalg.__file__)
+    found = (getattr(library, f"{prefix}{routine}64_", None) for prefix in _NUMPY_PREFIXES)
+    return next((ctypes.cast(function, ctypes.c_void_p).value for function in found if function), None)
+
+
 def _plain_gemv(order, _transposed, rows, columns, _alpha, matrix, stride, vector, _step, _beta, out, _out_step):
     """Stand in where numpy has no OpenBLAS of its own: the same up to rounding."""
     down, right = (stride, 1) if order == ROW_MAJOR else (1, stride)
@@ -54,15 +59,10 @@ def _plain_gemv(order, _transposed, rows, columns, _alpha, matrix, stride, vecto
             y[i] += a[i * down + j * right] * x[j]
 
 
-def _numpy(routine: str) -> int | None:
-    library = ctypes.CDLL(numpy.linalg._umath_linalg.__file__)
-    found = (getattr(library, f"{prefix}{routine}64_", None) for prefix in _NUMPY_PREFIXES)
-    return next((ctypes.cast(function, ctypes.c_void_p).value for function in found if function), None)
-
-
 EXACT = _numpy("dgemv") is not None
 """Whether products are numpy's own, so that robosuite's trajectories are met to the last bit."""
-llvmlite.binding.add_symbol(_GEMV, _numpy("dgemv") or _plain_gemv.address)
+_stand_in = None if EXACT else numba.cfunc(types.void(*_gemv_arguments, _address))(_plain_gemv)  # nothing keeps it
+llvmlite.binding.add_symbol(_GEMV, _numpy("dgemv") if _stand_in is None else _stand_in.address)
 _gemv = types.ExternalFunction(
     _GEMV,
     types.void(

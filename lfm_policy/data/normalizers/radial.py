@@ -9,7 +9,6 @@ from copy import deepcopy
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import gammaincinv, ndtr, ndtri
 from torch import Tensor
 
 from lfm_policy.data.normalizers.spline import Spline
@@ -40,6 +39,8 @@ class RadialNormalizer(WhiteningNormalizer):
         Raises:
             DataError: the samples are not finite, there is none, or too many have the same length.
         """
+        from scipy.special import gammaincinv, ndtr, ndtri  # not for what is fitted already
+
         normalizer = super().fit(x)
         assert isinstance(normalizer, cls)
         white = WhiteningNormalizer.normalize(normalizer, x.detach().cpu().to(normalizer.scale))

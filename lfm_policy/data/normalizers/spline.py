@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 
@@ -23,6 +22,8 @@ class Spline:
         Raises:
             ValueError: there are fewer than three points, or they do not increase strictly.
         """
+        from scipy.interpolate import PchipInterpolator  # not for what is fitted already
+
         points = np.stack([x, y])
         if len(x) < 3 or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
             raise ValueError(f"expected at least three finite points that increase strictly, found {len(x)} points")
