@@ -16,7 +16,7 @@ import numpy as np
 
 from lfm_envs.experts import Expert
 from lfm_envs.experts.base import Skill
-from lfm_envs.robosuite_env import RobosuiteEnvironment, to_axis_angle
+from lfm_envs.robosuite_env import RobosuiteEnvironment
 from lfm_envs.tasks import Task
 from lfm_policy.data.demos.checksums import GROUP as CHECKSUMS
 from lfm_policy.data.demos.checksums import demo_checksums, seal, write_data_checksum
@@ -60,6 +60,8 @@ def record(
         observation: of the state now.
         rng: draws the noise.
     """
+    from lfm_envs.fast.rotations import to_axis_angle
+
     episode = Episode(seed, env.model_xml, observations=[observation])
     for _ in range(env.horizon):
         command = next(skill, None)

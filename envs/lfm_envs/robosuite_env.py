@@ -8,7 +8,7 @@ import numpy as np
 
 from lfm_envs.simulator import Kind, make_simulation
 from lfm_envs.tasks import Task
-from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH, decode_absolute, encode_absolute, matrix_to_rotvec
+from lfm_policy.actions.poses import ARM_WIDTH, DELTA_WIDTH, encode_absolute
 from lfm_policy.contract import Camera, Contract, Drawing
 from lfm_policy.errors import DataError, RolloutError
 from lfm_policy.protocols import Observation, StepResult
@@ -78,6 +78,8 @@ class RobosuiteEnvironment:
         Raises:
             RolloutError: the action has another shape or is not finite.
         """
+        from lfm_envs.fast.rotations import to_axis_angle
+
         return self._step(to_axis_angle(self._checked_action(action, ARM_WIDTH), self.task.arms), "absolute")
 
     def step_delta(self, action: np.ndarray) -> StepResult:
@@ -286,9 +288,3 @@ class RobosuiteEnvironment:
     def _observation(self, raw: dict[str, Any]) -> Observation:
         """Return the contract's entries, in robomimic's names: `object` is robosuite's `object-state`."""
         return {name: raw["object-state" if name == "object" else name] for name in self._names}
-
-
-def to_axis_angle(action: np.ndarray, arms: int) -> np.ndarray:
-    """Write an absolute action (10 * arms,) as robomimic's `actions_abs` and robosuite's controller: (7 * arms,)."""
-    position, matrix, gripper = decode_absolute(np.reshape(action, (arms, ARM_WIDTH)))
-    return np.concatenate([position, matrix_to_rotvec(matrix), gripper], axis=-1).ravel()

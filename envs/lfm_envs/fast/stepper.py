@@ -8,6 +8,7 @@ from robosuite.utils import transform_utils as T
 
 from lfm_envs.fast.errors import NotCompiledError
 from lfm_envs.fast.osc import Arms, Servo, Simulation, control_step
+from lfm_envs.fast.rotations import to_matrix
 
 JOINTS, FINGERS = 7, 2
 
@@ -52,6 +53,8 @@ class Stepper:
         position, matrix = self._simulation.site_pos[site], self._simulation.site_mat[site].reshape(3, 3)
         if arm.input_type == "delta" and arm.input_ref_frame == "world":
             arm.goal_pos, arm.goal_ori = moved(arm, action[:-1], position, matrix)
+        elif arm.input_type == "absolute":
+            arm.goal_pos, arm.goal_ori = action[:3], to_matrix(action[3:6])
         else:
             _set_goal(arm, action[:-1], position, matrix)
         position, matrix = arm.goal_pos, arm.goal_ori
