@@ -74,7 +74,7 @@ CAUSES: Mapping[int, tuple[str, str]] = {
 MARKS: Mapping[str, tuple[str, ...]] = {
     "checkpoint": ("train", "distill"),
     "zarr.json": ("prepare",),
-    "recipe.json": ("collect",),
+    "recipe.json": ("collect", "reconstruct"),
     "episodes.jsonl": ("evaluate",),
 }
 """What only these commands leave in their folder; they know whether it is of the same run."""

@@ -258,6 +258,14 @@ def test_what_another_command_has_made_is_not_written_into(
     assert [path.name for path in tmp_path.iterdir()] == [made]
 
 
+def test_reconstructing_goes_on_in_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    arguments = [f"source={tmp_path / 'nothing'}", "task=lift", f"out={tmp_path}"]
+    assert command_line.run("reconstruct", arguments) == 2
+    assert "has made" not in (said := capsys.readouterr().err)
+    assert "nothing" in said
+
+
 def test_a_closed_standard_output(tmp_path: Path) -> None:
     command = f"{sys.executable} -m lfm_cli benchmark 'suite=[]' out={tmp_path / 'out'} >&-"
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
