@@ -17,6 +17,7 @@ GROUND = {
     "__init__",
     "choices",
     "compiled",
+    "compiling",
     "contract",
     "errors",
     "files",

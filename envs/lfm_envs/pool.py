@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
+from lfm_policy import compiling
 from lfm_policy.errors import RolloutError
 from lfm_policy.processes import end_with, one_thread
 
@@ -41,3 +42,5 @@ def outcome(future: Future) -> Any:
 def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent winds up
     end_with(parent)
+    if multiprocessing.current_process().name.endswith("-1"):  # the others do the same at the same time
+        compiling.tell(compiling.lines)

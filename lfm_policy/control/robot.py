@@ -17,7 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from lfm_policy import compiling
 from lfm_policy.actions.motion import hold
+from lfm_policy.compiling import Compiling
 from lfm_policy.contract import Contract
 from lfm_policy.control.clock import MonotonicClock, Ticker
 from lfm_policy.errors import LFMError, RolloutError
@@ -151,7 +153,8 @@ class SimulatedRobot:
             self._process.start()
         theirs.close()
         self._connection.send(factory)
-        ready = self._receive()
+        while isinstance(ready := self._receive(), Compiling):
+            compiling.report(ready)
         assert isinstance(ready, Ready)
         self.contract, self.horizon = ready.contract, ready.horizon
         self.counts: dict[str, int] = {}
@@ -233,10 +236,12 @@ def _live(connection: Connection, log: str, parent: int, rate_hz: float, realtim
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     end_with(parent)
+    compiling.tell(connection.send)
     try:
         environment: Environment = connection.recv()()
         if realtime:
             run_first()
+        compiling.tell(None)
         connection.send(Ready(environment.contract, environment.horizon))
         try:
             _episodes(environment, connection, rate_hz)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from lfm_policy import compiling
+from lfm_policy.compiling import Compiling
 from lfm_policy.errors import LFMError
 from lfm_policy.processes import child_surroundings, end_with
 from lfm_policy.protocols import Environment
@@ -31,6 +33,7 @@ from lfm_policy.rollout.records import EpisodeResult, Failure, FrameSize, Ready,
 Factory = Callable[[], Environment]
 """Makes one environment; picklable, for example `functools.partial(lfm_envs.make, "robosuite/lift")`."""
 Reply = Ready | Segment | EpisodeResult | Failure
+"""The answer to a request; before it, a child may say that it is compiling."""
 
 _LOG_TAIL = 4000
 """Characters of a failed worker's output that are shown."""
@@ -92,8 +95,8 @@ class Worker:
             ("play", seed, frame, player if fresh else None), self._start_timeout_s if fresh else self._timeout_s
         )
 
-    def receive(self) -> Reply:
-        """Return the answer that lies in the pipe, or a `Failure` that says how the child ended."""
+    def receive(self) -> Reply | Compiling:
+        """Return what lies in the pipe, or a `Failure` that says how the child ended."""
         self.deadline = None
         try:
             reply = self.connection.recv()
@@ -101,6 +104,8 @@ class Worker:
             self._process.join(5)
             return Failure(f"the worker process died ({_ending(self._process.exitcode)}){self._output()}", final=False)
         match reply:
+            case Compiling():
+                self._expect(self._start_timeout_s)  # it lives, and has not answered yet
             case Ready():
                 self.ready = reply
             case Segment() if self._playing:
@@ -156,7 +161,11 @@ def poll(workers: Sequence[Worker]) -> list[tuple[Worker, Reply]]:
         replies: list[tuple[Worker, Reply]] = []
         for worker in workers:
             if worker.connection in ready:
-                replies.append((worker, worker.receive()))
+                reply = worker.receive()
+                if isinstance(reply, Compiling):
+                    compiling.report(reply)
+                else:
+                    replies.append((worker, reply))
             elif worker.deadline is not None and time.monotonic() > worker.deadline:
                 replies.append((worker, worker.hung()))
         if replies:
@@ -177,6 +186,7 @@ def _serve(connection: Connection, log: str, parent: int) -> None:
     faulthandler.enable(output)
     faulthandler.register(signal.SIGUSR1, output)
     end_with(parent)
+    compiling.tell(connection.send)
     try:
         _answer(connection)
     except Exception as error:

@@ -24,6 +24,7 @@ from lfm_cli.arguments import (
 )
 from lfm_cli.describe import help_of
 from lfm_cli.terminal import speak_plainly
+from lfm_policy import compiling
 from lfm_policy.errors import ConfigError, LFMError, printable
 from lfm_policy.files import read_text
 from lfm_policy.locks import owned
@@ -83,6 +84,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Run a verb with `key=value` arguments; return its exit code, see `lfm --help`."""
     speak_plainly()
+    compiling.tell(compiling.lines)
     out: Path | None = None
     try:
         module = importlib.import_module(f"lfm_cli.{verb}")
