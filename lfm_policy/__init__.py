@@ -26,6 +26,7 @@ _HOMES = {
     "Schedule": "flow",
     "Solver": "flow",
     "open_policy": "bundles.open",
+    "push_to_hub": "bundles.push",
 }
 __all__ = [
     "Contract",
@@ -45,11 +46,13 @@ __all__ = [
     "Solver",
     "__version__",
     "open_policy",
+    "push_to_hub",
 ]
 
 if TYPE_CHECKING:
     from lfm_policy.bundles.onnx_policy import OnnxPolicy as OnnxPolicy
     from lfm_policy.bundles.open import open_policy as open_policy
+    from lfm_policy.bundles.push import push_to_hub as push_to_hub
     from lfm_policy.chunks.delayed import Link as Link
     from lfm_policy.chunks.horizon import EpisodeInputs as EpisodeInputs
     from lfm_policy.chunks.horizon import RecedingHorizon as RecedingHorizon

@@ -45,6 +45,29 @@ class Pushed:
     repository: str
     url: str
     commit: str
+    files: int
+    """How many."""
+    results: Mapping[str, Any] | None
+    """The evaluation that the card tells of."""
+
+
+def push_to_hub(
+    source: str | Path,
+    repository: str,
+    *,
+    results: Path | None = None,
+    beside: tuple[Path, ...] = (),
+    private: bool = False,
+    revision: str | None = None,
+    trust_code: bool = False,
+) -> Pushed:
+    """Send a policy to the hub, in one commit, with a card; see `package` and `push` for arguments and errors.
+
+    Evaluations are also looked for in the source's folder, and in its folder `evaluate`.
+    """
+    beside = (Path(source), Path(source) / "evaluate", *beside)
+    parcel = package(source, repository, results, beside, trust_code)
+    return push(parcel, repository, private=private, revision=revision)
 
 
 def package(
@@ -120,7 +143,7 @@ def push(parcel: Package, repository: str, *, private: bool = False, revision: s
         raise ConfigError(f"repo={repository}: {error}") from None
     except (OSError, HTTPError, RuntimeError) as error:
         raise HubError(_refusal(api, repository, error)) from None
-    return Pushed(repository, str(done.repo_url), done.oid)
+    return Pushed(repository, str(done.repo_url), done.oid, len(additions), parcel.results)
 
 
 def _refusal(api: "HfApi", repository: str, error: Exception) -> str:

@@ -4,8 +4,6 @@ The card tells of the evaluation that lies where lfm evaluate puts it, if it is 
 the policy is opened by name: `open_policy("user/lift")`, lfm evaluate policy=user/lift.
 """
 
-from pathlib import Path
-
 from pydantic import Field
 
 from lfm_policy.choices import Place, Source
@@ -30,14 +28,20 @@ class Settings(Frozen):
 def main(settings: Settings) -> None:
     """Collect, push, and say where it went."""
     from lfm_cli.places import folder_of
-    from lfm_policy.bundles.push import package, push
+    from lfm_policy.bundles.push import push_to_hub
 
-    beside = (Path(settings.policy), Path(settings.policy) / "evaluate", folder_of(settings.policy))
-    parcel = package(settings.policy, settings.repo, settings.results, beside, settings.trust_code)
-    pushed = push(parcel, settings.repo, private=settings.private, revision=settings.revision)
-    if parcel.results is None:
+    pushed = push_to_hub(
+        settings.policy,
+        settings.repo,
+        results=settings.results,
+        beside=(folder_of(settings.policy),),
+        private=settings.private,
+        revision=settings.revision,
+        trust_code=settings.trust_code,
+    )
+    if pushed.results is None:
         print("the card says nothing new of success: no evaluation of this policy was found (lfm evaluate, results=)")
     else:
-        print(f"the card tells of {parcel.results['success']:.3f} over {parcel.results['episodes']} episodes")
-    print(f"{len(parcel.files)} files at {pushed.url} ({pushed.commit[:8]})")
+        print(f"the card tells of {pushed.results['success']:.3f} over {pushed.results['episodes']} episodes")
+    print(f"{pushed.files} files at {pushed.url} ({pushed.commit[:8]})")
     print(f"next: lfm evaluate policy={pushed.repository}")
