@@ -63,11 +63,11 @@ class Lines:
         self._furthest = max((0, 0) if over else self._furthest, (state.total, state.done))
         if sys.stderr is None or (self._said is not None and (not terminal or now - self._said < AGAIN_S)):
             return
+        self._said, first = now, self._said is None
         total, done = self._furthest
         left = "" if state.left_s is None else f"  {round(state.left_s) // 60}:{round(state.left_s) % 60:02d} left"
-        once = "" if self._said is not None else "  (once on this machine)"
-        print(f"compiling {done}/{total} functions{left}{once}", file=sys.stderr, flush=True)
-        self._said = now
+        far = f" {done}/{total} functions{left}" if terminal else ", up to a minute"
+        print(f"compiling{far}{'  (once on this machine)' if first else ''}", file=sys.stderr, flush=True)
 
 
 lines = Lines()
