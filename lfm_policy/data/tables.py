@@ -183,7 +183,10 @@ def _read(path: Path, columns: int) -> np.ndarray:
 
 def _read_household(path: Path) -> np.ndarray:
     """Read UCI's minutes (N, 8), without those that lack a reading: seven readings, minute of the day."""
-    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text with the header {READINGS}: {error}") from error
     _require(path, header == READINGS, f"the header {READINGS}", header[:200])
     whole = [line for line in lines if "?" not in line and ";;" not in line and not line.endswith(";")]
     try:

@@ -74,6 +74,13 @@ def test_a_damaged_file_of_ucis_is_refused(
         load_table("power", text)
 
 
+@pytest.mark.parametrize(("content", "message"), [(b"\xff\xfe\x00", "expected text with the header"), (b"", "found ;")])
+def test_what_is_no_text_of_ucis_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "power.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_table("power", tmp_path / "power.txt")
+
+
 def test_gas_keeps_one_of_correlated_sensors(tmp_path: Path) -> None:
     table = load_table("gas", write_table(tmp_path, "gas"))
     kept = correlated_sensors(200)[:, 1::2]  # the first of each pair goes
